@@ -1,0 +1,1 @@
+//! Secure and Byzantine-robust aggregation

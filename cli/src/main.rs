@@ -1,0 +1,2 @@
+//! The fedveil command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Wire contract of Fedveil: gRPC services, generated code, limits, framing, join tokens

@@ -1,0 +1,1 @@
+//! Signed manifests and the append-only model log

@@ -1,0 +1,1 @@
+//! Datasets, partitions, attacks and the deterministic runner over the two cores
