@@ -1,1 +1,4 @@
 //! Secure and Byzantine-robust aggregation
+
+pub mod optimizer;
+pub mod robust;
