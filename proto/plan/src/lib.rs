@@ -1,0 +1,395 @@
+//! The task plan: what a coordinator asks of its clients, signed once and checked by every client.
+//!
+//! A plan travels as a DSSE envelope around JSON; the bytes that were signed are the bytes that are parsed, and
+//! [`SignedPlan`] keeps them together. [`TaskPlan::check`] turns a plan into its [`Terms`]: group sizes, the privacy
+//! guarantee, the ring width, what a malicious coordinator would need. Coordinator and client call the same function on
+//! the same bytes, so a client never takes the coordinator's word for what a round costs.
+//!
+//! This crate stands above the leaves because a plan draws its consequences from `aggregation`, `privacy` and
+//! `provenance` at once, and both cores need them. It knows nothing of rounds in progress, peers or time.
+
+use fedveil_aggregation::optimizer::ServerOptimizer;
+use fedveil_aggregation::robust::Rule;
+use fedveil_aggregation::secagg::{Prg, SessionConfig};
+use fedveil_privacy::{ClipNorm, Delta, DistributedGaussian, Epsilon, Guarantee, NoiseMultiplier};
+use fedveil_provenance::{Digest, Envelope, SigningKey, VerifyingKey};
+use serde::{Deserialize, Serialize};
+
+/// DSSE payload type of a task plan.
+pub const PAYLOAD_TYPE: &str = "application/vnd.fedveil.task-plan.v1+json";
+/// The plan format that this code reads and writes.
+pub const VERSION: u32 = 1;
+/// Most bytes of a signed plan that a client reads.
+pub const MAX_BYTES: usize = 64 * 1024;
+/// Most parameters of a model, all tensors together.
+pub const MAX_PARAMETERS: u32 = 1 << 22;
+/// Most clients in one round.
+pub const MAX_CLIENTS: u32 = 20_000;
+
+/// A task, as its coordinator announces it. Every field is binding: it enters the transcript hash of every round.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskPlan {
+    /// Plan format, [`VERSION`].
+    pub version: u32,
+    /// Name for people.
+    pub task: String,
+    /// Random identity of the task: two tasks never share a transcript.
+    pub id: Digest,
+    /// Aggregation mode; `secagg` is the only one.
+    pub mode: String,
+    /// Rounds that the task runs at most.
+    pub rounds: u32,
+    /// Seconds that a client has for each phase of a round.
+    pub phase_seconds: u32,
+    /// The model.
+    pub model: Model,
+    /// Who takes part in a round.
+    pub cohort: Cohort,
+    /// Local training.
+    pub training: Training,
+    /// Differential privacy.
+    pub privacy: Privacy,
+    /// Secure aggregation.
+    pub aggregation: Aggregation,
+    /// What the coordinator does with the group sums.
+    pub server: Server,
+}
+
+/// The model's shape.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// Architecture, such as `softmax:64x10`.
+    pub architecture: String,
+    /// Number of parameters, the length of every update.
+    pub parameters: u32,
+}
+
+/// Who takes part in a round.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cohort {
+    /// Clients that a round plans for; divisions use this number.
+    pub clients: u32,
+    /// Clients without which a round does not start.
+    pub minimum: u32,
+    /// Colluding clients that the privacy claim assumes, in the whole population.
+    pub assumed_malicious: u32,
+}
+
+/// Local training at the client.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Training {
+    /// Passes over the client's own data.
+    pub epochs: u32,
+    /// Examples per step.
+    pub batch_size: u32,
+    /// Step size of SGD.
+    pub learning_rate: f64,
+}
+
+/// Differential privacy, user level, zero-out adjacency.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Privacy {
+    /// L2 bound on a client's update, in model units.
+    pub clip_norm: f64,
+    /// Standard deviation of the noise guaranteed in one group sum, over the clip norm.
+    pub noise_multiplier: f64,
+    /// Integer steps per clip norm.
+    pub resolution: u32,
+    /// The ε at which the task stops.
+    pub epsilon: f64,
+    /// The δ of that ε.
+    pub delta: f64,
+}
+
+/// Secure aggregation inside random groups.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Aggregation {
+    /// Smallest size of a group when groups are formed.
+    pub group_size: u32,
+    /// Shamir threshold t.
+    pub threshold: u32,
+    /// Clients whose input must be in a group's sum, or the group is withheld.
+    pub min_survivors: u32,
+    /// Nonces that may stay unrevealed without the round being refused.
+    pub max_missing_reveals: u32,
+    /// Mask generator: `aes-256-ctr` or `chacha20`.
+    pub masks: String,
+}
+
+/// What the coordinator does with the group sums.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    /// Byzantine-robust rule over group means.
+    pub rule: String,
+    /// Poisoned groups f that the rule is set to bear.
+    pub assumed_byzantine: u32,
+    /// Step size of the server optimiser.
+    pub learning_rate: f64,
+    /// Momentum of the server optimiser.
+    pub momentum: f64,
+}
+
+/// Why a plan is not acceptable.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// The envelope or its signature is wrong.
+    #[error("task plan signature: {0}")]
+    Signature(String),
+    /// The payload is not a plan.
+    #[error("task plan: {0}")]
+    Malformed(String),
+    /// One field has a value that no plan may have.
+    #[error("task plan: {field} is {found}, accepted is {accepted}")]
+    Field {
+        /// Path of the field.
+        field: &'static str,
+        /// Value found.
+        found: String,
+        /// What is accepted.
+        accepted: String,
+    },
+    /// Fields do not fit one another.
+    #[error("task plan: {0}")]
+    Inconsistent(String),
+}
+
+/// What a plan means, computed from its fields alone.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// Privacy guarantee of one round and of the whole task.
+    pub guarantee: Guarantee,
+    /// Groups in a full cohort.
+    pub groups: u32,
+    /// Groups that must yield a sum, or the round is aborted.
+    pub minimum_groups: u32,
+    /// Largest group that any admissible cohort produces.
+    pub largest_group: u32,
+    /// Colluders in one group that a malicious coordinator would need to see one client's update.
+    pub colluders_to_break: u32,
+    /// Rounds that the ε budget pays for, at most `rounds`.
+    pub affordable_rounds: u32,
+    /// The robust rule.
+    pub rule: Rule,
+    /// The server optimiser.
+    pub optimizer: ServerOptimizer,
+    masks: Prg,
+}
+
+impl TaskPlan {
+    /// Checks every field and computes what follows from them.
+    pub fn check(&self) -> Result<Terms, PlanError> {
+        self.check_ranges()?;
+        let rule: Rule = self.server.rule.parse().map_err(|_| {
+            let names: Vec<_> = Rule::ALL.iter().map(|rule| rule.name()).collect();
+            field("server.rule", &self.server.rule, names.join(", "))
+        })?;
+        let masks = match self.aggregation.masks.as_str() {
+            "aes-256-ctr" => Prg::Aes256Ctr,
+            "chacha20" => Prg::ChaCha20,
+            other => return Err(field("aggregation.masks", other, "aes-256-ctr, chacha20")),
+        };
+        let (groups, fewest_groups, largest_group) = self.group_shape()?;
+        let minimum_groups = rule.minimum_rows(self.server.assumed_byzantine as usize) as u32;
+        if fewest_groups < minimum_groups {
+            return Err(PlanError::Inconsistent(format!(
+                "server.rule {} bears {} poisoned groups only among {minimum_groups} or more, and \
+                 cohort.minimum {} makes {fewest_groups} groups of aggregation.group_size {}",
+                rule.name(),
+                self.server.assumed_byzantine,
+                self.cohort.minimum,
+                self.aggregation.group_size
+            )));
+        }
+        let threshold = self.aggregation.threshold;
+        if 2 * threshold <= largest_group {
+            return Err(field("aggregation.threshold", threshold, format!("more than {}", largest_group / 2)));
+        }
+        // A coordinator can show two survivor sets to two halves of a group; each needs `threshold` signatures, and
+        // only a member that lies gives both. With a complete graph the neighbourhood holds largest_group − 1 peers.
+        let colluders_to_break = 2 * threshold - largest_group + 1;
+        if colluders_to_break <= self.cohort.assumed_malicious {
+            return Err(PlanError::Inconsistent(format!(
+                "aggregation.threshold {threshold} in groups of up to {largest_group} falls to {colluders_to_break} \
+                 colluders, and cohort.assumed_malicious is {}",
+                self.cohort.assumed_malicious
+            )));
+        }
+        let guarantee = self
+            .mechanism(groups, largest_group)?
+            .guarantee()
+            .map_err(|error| PlanError::Inconsistent(error.to_string()))?;
+        let budget = Epsilon::new(self.privacy.epsilon)
+            .map_err(|_| field("privacy.epsilon", self.privacy.epsilon, "a positive number"))?;
+        let affordable_rounds = guarantee.participations_within(budget).min(self.rounds);
+        let optimizer =
+            ServerOptimizer { learning_rate: self.server.learning_rate, momentum: self.server.momentum };
+        Ok(Terms {
+            guarantee,
+            groups,
+            minimum_groups,
+            largest_group,
+            colluders_to_break,
+            affordable_rounds,
+            rule,
+            optimizer,
+            masks,
+        })
+    }
+
+    fn check_ranges(&self) -> Result<(), PlanError> {
+        let at_least = |name, value: u32, low: u32, high: u32| {
+            if (low..=high).contains(&value) { Ok(()) } else { Err(field(name, value, format!("{low} to {high}"))) }
+        };
+        let positive = |name, value: f64, high: f64| {
+            if value > 0.0 && value <= high {
+                Ok(())
+            } else {
+                Err(field(name, value, format!("more than 0, up to {high}")))
+            }
+        };
+        at_least("version", self.version, VERSION, VERSION)?;
+        if self.mode != "secagg" {
+            return Err(field("mode", &self.mode, "secagg"));
+        }
+        if self.task.is_empty() || self.task.len() > 64 {
+            return Err(field("task", &self.task, "a name of 1 to 64 bytes"));
+        }
+        at_least("rounds", self.rounds, 1, 100_000)?;
+        at_least("phase_seconds", self.phase_seconds, 1, 86_400)?;
+        at_least("model.parameters", self.model.parameters, 1, MAX_PARAMETERS)?;
+        at_least("cohort.clients", self.cohort.clients, 2, MAX_CLIENTS)?;
+        at_least("cohort.minimum", self.cohort.minimum, 2, self.cohort.clients)?;
+        at_least("cohort.assumed_malicious", self.cohort.assumed_malicious, 0, self.cohort.minimum - 1)?;
+        at_least("training.epochs", self.training.epochs, 1, 1_000)?;
+        at_least("training.batch_size", self.training.batch_size, 1, 65_536)?;
+        positive("training.learning_rate", self.training.learning_rate, 1e3)?;
+        at_least("aggregation.group_size", self.aggregation.group_size, 2, self.cohort.minimum)?;
+        at_least("aggregation.threshold", self.aggregation.threshold, 2, self.aggregation.min_survivors.max(2))?;
+        at_least("aggregation.min_survivors", self.aggregation.min_survivors, 2, self.aggregation.group_size)?;
+        at_least("aggregation.max_missing_reveals", self.aggregation.max_missing_reveals, 0, self.cohort.minimum / 10)?;
+        positive("server.learning_rate", self.server.learning_rate, 1e3)?;
+        if !(0.0..1.0).contains(&self.server.momentum) {
+            return Err(field("server.momentum", self.server.momentum, "0 or more, below 1"));
+        }
+        Ok(())
+    }
+
+    /// Groups of a full cohort, fewest groups of any admissible one, and the largest group of any.
+    fn group_shape(&self) -> Result<(u32, u32, u32), PlanError> {
+        let size = self.aggregation.group_size;
+        let fewest_members = self.cohort.minimum - self.aggregation.max_missing_reveals.min(self.cohort.minimum);
+        let fewest_groups = fewest_members / size;
+        if fewest_groups == 0 {
+            return Err(field("aggregation.group_size", size, format!("up to {fewest_members}")));
+        }
+        let largest = (fewest_members..=self.cohort.clients).map(|n| n.div_ceil(n / size)).max().unwrap_or(size);
+        Ok((self.cohort.clients / size, fewest_groups, largest))
+    }
+
+    fn mechanism(&self, groups: u32, largest_group: u32) -> Result<DistributedGaussian, PlanError> {
+        let privacy = &self.privacy;
+        Ok(DistributedGaussian {
+            clip: ClipNorm::new(privacy.clip_norm)
+                .map_err(|_| field("privacy.clip_norm", privacy.clip_norm, "a positive number"))?,
+            resolution: privacy.resolution,
+            dimension: self.model.parameters,
+            noise_multiplier: NoiseMultiplier::new(privacy.noise_multiplier)
+                .map_err(|_| field("privacy.noise_multiplier", privacy.noise_multiplier, "a positive number"))?,
+            clients: self.cohort.minimum - self.aggregation.max_missing_reveals,
+            malicious: self.cohort.assumed_malicious,
+            groups,
+            group_size: largest_group,
+            min_survivors: self.aggregation.min_survivors,
+            rounds: self.rounds,
+            delta: Delta::new(privacy.delta)
+                .map_err(|_| field("privacy.delta", privacy.delta, "more than 0, below 1"))?,
+        })
+    }
+}
+
+impl Terms {
+    /// The secure-aggregation session of one round: bound to the plan's bytes, the round and the model.
+    pub fn session(
+        &self,
+        plan: &SignedPlan,
+        authority: &VerifyingKey,
+        round: u32,
+        model: &Digest,
+    ) -> Result<SessionConfig, PlanError> {
+        let mut context = b"fedveil/round/v1".to_vec();
+        context.extend_from_slice(plan.digest().as_bytes());
+        context.extend_from_slice(&round.to_be_bytes());
+        context.extend_from_slice(model.as_bytes());
+        let config = SessionConfig {
+            context: *Digest::of(&context).as_bytes(),
+            authority: authority.to_bytes(),
+            ring_bits: self.guarantee.ring_bits,
+            length: plan.plan().model.parameters as usize,
+            group_size: plan.plan().aggregation.group_size as usize,
+            threshold: plan.plan().aggregation.threshold as usize,
+            min_survivors: plan.plan().aggregation.min_survivors as usize,
+            min_cohort: plan.plan().cohort.minimum as usize,
+            max_missing_reveals: plan.plan().aggregation.max_missing_reveals as usize,
+            prg: self.masks,
+        };
+        config.validate().map_err(|error| PlanError::Inconsistent(error.to_string()))?;
+        Ok(config)
+    }
+}
+
+/// A plan together with the signed bytes it came in.
+#[derive(Debug, Clone)]
+pub struct SignedPlan {
+    bytes: Vec<u8>,
+    digest: Digest,
+    plan: TaskPlan,
+}
+
+impl SignedPlan {
+    /// Signs a plan.
+    pub fn sign(plan: TaskPlan, key: &SigningKey) -> Result<Self, PlanError> {
+        let payload = serde_json::to_vec(&plan).map_err(|error| PlanError::Malformed(error.to_string()))?;
+        let bytes = Envelope::sign(PAYLOAD_TYPE, payload, &[key]).to_json();
+        Ok(Self { digest: Digest::of(&bytes), bytes, plan })
+    }
+
+    /// Reads a signed plan and refuses any signer but `signer`. The plan's terms are not checked here.
+    pub fn verify(bytes: &[u8], signer: &VerifyingKey) -> Result<Self, PlanError> {
+        if bytes.len() > MAX_BYTES {
+            return Err(PlanError::Malformed(format!("{} bytes, accepted are up to {MAX_BYTES}", bytes.len())));
+        }
+        let envelope = Envelope::parse(bytes).map_err(|error| PlanError::Signature(error.to_string()))?;
+        let payload = envelope
+            .verify(PAYLOAD_TYPE, std::slice::from_ref(signer), 1)
+            .map_err(|error| PlanError::Signature(error.to_string()))?;
+        let plan = serde_json::from_slice(payload).map_err(|error| PlanError::Malformed(error.to_string()))?;
+        Ok(Self { bytes: bytes.to_vec(), digest: Digest::of(bytes), plan })
+    }
+
+    /// The signed bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// SHA-256 of the signed bytes; it names the task everywhere.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &TaskPlan {
+        &self.plan
+    }
+}
+
+fn field(field: &'static str, found: impl ToString, accepted: impl ToString) -> PlanError {
+    PlanError::Field { field, found: found.to_string(), accepted: accepted.to_string() }
+}
