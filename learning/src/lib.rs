@@ -1,1 +1,151 @@
-//! Models and local training with burn
+//! Models and local training with burn.
+//!
+//! A model is a [`ModelSpec`] and one flat `&[f32]`: the vector that clients clip, mask and submit, and that the
+//! coordinator averages. This crate turns that vector into tensors, trains it on a [`Dataset`], and writes it
+//! as a safetensors file.
+//!
+//! ```text
+//! ModelSpec::initial(seed) ──► parameters ──► train(spec, parameters, data, …) ──► new parameters
+//!                                  │  ▲
+//!                                  ▼  │
+//!                       model_file::{to,from}_safetensors        evaluate(spec, parameters, data) ──► Metrics
+//! ```
+//!
+//! Invariants
+//! - Every function is a pure function of its arguments: batches and initial weights come from the given seed,
+//!   burn's own (process-wide) generator is never touched.
+//! - Results are bit-identical between runs on one kind of CPU. They may differ in the last bits between kinds,
+//!   because the matrix product chooses its kernel by the CPU's vector instructions.
+//! - The functions may be called from any number of threads at once and start none.
+//! - No parameter that leaves this crate is NaN or infinite.
+//!
+//! Absent on purpose: clipping and noise (`fedveil-privacy`), files and networking (the shells), optimiser state
+//! that outlives a call (a client keeps nothing between rounds but the model).
+
+mod dataset;
+mod model;
+pub mod model_file;
+mod training;
+
+pub use dataset::{Dataset, permutation};
+pub use model::{MAX_PARAMETERS, ModelSpec};
+pub use training::{LocalTraining, Metrics, evaluate, train};
+
+/// Why data, a model or a training run was refused.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LearningError {
+    /// A dataset without a row.
+    #[error("no examples: a dataset needs at least one")]
+    NoExamples,
+    /// The feature table is not rows × inputs.
+    #[error("{found} feature values for {rows} rows of {inputs} inputs: expected {rows} × {inputs}")]
+    FeatureCount {
+        /// Values in the table.
+        found: usize,
+        /// Labels, hence rows.
+        rows: usize,
+        /// Features per row.
+        inputs: usize,
+    },
+    /// A feature that is NaN or infinite.
+    #[error("feature {column} of row {row} is {value}: expected a finite number")]
+    NonFiniteFeature {
+        /// Row, from 0.
+        row: usize,
+        /// Column, from 0.
+        column: usize,
+        /// What was found.
+        value: f32,
+    },
+    /// A label outside `0..classes`.
+    #[error("label {label} of row {row} is out of range: expected 0 to {}", classes.saturating_sub(1))]
+    LabelOutOfRange {
+        /// Row, from 0.
+        row: usize,
+        /// What was found.
+        label: u32,
+        /// Number of classes.
+        classes: usize,
+    },
+    /// A row index beyond the dataset.
+    #[error("row {row} does not exist: the dataset has {rows} rows")]
+    NoSuchRow {
+        /// The index asked for.
+        row: usize,
+        /// Rows there are.
+        rows: usize,
+    },
+    /// A text that names no model.
+    #[error(
+        "unknown model {found:?}: expected softmax:INPUTSxCLASSES or mlp:INPUTSxHIDDENxCLASSES, such as softmax:64x10"
+    )]
+    UnknownModel {
+        /// The text.
+        found: String,
+    },
+    /// A model without inputs, hidden units or two classes, or a model that is too large.
+    #[error(
+        "model {spec} is out of bounds: expected at least 1 input, 1 hidden unit, 2 classes and at most {MAX_PARAMETERS} parameters"
+    )]
+    ModelOutOfBounds {
+        /// The model.
+        spec: ModelSpec,
+    },
+    /// A parameter vector of another length than the model has.
+    #[error("{found} parameters for model {spec}: expected {expected}")]
+    ParameterCount {
+        /// The model.
+        spec: ModelSpec,
+        /// Length found.
+        found: usize,
+        /// Length the model has.
+        expected: usize,
+    },
+    /// A parameter that is NaN or infinite.
+    #[error("parameter {index} is {value}: expected a finite number")]
+    NonFiniteParameter {
+        /// Position in the flat vector.
+        index: usize,
+        /// What was found.
+        value: f32,
+    },
+    /// Data of another width or number of classes than the model's.
+    #[error("data of {inputs} inputs and {classes} classes does not fit model {spec}")]
+    DataMismatch {
+        /// The model.
+        spec: ModelSpec,
+        /// Features per row of the data.
+        inputs: usize,
+        /// Classes of the data.
+        classes: usize,
+    },
+    /// A training setting outside its range.
+    #[error("training setting {name} is {found}: expected {expected}")]
+    Setting {
+        /// Name of the setting.
+        name: &'static str,
+        /// What was found.
+        found: String,
+        /// What is accepted.
+        expected: &'static str,
+    },
+    /// The arithmetic left the range of `f32`.
+    #[error("{what} became infinite or NaN: lower the learning rate, or check the model for huge values")]
+    Diverged {
+        /// What overflowed.
+        what: &'static str,
+    },
+    /// A tensor library failure, which no valid input causes.
+    #[error("burn could not compute: {detail}")]
+    Backend {
+        /// The library's own words.
+        detail: String,
+    },
+    /// Bytes that are not a model file of this project.
+    #[error("not a valid model file: {detail}")]
+    ModelFile {
+        /// What was found, and what is accepted.
+        detail: String,
+    },
+}
