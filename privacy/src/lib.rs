@@ -1,1 +1,41 @@
-//! Differential privacy: clipping, exact integer noise, accounting, budgets
+//! Differential privacy for sums that nobody sees in parts.
+//!
+//! A client's update goes through this crate on its way into secure aggregation:
+//!
+//! ```text
+//! f32 update ─ clip_l2 ─► norm ≤ clip ─ Grid::round ─► i32 steps, integer norm ≤ bound ─┐
+//!                                        DiscreteGaussian::sample_vec ─► i32 noise ─────┴─► mod 2^b
+//! ```
+//!
+//! [`DistributedGaussian`] is what a task plan says about privacy. [`DistributedGaussian::guarantee`] turns it into a
+//! [`Guarantee`]: the noise each client adds, the ring the sums need, and the ε that any number of participations
+//! costs. Coordinator and clients compute it separately from the same plan, and each keeps a [`Ledger`] of what was
+//! spent.
+//!
+//! Invariants
+//! - Floats appear before rounding only. The sensitivity that is accounted for is the integer L2 norm, checked after
+//!   rounding, and the noise is sampled in integers from the exact distribution.
+//! - Adjacency is zero-out (one client's update replaced by zero) and the unit is the user. Neither sampling of
+//!   cohorts nor grouping is credited with any amplification.
+//! - Every number that bounds a loss is rounded towards more loss.
+//!
+//! Absent on purpose: clocks, files, the operating system's randomness (callers pass a
+//! [`CryptoRng`](rand_core::CryptoRng)), and any notion of a protocol message.
+
+mod accountant;
+mod clip;
+mod grid;
+mod ledger;
+mod noise;
+mod params;
+mod plan;
+mod sizing;
+
+pub use accountant::{EpsilonAtOrder, RdpCurve, distributed_discrete_gaussian_rho};
+pub use clip::{Clipped, NonFinite, clip_l2, l2_norm};
+pub use grid::Grid;
+pub use ledger::{BudgetExceeded, ClientId, Ledger};
+pub use noise::{DiscreteGaussian, Variance};
+pub use params::{ClipNorm, Delta, Epsilon, NoiseMultiplier, ParamError};
+pub use plan::{DistributedGaussian, Guarantee, PlanError};
+pub use sizing::{ColluderBound, colluder_bound, hypergeometric_tail};
