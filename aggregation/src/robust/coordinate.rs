@@ -14,7 +14,9 @@ pub(super) fn mean_of(rows: &[Vec<f64>], indices: impl ExactSizeIterator<Item = 
             *total += value;
         }
     }
-    sum.iter_mut().for_each(|total| *total /= count);
+    for total in &mut sum {
+        *total /= count;
+    }
     sum
 }
 
