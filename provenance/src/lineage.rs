@@ -1,0 +1,403 @@
+//! The client's check: is this the next model of the one history that I follow?
+//!
+//! A [`Publication`] is what the coordinator pushes after a round. [`Lineage::accept`] reads, [`Lineage::apply`]
+//! moves. What a client keeps between runs is its [`Head`]: the log head and manifest it accepted last.
+//!
+//! | a publication that | is refused as |
+//! |---|---|
+//! | no pinned key signed | [`Refusal::UnknownSigner`] |
+//! | was changed after it was signed | [`Refusal::BadSignature`] |
+//! | belongs to another task or log | [`Refusal::OtherTask`], [`Refusal::OtherLog`] |
+//! | names an earlier round, or a shorter log | [`Refusal::Rollback`] |
+//! | does not follow the manifest the client holds | [`Refusal::WrongParent`], [`Refusal::MissingParent`] |
+//! | shows a log that does not continue the one the client saw | [`Refusal::Fork`] |
+//! | is not in the log it shows | [`Refusal::NotIncluded`] |
+//! | comes with another model | [`Refusal::ModelMismatch`] |
+//!
+//! A client that joins late has no head yet. It accepts the first publication that a pinned key signed and that is
+//! included in a checkpoint by a pinned key: trust on first use, pinned by the signing key. The history before that
+//! publication is unchecked, and a signer that shows two newcomers two histories is found out only when their
+//! checkpoints are compared. A client that missed rounds is caught up with the publications between, in order; it
+//! needs no model but the last.
+
+use std::fmt;
+
+use ed25519_dalek::VerifyingKey;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    checkpoint::{Checkpoint, CheckpointError, MAX_CHECKPOINT_BYTES},
+    digest::Digest,
+    dsse::DsseError,
+    excerpt,
+    manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestError, RoundPredicate, StatementError},
+    merkle::{self, Log, MerkleError, TreeHead},
+};
+
+/// The largest encoded publication, in bytes: a manifest in base64, a checkpoint and two proofs, under 1 MiB.
+pub const MAX_PUBLICATION_BYTES: usize = MAX_MANIFEST_BYTES / 3 * 4 + MAX_CHECKPOINT_BYTES + (16 << 10);
+
+/// A new model as the coordinator announces it, without the model itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Publication {
+    /// The manifest's DSSE envelope, as signed.
+    #[serde(with = "crate::base64_bytes")]
+    pub manifest: Vec<u8>,
+    /// A signed head of the log that holds the manifest.
+    pub checkpoint: String,
+    /// Where in the log it is, from 0.
+    pub leaf_index: u64,
+    /// Proof of that, at the checkpoint's size.
+    pub inclusion: Vec<Digest>,
+    /// Proof that the checkpoint continues the log of the size that the client saw last; empty for a newcomer.
+    pub consistency: Vec<Digest>,
+}
+
+/// What a client is told out of band and never takes from the coordinator.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    /// Keys that sign manifests; each of them may sign checkpoints.
+    pub signers: Vec<VerifyingKey>,
+    /// How many of them must have signed a manifest.
+    pub threshold: usize,
+    /// Origin line of the log.
+    pub origin: String,
+    /// Digest of the task's signed plan.
+    pub task_digest: Digest,
+}
+
+/// The last accepted place in the history, kept by the client between runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Head {
+    /// The log when it was last seen.
+    pub log: TreeHead,
+    /// Digest of the last manifest's envelope bytes.
+    pub manifest: Digest,
+    /// Its round.
+    pub round: u32,
+}
+
+/// The history that one client follows.
+#[derive(Clone, Debug)]
+pub struct Lineage {
+    pins: Pins,
+    head: Option<Head>,
+}
+
+/// A publication that passed every check but the model's bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Accepted {
+    /// Where the client stands after [`Lineage::apply`].
+    pub head: Head,
+    /// What the manifest says about the round.
+    pub round: RoundPredicate,
+    /// Digest of the model file.
+    pub model: Digest,
+}
+
+/// What got smaller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rollback {
+    /// The round number.
+    Round,
+    /// The number of leaves in the log.
+    LogSize,
+}
+
+/// Why a client does not take a publication or a model.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Not a publication.
+    #[error("not a publication: {0}")]
+    Malformed(String),
+    /// No pinned key signed the manifest or the checkpoint.
+    #[error("the {0} is signed by no pinned key")]
+    UnknownSigner(Signed),
+    /// A pinned key's signature does not verify.
+    #[error("the signature of the {0} does not verify")]
+    BadSignature(Signed),
+    /// Fewer pinned keys signed the manifest than must.
+    #[error("the manifest is signed by {valid} pinned keys, {threshold} are needed")]
+    TooFewSigners {
+        /// Distinct pinned keys with a valid signature.
+        valid: usize,
+        /// How many are needed.
+        threshold: usize,
+    },
+    /// A signed manifest that does not make sense.
+    #[error("the manifest is not valid: {0}")]
+    Manifest(ManifestError),
+    /// A signed checkpoint that does not make sense.
+    #[error("the checkpoint is not valid: {0}")]
+    Checkpoint(CheckpointError),
+    /// A manifest of another task.
+    #[error("the manifest is of task {offered}, this client follows task {pinned}")]
+    OtherTask {
+        /// The task that the client follows.
+        pinned: Digest,
+        /// The task in the manifest.
+        offered: Digest,
+    },
+    /// A checkpoint of another log.
+    #[error("the checkpoint is of log {offered:?}, this client follows log {pinned:?}")]
+    OtherLog {
+        /// Origin of the log that the client follows.
+        pinned: String,
+        /// Origin in the checkpoint.
+        offered: String,
+    },
+    /// The manifest that the client holds, once more. Harmless: a coordinator may repeat its last publication.
+    #[error("round {round} is already accepted")]
+    AlreadyAccepted {
+        /// Its round.
+        round: u32,
+    },
+    /// A step back in the history.
+    #[error("rollback: the offered {what} is {offered}, this client already accepted {held}")]
+    Rollback {
+        /// What got smaller.
+        what: Rollback,
+        /// What the client holds.
+        held: u64,
+        /// What it was offered.
+        offered: u64,
+    },
+    /// A manifest without a parent that is not the first of its history.
+    #[error("the manifest of round {round} names no parent")]
+    MissingParent {
+        /// Its round.
+        round: u32,
+    },
+    /// A manifest that follows another one than the client's.
+    #[error("the manifest of round {round} follows {offered}, this client holds {held:?}")]
+    WrongParent {
+        /// Its round.
+        round: u32,
+        /// The manifest that the client holds; `None` where the initial model names a parent.
+        held: Option<Digest>,
+        /// The parent it names.
+        offered: Digest,
+    },
+    /// A log that does not continue the one the client saw: two histories under one key.
+    #[error(
+        "fork: the offered log of {offered} leaves does not continue the log of {held} leaves that this client saw"
+    )]
+    Fork {
+        /// Leaves of the log that the client saw.
+        held: u64,
+        /// Leaves of the log it was offered.
+        offered: u64,
+    },
+    /// The manifest is not where the publication says, in the log that it shows.
+    #[error("the manifest is not leaf {index} of the offered log of {size} leaves")]
+    NotIncluded {
+        /// The place it names.
+        index: u64,
+        /// Leaves of the log.
+        size: u64,
+    },
+    /// The model's bytes are not those that the manifest names.
+    #[error("the model's digest is {found}, the manifest says {expected}")]
+    ModelMismatch {
+        /// The digest in the manifest.
+        expected: Digest,
+        /// The digest of the bytes.
+        found: Digest,
+    },
+}
+
+/// One of the two signed parts of a publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signed {
+    /// The manifest.
+    Manifest,
+    /// The checkpoint.
+    Checkpoint,
+}
+
+impl Publication {
+    /// Leaf `leaf_index` of `log`, for a client that saw the log last at `known_size` leaves (0: never).
+    /// `checkpoint` is the signed head of `log` as it is.
+    pub fn new(log: &Log, checkpoint: String, leaf_index: u64, known_size: u64) -> Result<Self, MerkleError> {
+        Ok(Self {
+            manifest: log.leaf(leaf_index)?.to_vec(),
+            checkpoint,
+            leaf_index,
+            inclusion: log.inclusion_proof(leaf_index)?,
+            consistency: log.consistency_proof(known_size)?,
+        })
+    }
+
+    /// The publication as one line of JSON.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a publication holds only strings and numbers")
+    }
+
+    /// Reads a publication of at most [`MAX_PUBLICATION_BYTES`], without checking it.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
+        if bytes.len() > MAX_PUBLICATION_BYTES {
+            let found = bytes.len();
+            return Err(Refusal::Malformed(format!(
+                "{found} bytes, at most {MAX_PUBLICATION_BYTES} are accepted"
+            )));
+        }
+        serde_json::from_slice(bytes).map_err(|error| Refusal::Malformed(excerpt(&error.to_string())))
+    }
+}
+
+impl Lineage {
+    /// The history under `pins`, from `head`, or from the first publication where there is none.
+    pub fn new(pins: Pins, head: Option<Head>) -> Self {
+        Self { pins, head }
+    }
+
+    /// The last accepted place; `None` before the first.
+    pub fn head(&self) -> Option<&Head> {
+        self.head.as_ref()
+    }
+
+    /// How many leaves of the log this client has seen: what the coordinator makes its consistency proof from.
+    pub fn known_size(&self) -> u64 {
+        self.head.map_or(0, |head| head.log.size)
+    }
+
+    /// Checks an encoded [`Publication`] against the pins and the head. Changes nothing.
+    pub fn accept(&self, publication: &[u8]) -> Result<Accepted, Refusal> {
+        let publication = Publication::parse(publication)?;
+        let Manifest { model, round } =
+            Manifest::verify(&publication.manifest, &self.pins.signers, self.pins.threshold)
+                .map_err(Refusal::from_manifest)?;
+        let offered = Head {
+            log: self.verify_checkpoint(&publication.checkpoint)?,
+            manifest: Digest::of(&publication.manifest),
+            round: round.round,
+        };
+        if round.task_digest != self.pins.task_digest {
+            return Err(Refusal::OtherTask { pinned: self.pins.task_digest, offered: round.task_digest });
+        }
+        self.check_order(&offered)?;
+        self.check_parent(&round)?;
+        self.check_log(&offered, &publication)?;
+        Ok(Accepted { head: offered, round, model })
+    }
+
+    /// Moves to an accepted publication.
+    ///
+    /// Where the model is adopted, [`Accepted::check_model`] comes first; a client that only catches up needs no model.
+    pub fn apply(&mut self, accepted: &Accepted) {
+        self.head = Some(accepted.head);
+    }
+
+    fn verify_checkpoint(&self, text: &str) -> Result<TreeHead, Refusal> {
+        for key in &self.pins.signers {
+            match Checkpoint::verify(text, &self.pins.origin, key) {
+                Ok(checkpoint) => return Ok(checkpoint.head),
+                Err(CheckpointError::UnknownSigner) => {}
+                Err(error) => return Err(Refusal::from_checkpoint(error)),
+            }
+        }
+        Err(Refusal::UnknownSigner(Signed::Checkpoint))
+    }
+
+    fn check_order(&self, offered: &Head) -> Result<(), Refusal> {
+        let Some(held) = self.head else { return Ok(()) };
+        if offered.manifest == held.manifest {
+            return Err(Refusal::AlreadyAccepted { round: held.round });
+        }
+        for (what, held, offered) in [
+            (Rollback::Round, u64::from(held.round), u64::from(offered.round)),
+            (Rollback::LogSize, held.log.size, offered.log.size),
+        ] {
+            if offered < held {
+                return Err(Refusal::Rollback { what, held, offered });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_parent(&self, round: &RoundPredicate) -> Result<(), Refusal> {
+        let held = self.head.map(|head| head.manifest);
+        match (round.round, round.parent, held) {
+            (0, None, None) => Ok(()),
+            (round, None, _) => Err(Refusal::MissingParent { round }),
+            (round, Some(offered), held) if round == 0 || held.is_some_and(|held| held != offered) => {
+                Err(Refusal::WrongParent { round, held, offered })
+            }
+            (_, Some(_), _) => Ok(()),
+        }
+    }
+
+    fn check_log(&self, offered: &Head, publication: &Publication) -> Result<(), Refusal> {
+        match &self.head {
+            Some(held) => {
+                merkle::verify_consistency(&held.log, &offered.log, &publication.consistency)
+                    .map_err(|_| Refusal::Fork { held: held.log.size, offered: offered.log.size })?;
+            }
+            None if publication.consistency.is_empty() => {}
+            None => {
+                return Err(Refusal::Malformed(
+                    "a consistency proof from a log this client never saw".into(),
+                ));
+            }
+        }
+        let index = publication.leaf_index;
+        merkle::verify_inclusion(&offered.log, &publication.manifest, index, &publication.inclusion)
+            .map_err(|_| Refusal::NotIncluded { index, size: offered.log.size })
+    }
+}
+
+impl Accepted {
+    /// Checks that `model` is the file that the manifest is about.
+    pub fn check_model(&self, model: &[u8]) -> Result<(), Refusal> {
+        let found = Digest::of(model);
+        if found != self.model {
+            return Err(Refusal::ModelMismatch { expected: self.model, found });
+        }
+        Ok(())
+    }
+}
+
+impl Refusal {
+    fn from_manifest(error: ManifestError) -> Self {
+        match error {
+            ManifestError::Statement(StatementError::Envelope(error)) => match error {
+                DsseError::UnknownSigner { .. } => Self::UnknownSigner(Signed::Manifest),
+                DsseError::BadSignature { .. } => Self::BadSignature(Signed::Manifest),
+                DsseError::Threshold { valid, threshold } => Self::TooFewSigners { valid, threshold },
+                other => Self::Malformed(other.to_string()),
+            },
+            other => Self::Manifest(other),
+        }
+    }
+
+    fn from_checkpoint(error: CheckpointError) -> Self {
+        match error {
+            CheckpointError::OtherLog { expected, found } => {
+                Self::OtherLog { pinned: expected, offered: found }
+            }
+            CheckpointError::BadSignature => Self::BadSignature(Signed::Checkpoint),
+            other => Self::Checkpoint(other),
+        }
+    }
+}
+
+impl fmt::Display for Rollback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Round => "round",
+            Self::LogSize => "log size",
+        })
+    }
+}
+
+impl fmt::Display for Signed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Manifest => "manifest",
+            Self::Checkpoint => "checkpoint",
+        })
+    }
+}

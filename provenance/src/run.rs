@@ -1,0 +1,409 @@
+//! The offline check of a run folder, and the signed index that makes it possible.
+//!
+//! ```text
+//! index.dsse.json                signed statement that names every other file with its digest
+//! signing-key.pub                one line: the Ed25519 public key in hex
+//! model.safetensors              the last model
+//! manifest.dsse.json             its manifest, the same bytes as the last of manifests/
+//! manifests/00000.dsse.json …    leaf 0, 1, … of the log
+//! checkpoints/00000.checkpoint … the log when it ended with that leaf
+//! rounds.jsonl  summary.json  report.html  …   whatever else the index lists
+//! ```
+//!
+//! All leaves are present, so the log is not checked by proofs: it is rebuilt, and every checkpoint must have signed
+//! the root of the leaves so far. That implies the inclusion of every manifest and the consistency of every two
+//! checkpoints.
+//!
+//! Invariants: the folder passes only if every part passes. A part is a file; damage to one file fails that part and
+//! no other, and a part whose check needs a damaged file says what could not be compared. Where the index or the key
+//! does not hold, nothing else is reported, because nothing else can be believed.
+
+use std::collections::BTreeMap;
+
+use ed25519_dalek::{SigningKey, VerifyingKey};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    checkpoint::{self, Checkpoint},
+    digest::{Digest, parse_hex},
+    dsse::{DsseError, Envelope, key_id},
+    excerpt,
+    manifest::{FileEntry, MODEL_FILE, Manifest, ManifestError, check_path},
+    merkle::Log,
+    statement::{self, StatementError},
+};
+
+/// The signed index.
+pub const INDEX_FILE: &str = "index.dsse.json";
+/// The public key that signed the run.
+pub const KEY_FILE: &str = "signing-key.pub";
+/// The newest manifest.
+pub const MANIFEST_FILE: &str = "manifest.dsse.json";
+
+/// The predicate type of a run index.
+pub const RUN_PREDICATE_TYPE: &str = "urn:fedveil:run:v1";
+
+const MANIFESTS: &str = "manifests/";
+const CHECKPOINTS: &str = "checkpoints/";
+
+/// The file of the manifest that is leaf `leaf` of the log.
+pub fn manifest_path(leaf: u64) -> String {
+    format!("{MANIFESTS}{leaf:05}.dsse.json")
+}
+
+/// The file of the checkpoint of the log that ends with leaf `leaf`.
+pub fn checkpoint_path(leaf: u64) -> String {
+    format!("{CHECKPOINTS}{leaf:05}.checkpoint")
+}
+
+/// The content of [`KEY_FILE`].
+pub fn encode_key(key: &VerifyingKey) -> String {
+    format!("{}\n", hex::encode(key.as_bytes()))
+}
+
+/// Reads a public key: 64 lower-case hex digits, with or without a newline.
+pub fn parse_key(text: &[u8]) -> Result<VerifyingKey, String> {
+    let text = std::str::from_utf8(text).map_err(|_| "not text; a public key is 64 hex digits".to_owned())?;
+    let bytes = parse_hex(text.strip_suffix('\n').unwrap_or(text))
+        .map_err(|error| format!("not an Ed25519 public key: {error}"))?;
+    let key = VerifyingKey::from_bytes(&bytes).ok().filter(|key| !key.is_weak());
+    key.ok_or_else(|| "not an Ed25519 public key: no point of the curve, or one of small order".to_owned())
+}
+
+/// A run folder, wherever it is.
+pub trait Files {
+    /// The bytes of a file; `None` where there is none; an error in words where it cannot be read.
+    fn read(&self, path: &str) -> Result<Option<Vec<u8>>, String>;
+
+    /// The paths of all files in the folder and below it, relative, with `/` between their parts.
+    fn list(&self) -> Result<Vec<String>, String>;
+}
+
+/// Why an index was not made.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IndexError {
+    /// A path outside the folder.
+    #[error(transparent)]
+    Path(#[from] ManifestError),
+    /// An index cannot list itself.
+    #[error("{INDEX_FILE} cannot be listed in itself")]
+    Itself,
+    /// One path, two files.
+    #[error("{0:?} is listed twice")]
+    Twice(String),
+    /// A file without which a run cannot be verified, or one too many in a numbered series.
+    #[error("{0}")]
+    Layout(String),
+}
+
+/// What was found about a run folder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunReport {
+    /// Who signed it; `None` where that cannot be told.
+    pub signer: Option<Signer>,
+    /// Every file with what was found about it: the index first, then the files that it lists, then unlisted ones.
+    pub parts: Vec<PartResult>,
+    /// The newest manifest, where it holds.
+    pub newest: Option<Manifest>,
+    /// Manifests in the index, the initial model's among them.
+    pub manifests: u64,
+}
+
+/// Who signed a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signer {
+    /// The key that the caller trusts.
+    Trusted(Digest),
+    /// The key that the folder itself names: whoever made the folder may have made it too.
+    SelfAsserted(Digest),
+}
+
+/// What was found about one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartResult {
+    /// Path of the file.
+    pub name: String,
+    /// Whether it passed.
+    pub ok: bool,
+    /// What was checked, or what is wrong.
+    pub detail: String,
+}
+
+impl RunReport {
+    /// Whether every part passed.
+    pub fn ok(&self) -> bool {
+        self.signer.is_some() && self.parts.iter().all(|part| part.ok)
+    }
+
+    /// The parts that did not pass.
+    pub fn failures(&self) -> impl Iterator<Item = &PartResult> {
+        self.parts.iter().filter(|part| !part.ok)
+    }
+}
+
+/// The signed index of `files`, the content of [`INDEX_FILE`].
+///
+/// It lists every other file of the folder, [`KEY_FILE`] included, and is written last.
+pub fn build_index(files: &[(String, Digest)], key: &SigningKey) -> Result<Vec<u8>, IndexError> {
+    let entries = files.iter().map(|(path, digest)| FileEntry { path: path.clone(), digest: *digest });
+    let listed = check_index(entries)?;
+    let subject = listed.into_iter().map(|(path, digest)| FileEntry { path, digest });
+    Ok(statement::sign(RUN_PREDICATE_TYPE, subject, &RunPredicate {}, &[key]))
+}
+
+/// Checks a run folder, with the key that the caller trusts, or with the one that the folder names.
+pub fn verify_run(files: &dyn Files, trusted: Option<&VerifyingKey>) -> RunReport {
+    let (key, signer) = match trusted {
+        Some(key) => (*key, Signer::Trusted(key_id(key))),
+        None => match read(files, KEY_FILE).and_then(|text| parse_key(&text)) {
+            Ok(key) => (key, Signer::SelfAsserted(key_id(&key))),
+            Err(detail) => return RunReport::only_failure(KEY_FILE, detail),
+        },
+    };
+    let listed = match read_index(files, &key, trusted.is_some()) {
+        Ok(listed) => listed,
+        Err((name, detail)) => return RunReport::only_failure(name, detail),
+    };
+    let manifests = count(&listed, MANIFESTS);
+    let mut check = Check { key, listed, parts: BTreeMap::new(), intact: BTreeMap::new() };
+    check.digests(files);
+    let newest = check.history(manifests);
+    check.newest(manifests, newest.as_ref());
+
+    let index = (INDEX_FILE.to_owned(), Ok(format!("signature, {} listed files", check.listed.len())));
+    let unlisted = unlisted(files, &check.listed);
+    let parts = [index].into_iter().chain(check.parts).chain(unlisted).map(PartResult::from).collect();
+    RunReport { signer: Some(signer), parts, newest, manifests }
+}
+
+type Verdict = Result<String, String>;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RunPredicate {}
+
+/// The state of one check: verdicts by path, and the bytes of manifests and checkpoints whose digests match.
+struct Check {
+    key: VerifyingKey,
+    listed: BTreeMap<String, Digest>,
+    parts: BTreeMap<String, Verdict>,
+    intact: BTreeMap<String, Vec<u8>>,
+}
+
+impl Check {
+    /// Compares every listed file with its digest.
+    fn digests(&mut self, files: &dyn Files) {
+        for (path, expected) in &self.listed {
+            let verdict = read(files, path).and_then(|bytes| {
+                let found = Digest::of(&bytes);
+                if found != *expected {
+                    return Err(format!("its digest is {found}, the index says {expected}"));
+                }
+                if path.starts_with(MANIFESTS) || path.starts_with(CHECKPOINTS) {
+                    self.intact.insert(path.clone(), bytes);
+                }
+                Ok("digest".to_owned())
+            });
+            self.parts.insert(path.clone(), verdict);
+        }
+    }
+
+    /// Checks manifests and checkpoints in the order of the log; returns the newest manifest, if it holds.
+    fn history(&mut self, manifests: u64) -> Option<Manifest> {
+        let mut log = Log::new();
+        let mut damaged: Option<String> = None;
+        let mut origin: Option<String> = None;
+        let mut previous: Option<Manifest> = None;
+        for leaf in 0..manifests {
+            let path = manifest_path(leaf);
+            let parent = leaf.checked_sub(1).map(|leaf| self.listed[&manifest_path(leaf)]);
+            if let Some(bytes) = self.intact.remove(&path) {
+                let manifest = self.manifest(&bytes, parent, previous.as_ref());
+                let verdict = manifest.as_ref().map(|_| "signature, parent, round, task".to_owned());
+                self.refine(&path, verdict.map_err(String::clone));
+                previous = manifest.ok();
+                log.append(bytes);
+            } else {
+                previous = None;
+                damaged.get_or_insert(path);
+            }
+            let path = checkpoint_path(leaf);
+            if let Some(text) = self.intact.remove(&path) {
+                let log = damaged.as_deref().map_or(Ok(&log), Err);
+                let verdict = self.checkpoint(&text, &mut origin, leaf, log);
+                self.refine(&path, verdict);
+            }
+        }
+        previous
+    }
+
+    fn manifest(
+        &self,
+        bytes: &[u8],
+        parent: Option<Digest>,
+        previous: Option<&Manifest>,
+    ) -> Result<Manifest, String> {
+        let manifest = Manifest::verify(bytes, &[self.key], 1).map_err(|error| error.to_string())?;
+        let round = &manifest.round;
+        if round.parent != parent {
+            let name = |digest: Option<Digest>| digest.map_or("none".to_owned(), |digest| digest.to_string());
+            return Err(format!("its parent is {}, expected {}", name(round.parent), name(parent)));
+        }
+        if (round.round == 0) != parent.is_none() {
+            return Err(format!("round {} at this place of the history", round.round));
+        }
+        if let Some(previous) = previous.map(|previous| &previous.round) {
+            if round.round <= previous.round {
+                return Err(format!("round {} follows round {}", round.round, previous.round));
+            }
+            if round.task_digest != previous.task_digest {
+                return Err(format!("task {} follows task {}", round.task_digest, previous.task_digest));
+            }
+        }
+        Ok(manifest)
+    }
+
+    /// `log`: the log so far, or the path of the damaged manifest that keeps it from being rebuilt.
+    fn checkpoint(
+        &self,
+        text: &[u8],
+        origin: &mut Option<String>,
+        leaf: u64,
+        log: Result<&Log, &str>,
+    ) -> Verdict {
+        let text = std::str::from_utf8(text).map_err(|_| "not text".to_owned())?;
+        let claimed = checkpoint::danger_unverified_origin(text).map_err(|error| error.to_string())?;
+        let origin = origin.get_or_insert_with(|| claimed.to_owned());
+        let head = Checkpoint::verify(text, origin, &self.key).map_err(|error| error.to_string())?.head;
+        if head.size != leaf + 1 {
+            return Err(format!("the log has {} leaves in it, expected {}", head.size, leaf + 1));
+        }
+        match log {
+            Ok(log) if log.root() == head.root => {
+                Ok("signature, size, root of the manifests until here".to_owned())
+            }
+            Ok(log) => Err(format!("its root is {}, that of the manifests is {}", head.root, log.root())),
+            Err(damaged) => Ok(format!("signature, size (root not compared: {damaged} is damaged)")),
+        }
+    }
+
+    /// Compares the top-level manifest and the model with the newest manifest of the history.
+    fn newest(&mut self, manifests: u64, newest: Option<&Manifest>) {
+        let last = manifest_path(manifests - 1);
+        let verdict = if self.listed[MANIFEST_FILE] == self.listed[&last] {
+            Ok(format!("same as {last}"))
+        } else {
+            Err(format!("not the same as {last}"))
+        };
+        self.refine(MANIFEST_FILE, verdict);
+        let verdict = match newest {
+            Some(manifest) if manifest.model == self.listed[MODEL_FILE] => Ok(format!("subject of {last}")),
+            Some(manifest) => Err(format!("{last} is about the model {}", manifest.model)),
+            None => Ok(format!("not compared: {last} does not hold")),
+        };
+        self.refine(MODEL_FILE, verdict);
+    }
+
+    /// Adds a finding about a file to what was found before; the first failure stands.
+    fn refine(&mut self, path: &str, finding: Verdict) {
+        let verdict = self.parts.get_mut(path).expect("findings are about listed files");
+        if let Ok(detail) = verdict {
+            *verdict = finding.map(|more| format!("{detail}, {more}"));
+        }
+    }
+}
+
+/// The files that the index lists, or the name of the part that fails and why.
+fn read_index(
+    files: &dyn Files,
+    key: &VerifyingKey,
+    trusted: bool,
+) -> Result<BTreeMap<String, Digest>, (&'static str, String)> {
+    let bytes = read(files, INDEX_FILE).map_err(|detail| (INDEX_FILE, detail))?;
+    match statement::verify::<RunPredicate>(&bytes, RUN_PREDICATE_TYPE, &[*key], 1) {
+        Ok((subject, RunPredicate {})) => {
+            check_index(subject).map_err(|error| (INDEX_FILE, error.to_string()))
+        }
+        Err(StatementError::Envelope(DsseError::UnknownSigner { .. }))
+            if !trusted && key_is_damaged(files, &bytes) =>
+        {
+            Err((KEY_FILE, "not the key that signed the index".to_owned()))
+        }
+        Err(error) => Err((INDEX_FILE, error.to_string())),
+    }
+}
+
+/// Where index and key do not fit: whether the index, if it is to be believed, says that the key is the damaged one.
+/// It only names the part; either way the folder does not pass.
+fn key_is_damaged(files: &dyn Files, index: &[u8]) -> bool {
+    let Ok(envelope) = Envelope::parse(index) else { return false };
+    let payload = envelope.danger_unverified_payload();
+    let Ok((subject, RunPredicate {})) = statement::parse(payload, RUN_PREDICATE_TYPE) else { return false };
+    let Ok(key) = read(files, KEY_FILE) else { return false };
+    let listed = subject.iter().find(|file| file.path == KEY_FILE);
+    listed.is_some_and(|file| file.digest != Digest::of(&key))
+}
+
+/// The listed files by path, if the list has what a run consists of.
+fn check_index(files: impl IntoIterator<Item = FileEntry>) -> Result<BTreeMap<String, Digest>, IndexError> {
+    let mut listed = BTreeMap::new();
+    for FileEntry { path, digest } in files {
+        check_path(&path)?;
+        if path == INDEX_FILE {
+            return Err(IndexError::Itself);
+        }
+        if let Some(path) = listed.insert(path.clone(), digest).map(|_| path) {
+            return Err(IndexError::Twice(excerpt(&path)));
+        }
+    }
+    let manifests = count(&listed, MANIFESTS);
+    let numbered = (0..manifests.max(1)).flat_map(|leaf| [manifest_path(leaf), checkpoint_path(leaf)]);
+    let single = [KEY_FILE, MODEL_FILE, MANIFEST_FILE].map(str::to_owned);
+    if let Some(missing) = single.into_iter().chain(numbered).find(|path| !listed.contains_key(path)) {
+        return Err(IndexError::Layout(format!("{missing} is not listed in {INDEX_FILE}")));
+    }
+    let checkpoints = count(&listed, CHECKPOINTS);
+    if checkpoints != manifests {
+        return Err(IndexError::Layout(format!(
+            "{checkpoints} checkpoints are listed for {manifests} manifests"
+        )));
+    }
+    Ok(listed)
+}
+
+/// How many listed files are in the folder `prefix`.
+fn count(listed: &BTreeMap<String, Digest>, prefix: &str) -> u64 {
+    listed.keys().filter(|path| path.starts_with(prefix)).count() as u64
+}
+
+/// Failures for the files of the folder that the index does not list.
+fn unlisted(files: &dyn Files, listed: &BTreeMap<String, Digest>) -> BTreeMap<String, Verdict> {
+    match files.list() {
+        Ok(present) => present
+            .into_iter()
+            .filter(|path| path != INDEX_FILE && !listed.contains_key(path))
+            .map(|path| (path, Err(format!("not listed in {INDEX_FILE}"))))
+            .collect(),
+        Err(error) => BTreeMap::from([(".".to_owned(), Err(error))]),
+    }
+}
+
+fn read(files: &dyn Files, path: &str) -> Result<Vec<u8>, String> {
+    files.read(path)?.ok_or_else(|| "missing".to_owned())
+}
+
+impl RunReport {
+    fn only_failure(name: &str, detail: String) -> Self {
+        let part = PartResult { name: name.to_owned(), ok: false, detail };
+        Self { signer: None, parts: vec![part], newest: None, manifests: 0 }
+    }
+}
+
+impl From<(String, Verdict)> for PartResult {
+    fn from((name, verdict): (String, Verdict)) -> Self {
+        let ok = verdict.is_ok();
+        let (Ok(detail) | Err(detail)) = verdict;
+        Self { name, ok, detail }
+    }
+}
