@@ -108,3 +108,103 @@ impl Ledger {
         self.cap
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ClipNorm, Delta, DistributedGaussian, NoiseMultiplier};
+
+    const ALICE: ClientId = [1; 32];
+    const BOB: ClientId = [2; 32];
+
+    fn ledger(budget: f64) -> Ledger {
+        let plan = DistributedGaussian {
+            clip: ClipNorm::new(1.0).unwrap(),
+            resolution: 4_096,
+            dimension: 100,
+            noise_multiplier: NoiseMultiplier::new(2.0).unwrap(),
+            clients: 100,
+            malicious: 2,
+            groups: 5,
+            group_size: 20,
+            min_survivors: 15,
+            rounds: 10,
+            delta: Delta::new(1e-5).unwrap(),
+        };
+        Ledger::new(plan.guarantee().unwrap(), Epsilon::new(budget).unwrap())
+    }
+
+    #[test]
+    fn a_client_takes_part_until_the_budget_is_spent() {
+        let mut ledger = ledger(4.0);
+        let mut spent = 0.0;
+        while ledger.check(&ALICE).is_ok() {
+            ledger.charge(ALICE);
+            assert!(ledger.spent(&ALICE) > spent, "every participation costs");
+            spent = ledger.spent(&ALICE);
+        }
+        assert!(spent <= 4.0 && spent > 3.0, "{spent}");
+        assert_eq!(ledger.participations(&ALICE), ledger.cap());
+        let next = ledger.guarantee().epsilon(ledger.cap() + 1);
+        assert_eq!(
+            ledger.check(&ALICE),
+            Err(BudgetExceeded::Epsilon {
+                participation: ledger.cap() + 1,
+                epsilon: next,
+                budget: ledger.budget()
+            })
+        );
+        assert!(next > 4.0);
+        assert_eq!(ledger.check(&BOB), Ok(()), "budgets are per client");
+    }
+
+    #[test]
+    fn the_rounds_of_the_guarantee_are_a_cap_of_their_own() {
+        let mut ledger = ledger(1_000.0);
+        for _ in 0..10 {
+            ledger.check(&ALICE).unwrap();
+            ledger.charge(ALICE);
+        }
+        let refused = ledger.check(&ALICE).unwrap_err();
+        assert_eq!(refused, BudgetExceeded::Rounds { participation: 11, rounds: 10 });
+        assert_eq!(
+            refused.to_string(),
+            "participation 11 would pass the 10 rounds that the guarantee covers"
+        );
+        ledger.charge(ALICE);
+        assert_eq!(ledger.spent(&ALICE), f64::INFINITY, "a charge beyond the guarantee is not hidden");
+        assert_eq!(ledger.remaining(), 0.0);
+    }
+
+    #[test]
+    fn a_budget_below_one_participation_admits_nobody() {
+        let ledger = ledger(0.01);
+        let refused = ledger.check(&ALICE).unwrap_err().to_string();
+        assert!(refused.starts_with("participation 1 would bring epsilon to 2.16"), "{refused}");
+        assert!(refused.ends_with("the budget is 0.01"), "{refused}");
+    }
+
+    #[test]
+    fn the_task_states_its_largest_loss() {
+        let mut ledger = ledger(8.0);
+        assert_eq!((ledger.max_spent(), ledger.remaining()), (0.0, 8.0));
+        for client in [ALICE, BOB, BOB, BOB] {
+            ledger.charge(client);
+        }
+        assert_eq!(ledger.max_spent(), ledger.spent(&BOB));
+        assert!(ledger.spent(&ALICE) < ledger.spent(&BOB));
+        assert_eq!(ledger.remaining(), 8.0 - ledger.spent(&BOB));
+    }
+
+    #[test]
+    fn charges_rebuild_a_ledger_in_any_order() {
+        let charges = [ALICE, BOB, BOB, ALICE, BOB];
+        let (mut forwards, mut backwards) = (ledger(8.0), ledger(8.0));
+        for i in 0..charges.len() {
+            forwards.charge(charges[i]);
+            backwards.charge(charges[charges.len() - 1 - i]);
+        }
+        assert_eq!(forwards.participations, backwards.participations);
+        assert_eq!(forwards.max_spent(), backwards.max_spent());
+    }
+}

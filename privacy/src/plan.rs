@@ -170,9 +170,9 @@ impl DistributedGaussian {
             }
             (2.0 * f64::from(self.dimension) * (-0.5 * (room / sigma).powi(2)).exp()).min(1.0)
         };
-        let needed = (MIN_RING_BITS..)
+        let needed = (MIN_RING_BITS..64)
             .find(|&bits| wrap(bits) <= MAX_WRAP)
-            .expect("some ring is wide enough for a finite sum");
+            .expect("at most 2^20 clients of at most 2^24 steps and as much noise stay below 2^48");
         if needed > MAX_RING_BITS {
             return Err(PlanError::Ring {
                 needed,
@@ -233,4 +233,176 @@ fn check_count(field: &'static str, found: u32, least: u32, most: u32) -> Result
     }
     let accepted = if most == u32::MAX { format!("at least {least}") } else { format!("{least} to {most}") };
     Err(PlanError::Count { field, found, accepted })
+}
+
+#[cfg(test)]
+mod tests {
+    use chacha20::ChaCha20Rng;
+    use rand_core::SeedableRng;
+
+    use super::*;
+    use crate::DiscreteGaussian;
+
+    fn plan() -> DistributedGaussian {
+        DistributedGaussian {
+            clip: ClipNorm::new(0.5).unwrap(),
+            resolution: 1_024,
+            dimension: 650,
+            noise_multiplier: NoiseMultiplier::new(1.4).unwrap(),
+            clients: 200,
+            malicious: 4,
+            groups: 11,
+            group_size: 19,
+            min_survivors: 14,
+            rounds: 12,
+            delta: Delta::new(1e-5).unwrap(),
+        }
+    }
+
+    fn refusal(change: impl FnOnce(&mut DistributedGaussian)) -> String {
+        let mut plan = plan();
+        change(&mut plan);
+        plan.guarantee().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn honest_survivors_alone_carry_the_whole_noise() {
+        let guarantee = plan().guarantee().unwrap();
+        assert_eq!((guarantee.colluders, guarantee.collusion_failure), (4, 0.0));
+        assert_eq!(guarantee.honest, 10);
+        // 1024² + 650/4 + 1024 + √650/2, floored.
+        assert_eq!(guarantee.grid.norm_bound_squared(), 1_049_775);
+        // ⌈1.96 · 1049775 / 10⌉.
+        assert_eq!(guarantee.share.get(), 205_756);
+        // 19·1024 + 8.4·√(19·205756) = 36 thousand, above 2^15 and below 2^16.
+        assert_eq!(guarantee.ring_bits, 17);
+        assert!(guarantee.wrap_probability <= MAX_WRAP);
+    }
+
+    #[test]
+    fn the_loss_is_that_of_one_gaussian_with_the_noise_multiplier() {
+        let guarantee = plan().guarantee().unwrap();
+        for rounds in [1, 5, 12] {
+            let central =
+                RdpCurve::gaussian(plan().noise_multiplier).compose(rounds).epsilon(plan().delta).epsilon;
+            assert!((guarantee.epsilon(rounds) / central - 1.0).abs() < 1e-4, "{rounds}");
+        }
+        assert!((guarantee.epsilon(12) - 14.0).abs() < 0.2, "{}", guarantee.epsilon(12));
+        assert_eq!(guarantee.epsilon(0), 0.0);
+        assert_eq!(guarantee.epsilon(13), f64::INFINITY);
+    }
+
+    #[test]
+    fn a_larger_population_bounds_colluders_by_chance_and_pays_in_delta() {
+        let mut plan = plan();
+        (plan.clients, plan.malicious, plan.groups, plan.group_size, plan.min_survivors) =
+            (1_000, 50, 20, 50, 40);
+        let guarantee = plan.guarantee().unwrap();
+        assert!(guarantee.colluders > 3 && guarantee.colluders < 20, "{}", guarantee.colluders);
+        assert_eq!(guarantee.honest, 40 - guarantee.colluders);
+        assert!(guarantee.collusion_failure > 0.0 && guarantee.collusion_failure <= 1e-6);
+        let with_all_of_delta = RdpCurve::from_zcdp(guarantee.rho()).compose(12).epsilon(plan.delta).epsilon;
+        assert!(guarantee.epsilon(12) > with_all_of_delta);
+    }
+
+    #[test]
+    fn participations_within_is_the_last_that_fits() {
+        let guarantee = plan().guarantee().unwrap();
+        for budget in [0.1, 3.0, 5.0, 8.0, 13.0] {
+            let most = guarantee.participations_within(Epsilon::new(budget).unwrap());
+            assert!(
+                guarantee.epsilon(most) <= budget && guarantee.epsilon(most + 1) > budget,
+                "{budget}: {most}"
+            );
+        }
+        assert_eq!(guarantee.participations_within(Epsilon::new(1e6).unwrap()), 12);
+    }
+
+    #[test]
+    fn group_sums_fit_the_ring() {
+        let plan = plan();
+        let guarantee = plan.guarantee().unwrap();
+        let noise = DiscreteGaussian::new(guarantee.share);
+        let mut rng = ChaCha20Rng::seed_from_u64(2);
+        let (mut exact, mut ring) = (vec![0i64; 650], vec![0i32; 650]);
+        for client in 0..plan.group_size {
+            // All clients push one coordinate to the clip norm: the largest sum there is.
+            let mut update = vec![0.0; 650];
+            update[0] = 0.5;
+            update[1] = if client % 2 == 0 { 0.3 } else { -0.3 };
+            let steps = guarantee.grid.round(&update, &mut rng);
+            let noise = noise.sample_vec(650, &mut rng);
+            for (i, (step, noise)) in steps.into_iter().zip(noise).enumerate() {
+                exact[i] += i64::from(step) + i64::from(noise);
+                ring[i] = ring[i].wrapping_add(step).wrapping_add(noise);
+            }
+        }
+        let unused = 32 - guarantee.ring_bits;
+        let centred: Vec<i64> = ring.iter().map(|&x| i64::from(x << unused >> unused)).collect();
+        assert_eq!(centred, exact);
+
+        let spread = exact[2..].iter().map(|&x| (x * x) as f64).sum::<f64>() / 648.0;
+        let expected = 19.0 * guarantee.share.get() as f64;
+        assert!((spread / expected - 1.0).abs() < 5.0 * (2.0f64 / 648.0).sqrt(), "{spread} for {expected}");
+    }
+
+    #[test]
+    fn the_ring_is_the_narrowest() {
+        for resolution in [1, 10, 100, 1_000, 100_000] {
+            let plan = DistributedGaussian { resolution, ..plan() };
+            let guarantee = plan.guarantee().unwrap();
+            let signal = 19.0 * f64::from(resolution);
+            let sigma = (19.0 * guarantee.share.get() as f64).sqrt();
+            let k = (2.0 * (2.0 * 650.0 / MAX_WRAP).ln()).sqrt();
+            let fits = |bits: u32| signal + k * sigma <= 2f64.powi(bits as i32 - 1);
+            assert!(fits(guarantee.ring_bits), "{resolution}");
+            assert!(guarantee.ring_bits == 8 || !fits(guarantee.ring_bits - 1), "{resolution}");
+        }
+    }
+
+    #[test]
+    fn coarse_grids_pay_for_the_sum_not_being_a_discrete_gaussian() {
+        let coarse = DistributedGaussian {
+            resolution: 1,
+            dimension: 1,
+            noise_multiplier: NoiseMultiplier::new(0.5).unwrap(),
+            ..plan()
+        };
+        let guarantee = coarse.guarantee().unwrap();
+        assert_eq!(guarantee.share.get(), 1);
+        let ideal = guarantee.grid.norm_bound_squared() as f64 / (2.0 * f64::from(guarantee.honest));
+        assert!(guarantee.rho() > ideal);
+    }
+
+    #[test]
+    fn refusals_name_field_value_and_range() {
+        assert_eq!(
+            refusal(|plan| plan.min_survivors = 4),
+            "min_survivors is 4, accepted is 5 to 19 (more than the 4 colluders that a group may hold, \
+             at most group_size)"
+        );
+        assert!(
+            refusal(|plan| plan.min_survivors = 20).starts_with("min_survivors is 20, accepted is 5 to 19")
+        );
+        assert_eq!(
+            refusal(|plan| plan.malicious = 150),
+            "min_survivors is 14, accepted is no value while a whole group of 19 may collude: \
+             malicious is 150 of 200 clients"
+        );
+        assert_eq!(refusal(|plan| plan.malicious = 200), "malicious is 200, accepted is 0 to 199");
+        assert_eq!(refusal(|plan| plan.clients = 0), "clients is 0, accepted is at least 1");
+        assert_eq!(refusal(|plan| plan.group_size = 201), "group_size is 201, accepted is 1 to 200");
+        assert_eq!(refusal(|plan| plan.groups = 0), "groups is 0, accepted is 1 to 200");
+        assert_eq!(refusal(|plan| plan.rounds = 0), "rounds is 0, accepted is at least 1");
+        assert!(refusal(|plan| plan.dimension = 0).starts_with("dimension is 0, accepted is"));
+        assert!(refusal(|plan| plan.resolution = 0).starts_with("resolution is 0, accepted is"));
+        let wide = refusal(|plan| {
+            plan.resolution = 1 << 24;
+            plan.noise_multiplier = NoiseMultiplier::new(3.0).unwrap();
+            (plan.clients, plan.group_size, plan.min_survivors) = (10_000, 1_000, 900);
+        });
+        assert!(wide.starts_with("a group sum needs a ring of 36 bits, accepted is at most 32"), "{wide}");
+        let loud = refusal(|plan| plan.noise_multiplier = NoiseMultiplier::new(1e6).unwrap());
+        assert!(loud.starts_with("noise variance is"), "{loud}");
+    }
 }
