@@ -2,8 +2,8 @@
 //!
 //! A curve holds, for each order α, a bound on the Rényi divergence between the outputs for neighbouring inputs. Curves
 //! add up under composition (adaptive too) and are turned into (ε, δ) once, at the end, by
-//! ε = r + ln(1 − 1/α) − ln(δα)/(α − 1) (Canonne, Kamath, Steinke 2020), minimised over the orders. Any single order is a valid
-//! bound, so the grid only costs tightness.
+//! ε = r + ln(1 − 1/α) − ln(δα)/(α − 1) (Canonne, Kamath, Steinke 2020), minimised over the orders.
+//! Any single order is a valid bound, so the grid only costs tightness.
 //!
 //! Subsampling is absent: nothing in this crate claims amplification.
 
