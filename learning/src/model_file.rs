@@ -96,3 +96,133 @@ fn refuse<T>(detail: String) -> Result<T, LearningError> {
 fn invalid(error: SafeTensorError) -> LearningError {
     LearningError::ModelFile { detail: error.to_string() }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MLP: ModelSpec = ModelSpec::Mlp { inputs: 2, hidden: 3, classes: 2 };
+
+    fn counting(spec: ModelSpec) -> Vec<f32> {
+        (0..spec.parameters()).map(|i| i as f32).collect()
+    }
+
+    /// A well-formed safetensors file of the given tensors, whatever they are.
+    fn file(metadata: &[(&str, &str)], tensors: &[(&str, Dtype, &[usize])]) -> Vec<u8> {
+        let zeros = [0_u8; 256];
+        let views = tensors.iter().map(|&(name, dtype, shape)| {
+            let bytes = shape.iter().product::<usize>() * dtype.bitsize() / 8;
+            (name, TensorView::new(dtype, shape.to_vec(), &zeros[..bytes]).unwrap())
+        });
+        let metadata = metadata.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
+        safetensors::serialize(views, Some(metadata)).unwrap()
+    }
+
+    fn refusal(bytes: &[u8]) -> String {
+        from_safetensors(bytes).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn round_trips_and_is_deterministic() {
+        for spec in [ModelSpec::Softmax { inputs: 64, classes: 10 }, MLP] {
+            let bytes = to_safetensors(&spec, &counting(spec)).unwrap();
+            assert_eq!(bytes, to_safetensors(&spec, &counting(spec)).unwrap());
+            assert_eq!(from_safetensors(&bytes).unwrap(), (spec, counting(spec)));
+        }
+    }
+
+    #[test]
+    fn other_tools_find_named_tensors() {
+        let bytes = to_safetensors(&MLP, &counting(MLP)).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let mut names = file.names();
+        names.sort_unstable();
+        assert_eq!(names, ["hidden.bias", "hidden.weight", "output.bias", "output.weight"]);
+        let weight = file.tensor("output.weight").unwrap();
+        assert_eq!((weight.dtype(), weight.shape()), (Dtype::F32, [3, 2].as_slice()));
+        let expected: Vec<u8> = (9..15).flat_map(|i| (i as f32).to_le_bytes()).collect();
+        assert_eq!(weight.data(), expected);
+    }
+
+    #[test]
+    fn refuses_to_write_what_is_no_model() {
+        assert!(matches!(to_safetensors(&MLP, &[0.0]), Err(LearningError::ParameterCount { found: 1, .. })));
+        let infinite = vec![f32::INFINITY; MLP.parameters()];
+        assert!(matches!(to_safetensors(&MLP, &infinite), Err(LearningError::NonFiniteParameter { .. })));
+    }
+
+    #[test]
+    fn refuses_other_tensors_than_the_models() {
+        let spec = [(SPEC_KEY, "softmax:3x2")];
+        let weight = ("output.weight", Dtype::F32, [3, 2].as_slice());
+        let bias = ("output.bias", Dtype::F32, [2].as_slice());
+        assert!(from_safetensors(&file(&spec, &[weight, bias])).is_ok());
+        assert!(from_safetensors(&file(&[spec[0], ("format", "pt")], &[weight, bias])).is_ok());
+
+        let cases = [
+            (file(&[], &[weight, bias]), "no metadata key fedveil.model"),
+            (file(&[(SPEC_KEY, "softmax:3")], &[weight, bias]), "unknown model \"softmax:3\""),
+            (
+                file(&[(SPEC_KEY, "softmax:2x3")], &[weight, bias]),
+                "tensor output.weight is F32 [3, 2]: expected F32 [2, 3]",
+            ),
+            (file(&spec, &[weight]), "1 tensors: expected 2"),
+            (file(&spec, &[weight, bias, ("extra", Dtype::F32, &[1])]), "3 tensors: expected 2"),
+            (file(&spec, &[weight, ("output.bigs", Dtype::F32, &[2])]), "output.bias"),
+            (
+                file(&spec, &[weight, ("output.bias", Dtype::F64, &[2])]),
+                "tensor output.bias is F64 [2]: expected F32 [2]",
+            ),
+            (
+                file(&spec, &[weight, ("output.bias", Dtype::F32, &[1, 2])]),
+                "tensor output.bias is F32 [1, 2]",
+            ),
+        ];
+        for (bytes, expected) in cases {
+            let found = refusal(&bytes);
+            assert!(found.contains(expected), "found {found:?}, expected {expected:?}");
+        }
+    }
+
+    #[test]
+    fn refuses_values_that_are_not_finite() {
+        // The library lays tensors out by name, so the file ends with the last value of output.weight.
+        let mut bytes = to_safetensors(&MLP, &counting(MLP)).unwrap();
+        let last = bytes.len() - size_of::<f32>();
+        bytes[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+        assert_eq!(refusal(&bytes), "parameter 14 is NaN: expected a finite number");
+    }
+
+    #[test]
+    fn refuses_sizes_before_parsing() {
+        let mut header = (MAX_HEADER_BYTES as u64 + 1).to_le_bytes().to_vec();
+        header.resize(1 << 17, b' ');
+        assert!(refusal(&header).contains("a header of 65537 bytes: expected at most 65536"));
+        assert!(refusal(&vec![0; MAX_BYTES + 1]).contains("expected at most"));
+    }
+
+    #[test]
+    fn every_truncation_and_extension_is_refused() {
+        let bytes = to_safetensors(&MLP, &counting(MLP)).unwrap();
+        for length in 0..bytes.len() {
+            assert!(from_safetensors(&bytes[..length]).is_err(), "{length} bytes of {}", bytes.len());
+        }
+        assert!(from_safetensors(&[bytes.as_slice(), &[0]].concat()).is_err());
+    }
+
+    proptest! {
+        /// A changed byte is refused, changes the content, or sits in the spelling of the header; none panics.
+        #[test]
+        fn damage_never_panics(at in 0_usize..400, flip in 1_u8..) {
+            let mut bytes = to_safetensors(&MLP, &counting(MLP)).unwrap();
+            let at = at % bytes.len();
+            bytes[at] ^= flip;
+            if let Ok((spec, parameters)) = from_safetensors(&bytes) {
+                prop_assert_eq!(parameters.len(), spec.parameters());
+                prop_assert!(parameters.iter().all(|value| value.is_finite()));
+            }
+        }
+    }
+}
