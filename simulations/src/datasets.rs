@@ -1,0 +1,136 @@
+//! The data inside the binary, and the split into training and test rows.
+
+use std::io::Read;
+
+use chacha20::ChaCha20Rng;
+use fedveil_learning::{Dataset, permutation};
+use flate2::read::GzDecoder;
+use rand_core::SeedableRng;
+
+/// Share of the rows that a run keeps for testing unless told otherwise.
+pub const TEST_SHARE: f64 = 0.2;
+
+/// UCI optical digits (data/digits/README.md): gzipped CSV, 64 pixels from 0 to 16 and the digit in each row.
+const DIGITS: &[u8] = include_bytes!("../data/digits/digits.csv.gz");
+
+/// Pixels of an 8 × 8 image.
+const DIGIT_PIXELS: usize = 64;
+
+/// The brightest pixel.
+const DIGIT_WHITE: f32 = 16.0;
+
+/// Why a dataset could not be split.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatasetError {
+    /// A share that is no proper share.
+    #[error("test share {found}: expected a number above 0 and below 1")]
+    TestShare {
+        /// The share asked for.
+        found: f64,
+    },
+    /// Too few rows to train and to test.
+    #[error("1 row cannot be split: expected at least 2, one to train and one to test")]
+    SingleRow,
+}
+
+/// 1,797 images of handwritten digits: 64 inputs in `[0, 1]` (row by row, 1 is ink), 10 classes.
+pub fn digits() -> Dataset {
+    let mut text = String::new();
+    GzDecoder::new(DIGITS).read_to_string(&mut text).expect("the embedded file is gzipped text");
+    let (mut features, mut labels) = (Vec::new(), Vec::new());
+    for line in text.lines() {
+        let (pixels, digit) = line.rsplit_once(',').expect("an embedded row ends with its digit");
+        let pixel = |value: &str| value.parse::<u8>().expect("an embedded pixel is a small integer");
+        features.extend(pixels.split(',').map(|value| f32::from(pixel(value)) / DIGIT_WHITE));
+        labels.push(digit.parse().expect("an embedded label is a digit"));
+    }
+    Dataset::new(features, labels, DIGIT_PIXELS, 10).expect("the embedded rows have 64 pixels and a digit")
+}
+
+/// Training and test rows: a shuffle under `seed`, cut so that `test_share` of the rows (rounded, and at least one
+/// on either side) are for testing.
+pub fn split(data: &Dataset, test_share: f64, seed: u64) -> Result<(Dataset, Dataset), DatasetError> {
+    if !(test_share > 0.0 && test_share < 1.0) {
+        return Err(DatasetError::TestShare { found: test_share });
+    }
+    if data.len() < 2 {
+        return Err(DatasetError::SingleRow);
+    }
+    let order = permutation(data.len(), &mut ChaCha20Rng::seed_from_u64(seed));
+    let test_rows = (data.len() as f64 * test_share).round() as usize;
+    let (test, train) = order.split_at(test_rows.clamp(1, data.len() - 1));
+    let rows = |rows| data.subset(rows).expect("both sides hold existing rows");
+    Ok((rows(train), rows(test)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use fedveil_learning::{LocalTraining, ModelSpec, evaluate, train};
+
+    use super::*;
+
+    #[test]
+    fn digits_are_all_there() {
+        let data = digits();
+        assert_eq!((data.len(), data.inputs(), data.classes()), (1797, 64, 10));
+        assert!(data.features().iter().all(|pixel| (0.0..=1.0).contains(pixel)));
+        assert!(data.features().contains(&1.0));
+        // Counts of the ten digits, from the description that comes with the data.
+        let counts: Vec<usize> =
+            (0..10).map(|digit| data.labels().iter().filter(|label| **label == digit).count()).collect();
+        assert_eq!(counts, [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]);
+        // The first image is a zero: bright on the ring, dark in its middle and its corners.
+        assert_eq!(data.labels()[0], 0);
+        let pixel = |row: usize, column: usize| data.features()[row * 8 + column];
+        assert_eq!(pixel(1, 3) * 16.0, 15.0);
+        assert_eq!([pixel(0, 0), pixel(3, 3), pixel(7, 7)], [0.0; 3]);
+    }
+
+    #[test]
+    fn split_keeps_every_row_once() {
+        // Features that name their row.
+        let data = Dataset::new((0..10).map(|row| row as f32).collect(), vec![0; 10], 1, 2).unwrap();
+        let (train, test) = split(&data, TEST_SHARE, 7).unwrap();
+        assert_eq!((train.len(), test.len()), (8, 2));
+        let rows: BTreeSet<u32> =
+            train.features().iter().chain(test.features()).map(|&row| row as u32).collect();
+        assert_eq!(rows, (0..10).collect());
+        assert_eq!(split(&data, TEST_SHARE, 7).unwrap(), (train.clone(), test));
+        assert_ne!(split(&data, TEST_SHARE, 8).unwrap().0, train);
+    }
+
+    #[test]
+    fn split_leaves_a_row_on_either_side() {
+        let data = Dataset::new(vec![0.0; 3], vec![0; 3], 1, 2).unwrap();
+        for (share, expected) in [(0.01, (2, 1)), (0.99, (1, 2))] {
+            let (train, test) = split(&data, share, 0).unwrap();
+            assert_eq!((train.len(), test.len()), expected);
+        }
+    }
+
+    #[test]
+    fn split_refuses_improper_shares() {
+        let data = digits();
+        for share in [0.0, 1.0, -0.2, f64::INFINITY] {
+            assert_eq!(split(&data, share, 0), Err(DatasetError::TestShare { found: share }));
+        }
+        assert!(split(&data, f64::NAN, 0).is_err());
+        let one = data.subset(&[0]).unwrap();
+        assert_eq!(split(&one, 0.5, 0), Err(DatasetError::SingleRow));
+    }
+
+    #[test]
+    fn both_models_learn_the_digits_centrally() {
+        let (train_data, test_data) = split(&digits(), TEST_SHARE, 1).unwrap();
+        let training = LocalTraining { epochs: 15, batch_size: 16, learning_rate: 0.2 };
+        for spec in ["softmax:64x10", "mlp:64x32x10"] {
+            let spec: ModelSpec = spec.parse().unwrap();
+            let parameters = train(&spec, &spec.initial(1), &train_data, &training, 1).unwrap();
+            let metrics = evaluate(&spec, &parameters, &test_data).unwrap();
+            assert!(metrics.accuracy > 0.93, "{spec}: {metrics:?}");
+        }
+    }
+}

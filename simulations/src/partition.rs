@@ -1,0 +1,203 @@
+//! How the rows of a dataset fall to clients: label skew by a Dirichlet distribution.
+//!
+//! Hsu, Qi and Brown 2019 (arXiv:1909.06335, §3): each client has a class mix q ~ Dir(c · p), with p the class
+//! shares of the whole dataset, and draws its rows by q without replacement. Here c = `alpha` × classes, so that on
+//! balanced classes every component has parameter `alpha`: 1 makes all mixes equally likely, 0.1 gives most
+//! clients one or two classes, 100 is close to an even split.
+//!
+//! Clients draw in turns, one row each, so that the classes that run out first run out for everybody and the last
+//! client is no odd one. Sizes differ by at most one row: there is no skew of quantity.
+
+use chacha20::ChaCha20Rng;
+use fedveil_learning::permutation;
+use rand_core::{Rng, SeedableRng};
+
+use crate::sampling::{ln_gamma_draw, uniform};
+
+/// Why rows could not be dealt to clients.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PartitionError {
+    /// No client, or fewer rows than clients.
+    #[error("{clients} clients for {rows} rows: expected 1 to {rows}, so that each client has a row")]
+    Clients {
+        /// Clients asked for.
+        clients: usize,
+        /// Rows there are.
+        rows: usize,
+    },
+    /// A concentration that is not positive and finite.
+    #[error("dirichlet alpha {found}: expected a finite number above 0")]
+    Alpha {
+        /// What was found.
+        found: f64,
+    },
+    /// A label outside `0..classes`.
+    #[error("label {label} of row {row} is out of range: there are {classes} classes")]
+    LabelOutOfRange {
+        /// Row, from 0.
+        row: usize,
+        /// What was found.
+        label: u32,
+        /// Number of classes.
+        classes: usize,
+    },
+}
+
+/// Deals the rows `0..labels.len()` to `clients`, every row to exactly one, ⌊rows/clients⌋ or one more to each.
+///
+/// `alpha` > 0 is the Dirichlet concentration per class (see the module); all randomness is ChaCha20 under `seed`.
+pub fn dirichlet(
+    labels: &[u32],
+    classes: usize,
+    clients: usize,
+    alpha: f64,
+    seed: u64,
+) -> Result<Vec<Vec<usize>>, PartitionError> {
+    let rows = labels.len();
+    if clients == 0 || clients > rows {
+        return Err(PartitionError::Clients { clients, rows });
+    }
+    if !(alpha > 0.0 && alpha.is_finite()) {
+        return Err(PartitionError::Alpha { found: alpha });
+    }
+    if let Some(row) = labels.iter().position(|label| *label as usize >= classes) {
+        return Err(PartitionError::LabelOutOfRange { row, label: labels[row], classes });
+    }
+
+    let mut rng = ChaCha20Rng::seed_from_u64(seed);
+    let mut remaining = vec![Vec::new(); classes];
+    for row in permutation(rows, &mut rng) {
+        remaining[labels[row] as usize].push(row);
+    }
+    let concentration: Vec<f64> = remaining
+        .iter()
+        .map(|class: &Vec<usize>| alpha * classes as f64 * class.len() as f64 / rows as f64)
+        .collect();
+    let mixes: Vec<Vec<f64>> = (0..clients).map(|_| class_mix(&concentration, &mut rng)).collect();
+
+    let mut shards = vec![Vec::with_capacity(rows / clients + 1); clients];
+    for turn in 0..rows {
+        let client = turn % clients;
+        let class = draw_class(&mixes[client], &remaining, &mut rng);
+        shards[client].push(remaining[class].pop().expect("a drawn class has rows left"));
+    }
+    Ok(shards)
+}
+
+/// A Dirichlet draw up to a factor: the largest weight is 1. A class of concentration 0 has weight 0.
+fn class_mix(concentration: &[f64], rng: &mut impl Rng) -> Vec<f64> {
+    let logs: Vec<f64> = concentration
+        .iter()
+        .map(|&shape| if shape > 0.0 { ln_gamma_draw(shape, rng) } else { f64::NEG_INFINITY })
+        .collect();
+    let largest = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    logs.iter().map(|log| (log - largest).exp()).collect()
+}
+
+/// A class that has rows left, by `mix` among those that do.
+fn draw_class(mix: &[f64], remaining: &[Vec<usize>], rng: &mut impl Rng) -> usize {
+    let open = |class: &usize| !remaining[*class].is_empty();
+    let total: f64 = (0..mix.len()).filter(open).map(|class| mix[class]).sum();
+    let mut left = uniform(rng) * total;
+    for class in (0..mix.len()).filter(open) {
+        left -= mix[class];
+        if mix[class] > 0.0 && left <= 0.0 {
+            return class;
+        }
+    }
+    // The mix gives nothing to the classes that are left (or a rounding error took the last bit of its sum):
+    // the fullest class bears the loss of a row best.
+    (0..mix.len()).max_by_key(|&class| remaining[class].len()).expect("a row has a class")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::datasets;
+
+    /// Mean, over clients, of the share of a client's commonest class.
+    fn skew(labels: &[u32], shards: &[Vec<usize>]) -> f64 {
+        let commonest = |shard: &Vec<usize>| {
+            let count = |class| shard.iter().filter(|row| labels[**row] == class).count();
+            (0..10).map(count).max().unwrap_or(0) as f64 / shard.len() as f64
+        };
+        shards.iter().map(commonest).sum::<f64>() / shards.len() as f64
+    }
+
+    #[test]
+    fn alpha_sets_the_skew() {
+        let data = datasets::digits();
+        let skew_at = |alpha| {
+            let shards = dirichlet(data.labels(), 10, 20, alpha, 1).unwrap();
+            skew(data.labels(), &shards)
+        };
+        let [tight, plain, loose] = [0.05, 1.0, 1000.0].map(skew_at);
+        // Of a uniform mix over ten classes the largest part is H(10)/10 = 0.29 on average, plus what the
+        // sampling of 90 rows adds; of an even split of 90 rows it is about 0.16.
+        assert!(tight > 0.6, "{tight}");
+        assert!((0.25..0.36).contains(&plain), "{plain}");
+        assert!(loose < 0.19, "{loose}");
+    }
+
+    #[test]
+    fn mixes_follow_the_dirichlet() {
+        // Variance of a component of Dir(a, …, a) over k classes: (k − 1) / (k² (k a + 1)).
+        let mut rng = ChaCha20Rng::seed_from_u64(9);
+        for alpha in [0.2, 1.0, 5.0] {
+            let draws = 20_000;
+            let mut squares = 0.0;
+            for _ in 0..draws {
+                let mix = class_mix(&[alpha; 4], &mut rng);
+                squares += (mix[1] / mix.iter().sum::<f64>() - 0.25).powi(2);
+            }
+            let (found, expected) = (squares / f64::from(draws), 3.0 / (16.0 * (4.0 * alpha + 1.0)));
+            assert!((found / expected - 1.0).abs() < 0.05, "alpha {alpha}: {found}, expected {expected}");
+        }
+    }
+
+    #[test]
+    fn seed_decides_everything() {
+        let labels: Vec<u32> = (0..100).map(|row| row % 10).collect();
+        let deal = |seed| dirichlet(&labels, 10, 7, 0.5, seed).unwrap();
+        assert_eq!(deal(3), deal(3));
+        assert_ne!(deal(3), deal(4));
+    }
+
+    #[test]
+    fn refuses_what_cannot_be_dealt() {
+        let labels = [0, 1, 2];
+        assert_eq!(dirichlet(&labels, 3, 0, 1.0, 0), Err(PartitionError::Clients { clients: 0, rows: 3 }));
+        assert_eq!(dirichlet(&labels, 3, 4, 1.0, 0), Err(PartitionError::Clients { clients: 4, rows: 3 }));
+        assert_eq!(dirichlet(&[], 3, 1, 1.0, 0), Err(PartitionError::Clients { clients: 1, rows: 0 }));
+        assert_eq!(
+            dirichlet(&labels, 2, 1, 1.0, 0),
+            Err(PartitionError::LabelOutOfRange { row: 2, label: 2, classes: 2 })
+        );
+        for alpha in [0.0, -1.0, f64::INFINITY] {
+            assert_eq!(dirichlet(&labels, 3, 1, alpha, 0), Err(PartitionError::Alpha { found: alpha }));
+        }
+        assert!(dirichlet(&labels, 3, 1, f64::NAN, 0).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn every_row_falls_to_one_client_and_sizes_are_even(
+            labels in prop::collection::vec(0_u32..6, 1..200),
+            clients in 1_usize..60,
+            ln_alpha in -14.0_f64..7.0,
+            seed: u64,
+        ) {
+            prop_assume!(clients <= labels.len());
+            let shards = dirichlet(&labels, 7, clients, ln_alpha.exp(), seed).unwrap();
+            prop_assert_eq!(shards.len(), clients);
+            let floor = labels.len() / clients;
+            prop_assert!(shards.iter().all(|shard| shard.len() == floor || shard.len() == floor + 1));
+            let mut rows = shards.concat();
+            rows.sort_unstable();
+            prop_assert_eq!(rows, (0..labels.len()).collect::<Vec<_>>());
+        }
+    }
+}
