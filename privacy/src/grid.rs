@@ -39,6 +39,11 @@ impl Grid {
         Ok(Grid { clip, resolution, dimension, norm_bound_squared })
     }
 
+    /// The clip norm, in model units.
+    pub fn clip(&self) -> ClipNorm {
+        self.clip
+    }
+
     /// Steps per unit of a model parameter.
     pub fn scale(&self) -> f64 {
         f64::from(self.resolution) / self.clip.get()
