@@ -14,6 +14,7 @@
 
 pub mod enrollment;
 pub mod framing;
+pub mod hello;
 pub mod kind;
 pub mod limits;
 pub mod status;
@@ -27,7 +28,7 @@ pub use token::{JoinToken, Pins, TokenParseError};
 /// Messages, clients and servers of package `fedveil.v1`.
 ///
 /// Generated from `fedveil/v1/fedveil.proto`; the test `generated` says how, and fails when they differ.
-#[allow(missing_docs, unreachable_pub, clippy::pedantic, reason = "generated code")]
+#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::pedantic, reason = "generated code")]
 pub mod v1 {
     include!("gen/fedveil.v1.rs");
 }

@@ -10,9 +10,10 @@
 
 use fedveil_aggregation::optimizer::ServerOptimizer;
 use fedveil_aggregation::robust::Rule;
-use fedveil_aggregation::secagg::{Prg, SessionConfig};
+use fedveil_aggregation::secagg::{Prg, SessionConfig, SessionParameters};
 use fedveil_privacy::{ClipNorm, Delta, DistributedGaussian, Epsilon, Guarantee, NoiseMultiplier};
-use fedveil_provenance::{Digest, Envelope, SigningKey, VerifyingKey};
+use ed25519_dalek::{SigningKey, VerifyingKey};
+use fedveil_provenance::{Digest, Envelope};
 use serde::{Deserialize, Serialize};
 
 /// DSSE payload type of a task plan.
@@ -212,9 +213,8 @@ impl TaskPlan {
         if 2 * threshold <= largest_group {
             return Err(field("aggregation.threshold", threshold, format!("more than {}", largest_group / 2)));
         }
-        // A coordinator can show two survivor sets to two halves of a group; each needs `threshold` signatures, and
-        // only a member that lies gives both. With a complete graph the neighbourhood holds largest_group − 1 peers.
-        let colluders_to_break = 2 * threshold - largest_group + 1;
+        // Two survivor sets that differ in the victim need `threshold` answers each, and an honest member answers once.
+        let colluders_to_break = 2 * threshold - largest_group;
         if colluders_to_break <= self.cohort.assumed_malicious {
             return Err(PlanError::Inconsistent(format!(
                 "aggregation.threshold {threshold} in groups of up to {largest_group} falls to {colluders_to_break} \
@@ -325,11 +325,11 @@ impl Terms {
         model: &Digest,
     ) -> Result<SessionConfig, PlanError> {
         let mut context = b"fedveil/round/v1".to_vec();
-        context.extend_from_slice(plan.digest().as_bytes());
+        context.extend_from_slice(&plan.digest().0);
         context.extend_from_slice(&round.to_be_bytes());
-        context.extend_from_slice(model.as_bytes());
-        let config = SessionConfig {
-            context: *Digest::of(&context).as_bytes(),
+        context.extend_from_slice(&model.0);
+        SessionConfig::new(SessionParameters {
+            context: Digest::of(&context).0,
             authority: authority.to_bytes(),
             ring_bits: self.guarantee.ring_bits,
             length: plan.plan().model.parameters as usize,
@@ -337,11 +337,11 @@ impl Terms {
             threshold: plan.plan().aggregation.threshold as usize,
             min_survivors: plan.plan().aggregation.min_survivors as usize,
             min_cohort: plan.plan().cohort.minimum as usize,
+            max_cohort: plan.plan().cohort.clients as usize,
             max_missing_reveals: plan.plan().aggregation.max_missing_reveals as usize,
             prg: self.masks,
-        };
-        config.validate().map_err(|error| PlanError::Inconsistent(error.to_string()))?;
-        Ok(config)
+        })
+        .map_err(|error| PlanError::Inconsistent(error.to_string()))
     }
 }
 
@@ -382,6 +382,11 @@ impl SignedPlan {
     /// SHA-256 of the signed bytes; it names the task everywhere.
     pub fn digest(&self) -> Digest {
         self.digest
+    }
+
+    /// Name of the task's log in its checkpoints.
+    pub fn origin(&self) -> String {
+        format!("fedveil/{}", self.digest)
     }
 
     /// The plan.
