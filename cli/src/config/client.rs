@@ -1,0 +1,127 @@
+//! The client's file: which coordinator it joins, where it keeps its keys, its data, and what its owner allows.
+
+use std::path::PathBuf;
+
+use fedveil_client_core::Policy;
+use serde::{Deserialize, Serialize};
+
+use super::{Config, CoordinatorConfig, Invalid, Key, key, section};
+
+/// Names that the data inside the binary goes by.
+const SOURCES: [&str; 1] = ["digits"];
+
+/// The configuration of `fedveil client`; [`Config::KEYS`] says what each key means.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ClientConfig {
+    pub(crate) url: String,
+    pub(crate) token_file: PathBuf,
+    pub(crate) name: String,
+    pub(crate) keys: PathBuf,
+    pub(crate) state: PathBuf,
+    pub(crate) data: DataSection,
+    pub(crate) policy: Policy,
+}
+
+/// The client's own data: one shard of a dataset that is dealt to all clients by a Dirichlet distribution.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DataSection {
+    pub(crate) source: String,
+    pub(crate) clients: u32,
+    pub(crate) index: u32,
+    pub(crate) alpha: f64,
+    pub(crate) seed: u64,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        let clients = CoordinatorConfig::default().cohort.clients;
+        Self {
+            url: "https://127.0.0.1:7443".to_owned(),
+            token_file: "join.token".into(),
+            name: "client".to_owned(),
+            keys: "client/keys".into(),
+            state: "client/record.json".into(),
+            data: DataSection { source: SOURCES[0].to_owned(), clients, index: 0, alpha: 1.0, seed: 1 },
+            policy: Policy::default(),
+        }
+    }
+}
+
+impl Config for ClientConfig {
+    const TITLE: &'static str = "Configuration of `fedveil client`.";
+    const KEYS: &'static [Key] = &[
+        key("url", "Address of the coordinator.", "a URL, https://HOST:PORT"),
+        key(
+            "token_file",
+            "File with the join token; read at the first start only, to enrol.",
+            "a file with one token of the coordinator",
+        ),
+        key("name", "Name of this client in the coordinator's registry.", "1 to 64 bytes of text"),
+        key("keys", "Folder of the private keys; they never leave it.", "a folder that can be written"),
+        key(
+            "state",
+            "File that remembers what was joined, spent and verified.",
+            "a file in a folder that can be written",
+        ),
+        section("data", "This client's data: one shard of a dataset inside the binary, by label skew."),
+        key("data.source", "The dataset.", "digits"),
+        key("data.clients", "Shards that the dataset is dealt to.", "a whole number above 0"),
+        key("data.index", "The shard of this client.", "a whole number, 0 to less than data.clients"),
+        key(
+            "data.alpha",
+            "Concentration of the Dirichlet distribution: 0.1 gives a client few classes, 100 an even mix.",
+            "a number above 0",
+        ),
+        key("data.seed", "Seed of the deal, the same for all clients.", "a whole number from 0"),
+        section("policy", "What the owner of this client allows; a plan beyond it is refused."),
+        key(
+            "policy.max_epsilon",
+            "Largest epsilon that a task may spend on this client, over all its rounds.",
+            "a number above 0",
+        ),
+        key("policy.max_delta", "Largest delta of that epsilon.", "a number above 0, below 1"),
+        key(
+            "policy.min_survivors",
+            "Fewest clients whose updates are summed before anyone sees anything.",
+            "a whole number from 2",
+        ),
+        key(
+            "policy.min_colluders_to_break",
+            "Fewest members of a group that would have to collude with the coordinator to see an update.",
+            "a whole number from 1",
+        ),
+    ];
+
+    fn check(&self) -> Result<(), Invalid> {
+        let Self { url, name, data, policy, .. } = self;
+        let authority = url.strip_prefix("https://").unwrap_or_default();
+        let values = [
+            ("url", format!("{url:?}"), !authority.is_empty() && !authority.contains(char::is_whitespace)),
+            ("name", format!("{name:?}"), (1..=64).contains(&name.len())),
+            ("data.source", format!("{:?}", data.source), SOURCES.contains(&data.source.as_str())),
+            ("data.clients", data.clients.to_string(), data.clients > 0),
+            ("data.index", data.index.to_string(), data.index < data.clients),
+            ("data.alpha", data.alpha.to_string(), data.alpha > 0.0 && data.alpha.is_finite()),
+            ("policy.max_epsilon", policy.max_epsilon.to_string(), policy.max_epsilon > 0.0),
+            (
+                "policy.max_delta",
+                policy.max_delta.to_string(),
+                policy.max_delta > 0.0 && policy.max_delta < 1.0,
+            ),
+            ("policy.min_survivors", policy.min_survivors.to_string(), policy.min_survivors >= 2),
+            (
+                "policy.min_colluders_to_break",
+                policy.min_colluders_to_break.to_string(),
+                policy.min_colluders_to_break >= 1,
+            ),
+        ];
+        for (path, found, holds) in values {
+            if !holds {
+                return Err(Self::refused(path, found));
+            }
+        }
+        Ok(())
+    }
+}

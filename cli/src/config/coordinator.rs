@@ -1,0 +1,290 @@
+//! The coordinator's file: where it listens and writes, and the task that it runs.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use fedveil_learning::ModelSpec;
+use fedveil_proto_plan::{
+    Aggregation, Cohort, MAX_CLIENTS, Model, PlanError, Privacy, Server, TaskPlan, Training, VERSION,
+};
+use fedveil_provenance::Digest;
+use serde::{Deserialize, Serialize};
+
+use super::{Config, Invalid, Key, key, section};
+
+/// The configuration of `fedveil coordinator`; [`Config::KEYS`] says what each key means.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CoordinatorConfig {
+    pub(crate) listen: SocketAddr,
+    pub(crate) names: Vec<String>,
+    pub(crate) out: PathBuf,
+    pub(crate) keys: PathBuf,
+    tokens: u32,
+    pub(crate) tokens_dir: PathBuf,
+    pub(crate) task: TaskSection,
+    pub(crate) model: ModelSection,
+    pub(crate) cohort: Cohort,
+    pub(crate) training: Training,
+    pub(crate) privacy: Privacy,
+    pub(crate) aggregation: Aggregation,
+    pub(crate) server: Server,
+}
+
+/// The task by itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TaskSection {
+    pub(crate) name: String,
+    pub(crate) rounds: u32,
+    pub(crate) phase_seconds: u32,
+}
+
+/// The model; the number of its parameters follows from its architecture.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ModelSection {
+    pub(crate) architecture: String,
+}
+
+impl Default for CoordinatorConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7443)),
+            names: vec!["127.0.0.1".to_owned(), "localhost".to_owned()],
+            out: "runs/coordinator".into(),
+            keys: "keys".into(),
+            tokens: 0,
+            tokens_dir: "tokens".into(),
+            task: TaskSection { name: "digits".to_owned(), rounds: 8, phase_seconds: 30 },
+            model: ModelSection { architecture: "softmax:64x10".to_owned() },
+            cohort: Cohort { clients: 200, minimum: 198, assumed_malicious: 4 },
+            training: Training { epochs: 3, batch_size: 64, learning_rate: 1.0 },
+            privacy: Privacy {
+                clip_norm: 0.5,
+                noise_multiplier: 1.12,
+                resolution: 1024,
+                epsilon: 15.0,
+                delta: 1e-5,
+            },
+            aggregation: Aggregation {
+                group_size: 18,
+                threshold: 13,
+                min_survivors: 13,
+                max_missing_reveals: 0,
+                masks: "aes-256-ctr".to_owned(),
+            },
+            server: Server {
+                rule: "multi-krum".to_owned(),
+                assumed_byzantine: 4,
+                learning_rate: 4.0,
+                momentum: 0.5,
+            },
+        }
+    }
+}
+
+impl CoordinatorConfig {
+    /// Join tokens to write, one for each client that may enrol.
+    pub(crate) fn tokens(&self) -> u32 {
+        if self.tokens == 0 { self.cohort.clients } else { self.tokens }
+    }
+
+    /// The plan to announce, for a model of `parameters` parameters.
+    pub(crate) fn plan(&self, id: Digest, parameters: u32) -> TaskPlan {
+        TaskPlan {
+            version: VERSION,
+            task: self.task.name.clone(),
+            id,
+            mode: "secagg".to_owned(),
+            rounds: self.task.rounds,
+            phase_seconds: self.task.phase_seconds,
+            model: Model { architecture: self.model.architecture.clone(), parameters },
+            cohort: self.cohort.clone(),
+            training: self.training.clone(),
+            privacy: self.privacy.clone(),
+            aggregation: self.aggregation.clone(),
+            server: self.server.clone(),
+        }
+    }
+}
+
+impl Config for CoordinatorConfig {
+    const TITLE: &'static str = "Configuration of `fedveil coordinator`.";
+    const KEYS: &'static [Key] = &[
+        key(
+            "listen",
+            "Address to listen on; port 0 takes a free port.",
+            "an IP address and a port, as in 127.0.0.1:7443 or [::]:7443",
+        ),
+        key(
+            "names",
+            "Names under which clients reach this coordinator; they go into its certificate.",
+            "a list of one or more DNS names and IP addresses",
+        ),
+        key(
+            "out",
+            "Folder for models, manifests, logs and reports. It may be published: no secret is in it.",
+            "a folder that can be written",
+        ),
+        key("keys", "Folder of the private keys, made at the first start.", "a folder outside of out"),
+        key(
+            "tokens",
+            "Join tokens to write, one for each client that may enrol; 0 means as many as cohort.clients.",
+            "a whole number, 0 to 20000",
+        ),
+        key("tokens_dir", "Folder of the join tokens, one file for each.", "a folder outside of out"),
+        section("task", "The task."),
+        key("task.name", "Name for people.", "1 to 64 bytes of text"),
+        key(
+            "task.rounds",
+            "Rounds to run at most; fewer where the epsilon budget ends before.",
+            "a whole number, 1 to 100000",
+        ),
+        key(
+            "task.phase_seconds",
+            "Time that a client has for each phase of a round, in seconds.",
+            "a whole number, 1 to 86400",
+        ),
+        section("model", "The model."),
+        key(
+            "model.architecture",
+            "Kind and layer sizes: inputs, hidden units, classes.",
+            "softmax:INPUTSxCLASSES or mlp:INPUTSxHIDDENxCLASSES, with at most 4194304 parameters",
+        ),
+        section("cohort", "Who takes part in a round."),
+        key("cohort.clients", "Clients that a round plans for.", "a whole number, 2 to 20000"),
+        key(
+            "cohort.minimum",
+            "Clients without which a round does not start.",
+            "a whole number, 2 to cohort.clients",
+        ),
+        key(
+            "cohort.assumed_malicious",
+            "Colluding clients in the whole population that the privacy claim bears.",
+            "a whole number, 0 to less than cohort.minimum",
+        ),
+        section("training", "Training at the client, by SGD on its own data."),
+        key("training.epochs", "Passes over the client's data in one round.", "a whole number, 1 to 1000"),
+        key("training.batch_size", "Examples in one step.", "a whole number, 1 to 65536"),
+        key("training.learning_rate", "Step size.", "a number above 0, up to 1000"),
+        section("privacy", "Differential privacy of each client's whole data (user level, zero-out adjacency)."),
+        key(
+            "privacy.clip_norm",
+            "L2 bound on a client's update, in units of the model's parameters.",
+            "a number above 0",
+        ),
+        key(
+            "privacy.noise_multiplier",
+            "Standard deviation of the noise in one group sum, in clip norms.",
+            "a number above 0",
+        ),
+        key(
+            "privacy.resolution",
+            "Integer steps in one clip norm: how finely updates are rounded.",
+            "a whole number above 0, as far as a group sum fits 32 bits",
+        ),
+        key("privacy.epsilon", "Epsilon at which the task stops.", "a number above 0"),
+        key("privacy.delta", "Delta of that epsilon.", "a number above 0, below 1"),
+        section("aggregation", "Secure aggregation inside random groups."),
+        key(
+            "aggregation.group_size",
+            "Smallest size of a group when groups are formed.",
+            "a whole number, 2 to cohort.minimum",
+        ),
+        key(
+            "aggregation.threshold",
+            "Shamir threshold: members of a group that must help to unmask its sum.",
+            "a whole number, more than half of the largest group, up to aggregation.min_survivors",
+        ),
+        key(
+            "aggregation.min_survivors",
+            "Clients whose update must be in a group's sum; the sum of a smaller group is withheld.",
+            "a whole number, 2 to aggregation.group_size",
+        ),
+        key(
+            "aggregation.max_missing_reveals",
+            "Clients that may leave while groups are drawn without the round being refused.",
+            "a whole number, 0 to a tenth of cohort.minimum",
+        ),
+        key("aggregation.masks", "Generator of the masks.", "aes-256-ctr or chacha20"),
+        section("server", "What becomes of the group sums."),
+        key(
+            "server.rule",
+            "Byzantine-robust rule over the group means.",
+            "mean, median, trimmed-mean, geometric-median, krum or multi-krum",
+        ),
+        key(
+            "server.assumed_byzantine",
+            "Poisoned groups f that the rule is set to bear.",
+            "a whole number, as far as there are groups: 2f + 1, for krum and multi-krum 2f + 3",
+        ),
+        key("server.learning_rate", "Step size of the server optimiser.", "a number above 0, up to 1000"),
+        key("server.momentum", "Momentum of the server optimiser.", "a number from 0, below 1"),
+    ];
+
+    fn check(&self) -> Result<(), Invalid> {
+        if self.names.is_empty() {
+            return Err(Self::refused("names", "empty"));
+        }
+        if let Some(name) = self.names.iter().find(|name| !is_host(name)) {
+            return Err(Self::refused("names", format!("a list with {name:?}")));
+        }
+        if self.tokens > MAX_CLIENTS {
+            return Err(Self::refused("tokens", self.tokens));
+        }
+        let out = resolve(&self.out);
+        for (name, folder) in [("keys", &self.keys), ("tokens_dir", &self.tokens_dir)] {
+            if resolve(folder).starts_with(&out) {
+                let found = format!("{}, which is in {}", folder.display(), self.out.display());
+                return Err(Self::refused(name, found));
+            }
+        }
+        let architecture = &self.model.architecture;
+        let model: ModelSpec =
+            architecture.parse().map_err(|_| Self::refused("model.architecture", format!("{architecture:?}")))?;
+        let parameters = u32::try_from(model.parameters()).unwrap_or(u32::MAX);
+        // The identity of the task bears on no check.
+        let plan = self.plan(Digest::of([]), parameters);
+        plan.check().map(drop).map_err(invalid_plan)
+    }
+}
+
+/// Says in the words of the file what is wrong with its plan.
+fn invalid_plan(error: PlanError) -> Invalid {
+    match error {
+        PlanError::Field { field, found, accepted } => {
+            let key = match field {
+                "task" => "task.name",
+                "rounds" => "task.rounds",
+                "phase_seconds" => "task.phase_seconds",
+                "model.parameters" => "model.architecture",
+                same => same,
+            };
+            Invalid::value(key, found, accepted)
+        }
+        other => Invalid::inconsistent(other),
+    }
+}
+
+/// Whether a text can be a name in a certificate.
+fn is_host(name: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len()) && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    name.parse::<IpAddr>().is_ok() || (name.len() <= 253 && name.split('.').all(is_label))
+}
+
+/// An absolute path without `..` and, as far as it exists, without symbolic links.
+fn resolve(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut resolved = PathBuf::new();
+    for part in absolute.components() {
+        match part {
+            std::path::Component::ParentDir => drop(resolved.pop()),
+            part => resolved.push(part),
+        }
+        resolved = resolved.canonicalize().unwrap_or(resolved);
+    }
+    resolved
+}
