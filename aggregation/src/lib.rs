@@ -2,3 +2,4 @@
 
 pub mod optimizer;
 pub mod robust;
+pub mod secagg;

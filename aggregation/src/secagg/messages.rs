@@ -1,0 +1,426 @@
+//! The messages of a session, parsed. Encoding is canonical (see `codec`); a parsed message that is signed or hashed
+//! later keeps the bytes it came in.
+
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+
+use super::agreement::{GroupTranscript, is_strong_public_key};
+use super::codec::{CodecError, Kind, Reader, Writer, ascending};
+use super::config::{BOX_LEN, SessionConfig};
+use super::identity::{ClientId, IdentityCertificate, IdentityError};
+use super::shamir::Share;
+use super::transcript::digest;
+
+/// A client's opening message, checked: certified identity, strong keys, valid signature under this configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advertisement {
+    bytes: Vec<u8>,
+    id: ClientId,
+    identity: IdentityCertificate,
+    pub(super) box_key: [u8; 32],
+    pub(super) mask_key: [u8; 32],
+    nonce_commitment: [u8; 32],
+    seed_commitment: [u8; 32],
+}
+
+/// Why an opening message is not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdvertisementError {
+    /// The bytes are not an opening message.
+    #[error("advertisement: {0}")]
+    Malformed(#[from] CodecError),
+    /// The identity is not one that the authority vouches for now.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The identity did not sign these keys for this configuration.
+    #[error("advertisement is not signed by its identity for this session")]
+    Signature,
+    /// A key whose agreements are not secret, or a second encoding of one.
+    #[error("advertised X25519 key is of small order or not canonical")]
+    WeakKey,
+    /// The two keys of a client are the same.
+    #[error("advertised keys for boxes and masks are the same")]
+    RepeatedKey,
+}
+
+/// What a client says of itself in its opening message.
+pub(super) struct Offer<'a> {
+    pub(super) certificate: &'a [u8],
+    pub(super) box_key: [u8; 32],
+    pub(super) mask_key: [u8; 32],
+    pub(super) nonce_commitment: [u8; 32],
+    pub(super) seed_commitment: [u8; 32],
+}
+
+impl Offer<'_> {
+    pub(super) fn sign(&self, config: &SessionConfig, key: &SigningKey) -> Vec<u8> {
+        let body = Writer::new(Kind::Advertise)
+            .u32(self.certificate.len())
+            .bytes(self.certificate)
+            .bytes(&self.box_key)
+            .bytes(&self.mask_key)
+            .bytes(&self.nonce_commitment)
+            .bytes(&self.seed_commitment)
+            .finish();
+        let signature = key.sign(&advertised_digest(config, &body));
+        [body.as_slice(), &signature.to_bytes()].concat()
+    }
+}
+
+impl Advertisement {
+    /// Parses and checks an opening message; `now` is unix seconds.
+    pub(super) fn verify(bytes: &[u8], config: &SessionConfig, now: u64) -> Result<Self, AdvertisementError> {
+        let mut reader = Reader::new(bytes, Kind::Advertise)?;
+        let certificate_len = reader.u32()?;
+        let certificate = reader.bytes(certificate_len)?;
+        let [box_key, mask_key, nonce_commitment, seed_commitment] =
+            [reader.array()?, reader.array()?, reader.array()?, reader.array()?];
+        let signature = Signature::from_bytes(&reader.array()?);
+        reader.finish()?;
+
+        let identity = IdentityCertificate::verify(certificate, config.authority(), now)?;
+        let body = &bytes[..bytes.len() - Signature::BYTE_SIZE];
+        identity
+            .public_key()
+            .verify_strict(&advertised_digest(config, body), &signature)
+            .map_err(|_| AdvertisementError::Signature)?;
+        if !is_strong_public_key(&box_key) || !is_strong_public_key(&mask_key) {
+            return Err(AdvertisementError::WeakKey);
+        }
+        if box_key == mask_key {
+            return Err(AdvertisementError::RepeatedKey);
+        }
+        let (bytes, id) = (bytes.to_vec(), identity.client_id());
+        Ok(Self { bytes, id, identity, box_key, mask_key, nonce_commitment, seed_commitment })
+    }
+
+    /// The bytes as received.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Who sent it.
+    pub fn client_id(&self) -> ClientId {
+        self.id
+    }
+
+    /// The sender's certificate.
+    pub fn identity(&self) -> &IdentityCertificate {
+        &self.identity
+    }
+
+    pub(super) fn commits_to_nonce(&self, config: &SessionConfig, nonce: &Nonce) -> bool {
+        nonce_commitment(config, &self.id, &nonce.0) == self.nonce_commitment
+    }
+
+    pub(super) fn commits_to_seed(&self, config: &SessionConfig, seed: &[u8; 32]) -> bool {
+        seed_commitment(config, &self.id, seed) == self.seed_commitment
+    }
+}
+
+pub(super) fn nonce_commitment(config: &SessionConfig, id: &ClientId, nonce: &[u8; 32]) -> [u8; 32] {
+    digest("nonce", &[config.digest(), &id.0, nonce])
+}
+
+/// Hiding, because the seed has 256 bits of entropy.
+pub(super) fn seed_commitment(config: &SessionConfig, id: &ClientId, seed: &[u8; 32]) -> [u8; 32] {
+    digest("seed", &[config.digest(), &id.0, seed])
+}
+
+fn advertised_digest(config: &SessionConfig, body: &[u8]) -> [u8; 32] {
+    digest("advertise", &[config.digest(), body])
+}
+
+/// A client's revealed contribution to the beacon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Nonce(pub(super) [u8; 32]);
+
+impl Nonce {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        Writer::new(Kind::Reveal).bytes(&self.0).finish()
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut reader = Reader::new(bytes, Kind::Reveal)?;
+        let nonce = reader.array()?;
+        reader.finish()?;
+        Ok(Self(nonce))
+    }
+}
+
+/// Revealed nonces by roster index, in ascending order.
+pub(super) fn encode_reveals(reveals: &[(usize, Nonce)]) -> Vec<u8> {
+    let mut writer = Writer::new(Kind::Reveals).u32(reveals.len());
+    for (index, nonce) in reveals {
+        writer = writer.u32(*index).bytes(&nonce.0);
+    }
+    writer.finish()
+}
+
+pub(super) fn decode_reveals(bytes: &[u8], cohort: usize) -> Result<Vec<(usize, Nonce)>, CodecError> {
+    let mut reader = Reader::new(bytes, Kind::Reveals)?;
+    let count = reader.count(cohort, "number of reveals")?;
+    let mut last = None;
+    let mut reveals = Vec::with_capacity(count);
+    for _ in 0..count {
+        let index = reader.u32()?;
+        ascending(&mut last, index, "roster indices")?;
+        if index >= cohort {
+            return Err(CodecError::Value { field: "roster index" });
+        }
+        reveals.push((index, Nonce(reader.array()?)));
+    }
+    reader.finish()?;
+    Ok(reveals)
+}
+
+/// A sealed pair of shares.
+pub(super) type SealedBox = [u8; BOX_LEN];
+
+/// A member's boxes for the other members of its group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shares {
+    /// In ascending order of the recipients' positions, the sender left out.
+    pub(super) boxes: Vec<SealedBox>,
+}
+
+impl Shares {
+    pub(super) fn encode(boxes: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
+        let mut writer = Writer::new(Kind::Shares);
+        boxes.for_each(|sealed| writer.push(&sealed));
+        writer.finish()
+    }
+
+    pub(super) fn decode(bytes: &[u8], group_len: usize) -> Result<Self, CodecError> {
+        let mut reader = Reader::new(bytes, Kind::Shares)?;
+        let boxes = (1..group_len).map(|_| reader.array()).collect::<Result<_, _>>()?;
+        reader.finish()?;
+        Ok(Self { boxes })
+    }
+
+    /// The box of `sender` for another member.
+    pub(super) fn boxed_for(&self, sender: usize, recipient: usize) -> &SealedBox {
+        &self.boxes[if recipient < sender { recipient } else { recipient - 1 }]
+    }
+}
+
+/// Members of a group by position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct MemberSet(Vec<bool>);
+
+impl MemberSet {
+    pub(super) fn empty(group_len: usize) -> Self {
+        Self(vec![false; group_len])
+    }
+
+    pub(super) fn insert(&mut self, position: usize) {
+        self.0[position] = true;
+    }
+
+    pub(super) fn contains(&self, position: usize) -> bool {
+        self.0.get(position).copied().unwrap_or(false)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.iter().count()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = usize> + Clone + '_ {
+        self.0.iter().enumerate().filter_map(|(position, member)| member.then_some(position))
+    }
+
+    pub(super) fn is_subset(&self, of: &Self) -> bool {
+        self.iter().all(|position| of.contains(position))
+    }
+
+    /// One bit per position, least significant first.
+    fn encode(&self) -> Vec<u8> {
+        self.0
+            .chunks(8)
+            .map(|bits| bits.iter().rev().fold(0, |byte, &bit| byte << 1 | u8::from(bit)))
+            .collect()
+    }
+
+    fn decode(reader: &mut Reader<'_>, group_len: usize) -> Result<Self, CodecError> {
+        let bytes = reader.bytes(group_len.div_ceil(8))?;
+        let bit = |position: usize| bytes[position / 8] >> (position % 8) & 1 == 1;
+        if (group_len..8 * bytes.len()).any(bit) {
+            return Err(CodecError::Value { field: "member bitmap" });
+        }
+        Ok(Self((0..group_len).map(bit).collect()))
+    }
+}
+
+/// The boxes for one member.
+pub(super) struct Delivery {
+    /// U1: who shared; the recipient is one of them.
+    pub(super) sharers: MemberSet,
+    /// By ascending position of their senders, the recipient left out.
+    pub(super) boxes: Vec<SealedBox>,
+}
+
+impl Delivery {
+    pub(super) fn encode<'a>(sharers: &MemberSet, boxes: impl Iterator<Item = &'a SealedBox>) -> Vec<u8> {
+        let mut writer = Writer::new(Kind::Delivery).bytes(&sharers.encode());
+        boxes.for_each(|sealed| writer.push(sealed));
+        writer.finish()
+    }
+
+    pub(super) fn decode(bytes: &[u8], group_len: usize, recipient: usize) -> Result<Self, CodecError> {
+        let mut reader = Reader::new(bytes, Kind::Delivery)?;
+        let sharers = MemberSet::decode(&mut reader, group_len)?;
+        let senders = sharers.iter().filter(|&position| position != recipient);
+        let boxes = senders.map(|_| reader.array()).collect::<Result<_, _>>()?;
+        reader.finish()?;
+        Ok(Self { sharers, boxes })
+    }
+}
+
+/// Who shared and who submitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Survivors {
+    /// U1
+    pub(super) sharers: MemberSet,
+    /// U2
+    pub(super) submitters: MemberSet,
+}
+
+impl Survivors {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        Writer::new(Kind::Survivors).bytes(&self.sharers.encode()).bytes(&self.submitters.encode()).finish()
+    }
+
+    pub(super) fn decode(bytes: &[u8], group_len: usize) -> Result<Self, CodecError> {
+        let mut reader = Reader::new(bytes, Kind::Survivors)?;
+        let sharers = MemberSet::decode(&mut reader, group_len)?;
+        let submitters = MemberSet::decode(&mut reader, group_len)?;
+        reader.finish()?;
+        Ok(Self { sharers, submitters })
+    }
+}
+
+/// A member's signature on the survivors that it was shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Consistency(pub(super) Signature);
+
+impl Consistency {
+    pub(super) fn sign(transcript: &GroupTranscript, survivors: &[u8], key: &SigningKey) -> Self {
+        Self(key.sign(&survivors_digest(transcript, survivors)))
+    }
+
+    pub(super) fn is_valid(
+        &self,
+        transcript: &GroupTranscript,
+        survivors: &[u8],
+        key: &VerifyingKey,
+    ) -> bool {
+        key.verify_strict(&survivors_digest(transcript, survivors), &self.0).is_ok()
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        Writer::new(Kind::Consistency).bytes(&self.0.to_bytes()).finish()
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut reader = Reader::new(bytes, Kind::Consistency)?;
+        let signature = Signature::from_bytes(&reader.array()?);
+        reader.finish()?;
+        Ok(Self(signature))
+    }
+}
+
+/// `survivors` are the message's bytes; the transcript binds configuration, roster, beacon and group.
+fn survivors_digest(transcript: &GroupTranscript, survivors: &[u8]) -> [u8; 32] {
+    digest("survivors", &[transcript, survivors])
+}
+
+/// Signatures on the survivors by position, in ascending order.
+pub(super) fn encode_signatures<'a>(
+    signatures: impl ExactSizeIterator<Item = (&'a usize, &'a Consistency)>,
+) -> Vec<u8> {
+    let mut writer = Writer::new(Kind::Signatures).u32(signatures.len());
+    for (position, signature) in signatures {
+        writer = writer.u32(*position).bytes(&signature.0.to_bytes());
+    }
+    writer.finish()
+}
+
+pub(super) fn decode_signatures(
+    bytes: &[u8],
+    group_len: usize,
+) -> Result<Vec<(usize, Consistency)>, CodecError> {
+    let mut reader = Reader::new(bytes, Kind::Signatures)?;
+    let count = reader.count(group_len, "number of signatures")?;
+    let mut last = None;
+    let mut signatures = Vec::with_capacity(count);
+    for _ in 0..count {
+        let position = reader.u32()?;
+        ascending(&mut last, position, "signers")?;
+        if position >= group_len {
+            return Err(CodecError::Value { field: "signer's position" });
+        }
+        signatures.push((position, Consistency(Signature::from_bytes(&reader.array()?))));
+    }
+    reader.finish()?;
+    Ok(signatures)
+}
+
+/// One share for every member of U1: of its self-mask seed where it submitted, of its mask secret key where not. The
+/// survivors decide the kind, so the message cannot carry both.
+#[derive(Clone)]
+pub struct Unmask {
+    /// By ascending position of the members of U1.
+    pub(super) shares: Vec<Share>,
+}
+
+impl Unmask {
+    pub(super) fn encode<'a>(shares: impl Iterator<Item = &'a Share>) -> Vec<u8> {
+        let mut writer = Writer::new(Kind::Unmask);
+        shares.for_each(|share| writer.push(share.encode().as_slice()));
+        writer.finish()
+    }
+
+    pub(super) fn decode(bytes: &[u8], sharers: usize) -> Result<Self, CodecError> {
+        let mut reader = Reader::new(bytes, Kind::Unmask)?;
+        let mut share = || Share::decode(&reader.array()?).ok_or(CodecError::Value { field: "secret share" });
+        let shares = (0..sharers).map(|_| share()).collect::<Result<_, _>>()?;
+        reader.finish()?;
+        Ok(Self { shares })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bitmap_has_one_encoding() {
+        let mut set = MemberSet::empty(11);
+        [0, 3, 10].into_iter().for_each(|position| set.insert(position));
+        let survivors = Survivors { sharers: set.clone(), submitters: MemberSet::empty(11) };
+        let mut bytes = survivors.encode();
+        assert_eq!(bytes[2..], [0b1001, 0b100, 0, 0]);
+        assert_eq!(Survivors::decode(&bytes, 11), Ok(survivors));
+        bytes[3] |= 0b1000;
+        assert_eq!(Survivors::decode(&bytes, 11), Err(CodecError::Value { field: "member bitmap" }));
+    }
+
+    #[test]
+    fn entries_ascend_strictly_and_stay_in_range() {
+        let nonce = Nonce([1; 32]);
+        let decode = |reveals: &[(usize, Nonce)]| decode_reveals(&encode_reveals(reveals), 5);
+        assert_eq!(decode(&[(0, nonce), (4, nonce)]), Ok(vec![(0, nonce), (4, nonce)]));
+        let order = Err(CodecError::Order { field: "roster indices" });
+        assert_eq!(decode(&[(1, nonce), (1, nonce)]), order);
+        assert_eq!(decode(&[(2, nonce), (1, nonce)]), order);
+        assert_eq!(decode(&[(5, nonce)]), Err(CodecError::Value { field: "roster index" }));
+    }
+
+    #[test]
+    fn a_box_is_found_by_its_recipient() {
+        let shares = Shares { boxes: [0, 1, 3].map(|recipient| [recipient; BOX_LEN]).to_vec() };
+        for recipient in [0, 1, 3_u8] {
+            assert_eq!(shares.boxed_for(2, recipient as usize), &[recipient; BOX_LEN]);
+        }
+    }
+}

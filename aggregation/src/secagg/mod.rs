@@ -1,0 +1,75 @@
+//! Secure aggregation: the coordinator learns the sum of a group's vectors and nothing else about any of them.
+//!
+//! `PairwiseMask` is the protocol of Bonawitz et al. (CCS 2017) in its malicious-server form, with a complete graph of
+//! masks inside random groups (Bell et al., CCS 2020). Vectors are over Z_{2^b}. Client i sends
+//!
+//! ```text
+//!   y_i = x_i + PRG(b_i) + Σ_{j ∈ U1, j > i} PRG(k_ij) − Σ_{j ∈ U1, j < i} PRG(k_ij)   mod 2^b
+//! ```
+//!
+//! with k_ij agreed between i and j. In the sum over U2 ⊆ U1, who submitted, the pairwise masks cancel but for those
+//! with members of U1∖U2; these, and the self masks b_i, come off with secrets recovered from shares.
+//!
+//! ```text
+//!  client                                                              coordinator
+//!  advertise: certificate, keys, commitments, signature  ────────────► Cohort
+//!  on_roster:    everyone's advertisements               ◄──────────── Roster
+//!     └─ nonce                                           ────────────► check_reveal
+//!  on_reveals:   nonces → beacon → groups                ◄──────────── form_groups → GroupServer
+//!     └─ sealed Shamir shares of mask key and b_i        ────────────► Sharing
+//!  on_delivery:  the others' shares (U1)                 ◄──────────── close_sharing
+//!  submit        y_i                                     ────────────► Collecting → Accumulator
+//!  on_survivors: U1, U2                                  ◄──────────── close_collecting
+//!     └─ signature on exactly these                      ────────────► Consistency
+//!  on_signatures: at least t signatures                  ◄──────────── close_consistency
+//!     └─ one share per member of U1                      ────────────► Unmasking → sum
+//! ```
+//!
+//! Who checks what, the coordinator being anything but trusted:
+//!
+//! | attack | stopped by |
+//! |---|---|
+//! | invented, forged or expired clients; swapped keys | authority's and identity's signatures on every roster entry |
+//! | different plan, round or model for different clients | configuration digest in every signature, commitment and key |
+//! | chosen groups | commit-reveal beacon; at most w nonces missing |
+//! | different rosters or groups for different clients | root and beacon in the group transcript, which keys every box |
+//! | boxes swapped, replayed, altered | a key for each sender, recipient and group |
+//! | a sum over too few | u_min, checked on U1 and on U2 |
+//! | two survivor sets | one signature per client; t signatures on one set before any share leaves |
+//! | both share kinds for one client | the set decides the kind; the state is consumed by the answer |
+//! | a late input, unmasked by what was recovered of a drop-out | self mask b_i, and the coordinator's refusal |
+//! | false shares by clients | recovered secrets are compared with what was committed to: no sum |
+//!
+//! With c colluders among a group's s members all this holds for c < 2t − s
+//! ([`SessionConfig::colluders_to_break`]).
+//!
+//! Everything is sans-IO: bytes, time and randomness come in, bytes go out; what is signed and hashed are the bytes
+//! received. Absent on purpose: persistence of client secrets, retries (a transport repeats bytes it kept), blame and
+//! correction of false shares (the group is given up), any check of what a client's vector says.
+
+mod agreement;
+pub mod client;
+mod codec;
+mod config;
+mod groups;
+mod identity;
+mod messages;
+mod prg;
+mod ring;
+pub mod server;
+mod shamir;
+mod transcript;
+
+pub use client::Refusal;
+pub use codec::{CodecError, VERSION};
+pub use config::{ConfigError, Limits, MAX_COHORT, MAX_LENGTH, SessionConfig, SessionParameters};
+pub use groups::{Group, Roster, RosterError};
+pub use identity::{ClientId, IdentityCertificate, IdentityError, MAX_CERTIFICATE_LEN, MAX_NAME_LEN};
+pub use messages::{Advertisement, AdvertisementError, Consistency, Nonce, Shares, Unmask};
+pub use prg::Prg;
+pub use server::{
+    Abort, AccumulateError, Accumulator, Cohort, Fault, GroupServer, MaskedInput, Phase, Unmasking,
+};
+
+#[cfg(test)]
+mod tests;

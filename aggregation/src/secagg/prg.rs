@@ -1,0 +1,106 @@
+//! Expansion of a 256-bit key into a vector of ring elements.
+//!
+//! The key is used whole: masks that stretch a shorter seed can be found by trying every seed. A key expands once, to
+//! one vector, so a constant initial counter is sound.
+
+use chacha20::ChaCha20;
+use chacha20::cipher::{KeyIvInit, StreamCipher};
+use zeroize::Zeroizing;
+
+type Aes256Ctr = ctr::Ctr128BE<aes::Aes256>;
+
+/// The stream cipher behind the masks. Both take the whole 256-bit key and a zero counter block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Prg {
+    /// AES-256 in counter mode (NIST SP 800-38A): fastest where the processor has AES instructions.
+    Aes256Ctr,
+    /// ChaCha20 (RFC 8439): fastest elsewhere.
+    ChaCha20,
+}
+
+/// Whether a mask is added or taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sign {
+    Plus,
+    Minus,
+}
+
+impl Prg {
+    /// Adds the vector expanded from `key` to `values`, or subtracts it, element by element mod 2^32, hence also mod
+    /// 2^b for every b ≤ 32; element i is the i-th little-endian `u32` of the key stream.
+    pub(super) fn apply(self, key: &[u8; 32], sign: Sign, values: &mut [u32]) {
+        match self {
+            Self::Aes256Ctr => expand(Aes256Ctr::new(key.into(), &[0; 16].into()), sign, values),
+            Self::ChaCha20 => expand(ChaCha20::new(key.into(), &[0; 12].into()), sign, values),
+        }
+    }
+}
+
+fn expand(mut cipher: impl StreamCipher, sign: Sign, values: &mut [u32]) {
+    const CHUNK: usize = 1024;
+    let mut stream = Zeroizing::new([0_u8; 4 * CHUNK]);
+    for chunk in values.chunks_mut(CHUNK) {
+        let stream = &mut stream[..4 * chunk.len()];
+        stream.fill(0);
+        cipher.apply_keystream(stream);
+        let (words, _) = stream.as_chunks::<4>();
+        for (value, word) in chunk.iter_mut().zip(words) {
+            let word = u32::from_le_bytes(*word);
+            *value = match sign {
+                Sign::Plus => value.wrapping_add(word),
+                Sign::Minus => value.wrapping_sub(word),
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOTH: [Prg; 2] = [Prg::Aes256Ctr, Prg::ChaCha20];
+
+    fn vector(prg: Prg, key: &[u8; 32], length: usize) -> Vec<u32> {
+        let mut values = vec![0; length];
+        prg.apply(key, Sign::Plus, &mut values);
+        values
+    }
+
+    fn bytes(prg: Prg, key: &[u8; 32]) -> [u8; 16] {
+        let words = vector(prg, key, 4);
+        std::array::from_fn(|i| words[i / 4].to_le_bytes()[i % 4])
+    }
+
+    /// The zero-key, zero-counter blocks: AES-256 from NIST's KAT (GFSbox/VarTxt zero plaintext), ChaCha20 from RFC
+    /// 8439 appendix A.1, vector 1.
+    #[test]
+    fn known_answers() {
+        assert_eq!(hex::encode(bytes(Prg::Aes256Ctr, &[0; 32])), "dc95c078a2408989ad48a21492842087");
+        assert_eq!(hex::encode(bytes(Prg::ChaCha20, &[0; 32])), "76b8e0ada0f13d90405d6ae55386bd28");
+    }
+
+    #[test]
+    fn every_key_bit_matters() {
+        for prg in BOTH {
+            let key = [0x5a; 32];
+            let mask = vector(prg, &key, 64);
+            for bit in 0..256 {
+                let mut other = key;
+                other[bit / 8] ^= 1 << (bit % 8);
+                let differing = mask.iter().zip(vector(prg, &other, 64)).filter(|(a, b)| **a != *b).count();
+                assert!(differing > 60, "{prg:?}: bit {bit} changes only {differing} of 64 elements");
+            }
+        }
+    }
+
+    #[test]
+    fn minus_undoes_plus_and_a_longer_vector_starts_alike() {
+        for prg in BOTH {
+            let mut values = vector(prg, &[3; 32], 3000);
+            assert_eq!(values[..100], vector(prg, &[3; 32], 100));
+            prg.apply(&[3; 32], Sign::Minus, &mut values);
+            assert_eq!(values, vec![0; 3000]);
+        }
+    }
+}

@@ -1,0 +1,653 @@
+//! The coordinator's side: it forwards, counts and adds, and is trusted with none of the clients' checks.
+//!
+//! ```text
+//!  Cohort ──seal──► Roster ──form_groups──► GroupServer, one per group
+//!                                           Sharing ──close_sharing──► Collecting ──close_collecting──► Consistency
+//!                                             │ too few left: Over                   ──close_consistency──► Unmasking
+//!                                             ▼                                        ──close_unmasking──► Over
+//!                                           Abort                                                  │
+//!                                 inputs ──► Accumulator ─────────────────────────► Unmasking::sum ◄┘
+//! ```
+//!
+//! `check_*` reads and judges a client's message; `apply_*` records what was checked and cannot fail; `close_*` ends a
+//! phase. All are deterministic, so replaying checked messages and closings rebuilds the state. A phase is left once,
+//! hence a group yields one survivor set, one list of signatures and one sum. Vectors are never in a [`GroupServer`];
+//! they are added into an [`Accumulator`] as they come, so a group costs the memory of one vector.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::agreement::{GroupTranscript, Secret, pairwise_mask_key, self_mask_key};
+use super::client::pairwise_sign;
+use super::codec::{CodecError, Kind, Reader};
+use super::config::SessionConfig;
+use super::groups::{Group, Roster, form_groups};
+use super::identity::ClientId;
+use super::messages::{
+    Advertisement, AdvertisementError, Consistency, Delivery, MemberSet, Nonce, Shares, Survivors, Unmask,
+    encode_reveals, encode_signatures,
+};
+use super::prg::Sign;
+use super::ring::{element_mask, unpack};
+use super::shamir::Interpolation;
+
+/// Why a client's message is not accepted. It changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The bytes are not the expected message.
+    #[error("message: {0}")]
+    Malformed(#[from] CodecError),
+    /// The opening message is not acceptable.
+    #[error(transparent)]
+    Advertisement(#[from] AdvertisementError),
+    /// Another client advertised this key.
+    #[error("advertised key belongs to another client's advertisement")]
+    RepeatedKey,
+    /// The roster is full.
+    #[error("cohort is full at {max} clients")]
+    CohortFull {
+        /// max_cohort
+        max: usize,
+    },
+    /// The client sent this message before.
+    #[error("message was already accepted from this client")]
+    Repeated,
+    /// The sender is not on the roster, or not in this group.
+    #[error("sender is not a member")]
+    NotAMember,
+    /// The nonce is not the one committed to.
+    #[error("revealed nonce is not the committed one")]
+    AlteredReveal,
+    /// The message belongs to another phase.
+    #[error("group is in the phase {phase:?}, not in {expected:?}")]
+    Phase {
+        /// The group's phase.
+        phase: Phase,
+        /// The phase that takes such a message.
+        expected: Phase,
+    },
+    /// An input by a client that is declared dropped: its mask key may already be known, so it is not even kept.
+    #[error("input comes after its sender was declared dropped")]
+    LateInput,
+    /// An input by a client that did not share its secrets.
+    #[error("sender did not share its secrets, so its masks could not be removed")]
+    NotASharer,
+    /// A signature or shares by a client whose input is not in the sum.
+    #[error("sender is not among the survivors")]
+    NotASurvivor,
+    /// The signature is not on this group's survivor set.
+    #[error("signature is not the sender's on this survivor set")]
+    BadSignature,
+}
+
+/// Why a cohort or a group ends without a sum. Other groups go on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Abort {
+    /// Too few clients advertised.
+    #[error("cohort has {found} clients, it takes {min}")]
+    CohortTooSmall {
+        /// Clients on the roster.
+        found: usize,
+        /// min_cohort
+        min: usize,
+    },
+    /// Clients would refuse the beacon.
+    #[error("{missing} reveals are missing, clients accept {max}")]
+    MissingReveals {
+        /// Clients that did not reveal.
+        missing: usize,
+        /// max_missing_reveals
+        max: usize,
+    },
+    /// Too few members shared.
+    #[error("{found} members shared their secrets, it takes {min}")]
+    TooFewSharers {
+        /// |U1|
+        found: usize,
+        /// u_min
+        min: usize,
+    },
+    /// Too few members submitted.
+    #[error("{found} members submitted, it takes {min}")]
+    TooFewSurvivors {
+        /// |U2|
+        found: usize,
+        /// u_min
+        min: usize,
+    },
+    /// Too few survivors signed.
+    #[error("{found} survivors signed, it takes {min}")]
+    TooFewSignatures {
+        /// Signatures.
+        found: usize,
+        /// t
+        min: usize,
+    },
+    /// Too few survivors sent their shares.
+    #[error("{found} survivors sent their shares, it takes {min}")]
+    TooFewShares {
+        /// Members that answered.
+        found: usize,
+        /// t
+        min: usize,
+    },
+    /// The shares of a member's secret give something else than what it committed to.
+    #[error("shares of client {owner}'s secret do not recover it")]
+    BadShares {
+        /// Whose secret it is; who falsified a share is not known.
+        owner: ClientId,
+    },
+    /// The accumulator holds other inputs than the survivors' of this group.
+    #[error("accumulated inputs are not those of the survivors")]
+    OtherInputs,
+    /// The caller closed another phase than the current one.
+    #[error("group is in the phase {phase:?}, not in {expected:?}")]
+    OutOfOrder {
+        /// The group's phase, which it stays in.
+        phase: Phase,
+        /// The phase to close.
+        expected: Phase,
+    },
+}
+
+/// Clients that advertised, until the roster is sealed.
+#[derive(Debug, Clone)]
+pub struct Cohort {
+    config: SessionConfig,
+    members: BTreeMap<ClientId, Advertisement>,
+    keys: BTreeSet<[u8; 32]>,
+}
+
+impl Cohort {
+    /// An empty cohort.
+    pub fn new(config: SessionConfig) -> Self {
+        Self { config, members: BTreeMap::new(), keys: BTreeSet::new() }
+    }
+
+    /// Clients so far.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether this client has advertised.
+    pub fn contains(&self, client: &ClientId) -> bool {
+        self.members.contains_key(client)
+    }
+
+    /// Whether nobody advertised yet.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Judges an opening message at time `now` (unix seconds). The caller compares
+    /// [`client_id`](Advertisement::client_id) with who the transport says is speaking.
+    pub fn check_advertise(&self, message: &[u8], now: u64) -> Result<Advertisement, Fault> {
+        let max = self.config.parameters().max_cohort;
+        if self.members.len() >= max {
+            return Err(Fault::CohortFull { max });
+        }
+        let advertisement = Advertisement::verify(message, &self.config, now)?;
+        if self.members.contains_key(&advertisement.client_id()) {
+            return Err(Fault::Repeated);
+        }
+        if [advertisement.box_key, advertisement.mask_key].iter().any(|key| self.keys.contains(key)) {
+            return Err(Fault::RepeatedKey);
+        }
+        Ok(advertisement)
+    }
+
+    /// Records a checked opening message.
+    pub fn apply_advertise(&mut self, advertisement: Advertisement) {
+        self.keys.extend([advertisement.box_key, advertisement.mask_key]);
+        self.members.insert(advertisement.client_id(), advertisement);
+    }
+
+    /// Fixes the roster.
+    pub fn seal(self) -> Result<Roster, Abort> {
+        let (found, min) = (self.members.len(), self.config.parameters().min_cohort);
+        if found < min {
+            return Err(Abort::CohortTooSmall { found, min });
+        }
+        Ok(Roster::assemble(&self.config, self.members.into_values().collect()))
+    }
+}
+
+impl Roster {
+    /// Judges a revealed nonce.
+    pub fn check_reveal(
+        &self,
+        config: &SessionConfig,
+        from: ClientId,
+        message: &[u8],
+    ) -> Result<Nonce, Fault> {
+        let index = self.index_of(from).ok_or(Fault::NotAMember)?;
+        let nonce = Nonce::decode(message)?;
+        if self.members()[index].commits_to_nonce(config, &nonce) {
+            Ok(nonce)
+        } else {
+            Err(Fault::AlteredReveal)
+        }
+    }
+
+    /// Ends the reveals: the message for every client of the cohort, and the groups that all compute from it. Entries
+    /// of `reveals` that [`check_reveal`](Self::check_reveal) did not yield are left out.
+    pub fn form_groups(
+        &self,
+        config: &SessionConfig,
+        reveals: &BTreeMap<ClientId, Nonce>,
+    ) -> Result<(Vec<u8>, Vec<Group>), Abort> {
+        let reveals: Vec<(usize, Nonce)> = self
+            .members()
+            .iter()
+            .enumerate()
+            .filter_map(|(index, member)| Some((index, *reveals.get(&member.client_id())?)))
+            .collect();
+        let (missing, max) = (self.members().len() - reveals.len(), config.parameters().max_missing_reveals);
+        if missing > max {
+            return Err(Abort::MissingReveals { missing, max });
+        }
+        let message = encode_reveals(&reveals);
+        let groups = form_groups(config, self, &message, &reveals);
+        Ok((message, groups))
+    }
+}
+
+/// Where a group is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Takes sealed shares.
+    Sharing,
+    /// Takes masked inputs.
+    Collecting,
+    /// Takes signatures on the survivor set.
+    Consistency,
+    /// Takes the survivors' shares.
+    Unmasking,
+    /// Takes nothing: the sum can be computed, or the group was given up.
+    Over,
+}
+
+/// One group, from the groups' formation to its sum.
+#[derive(Clone)]
+pub struct GroupServer {
+    config: SessionConfig,
+    transcript: GroupTranscript,
+    /// By position.
+    members: Vec<Advertisement>,
+    state: State,
+}
+
+#[derive(Clone)]
+enum State {
+    Sharing { shares: BTreeMap<usize, Shares> },
+    Collecting { survivors: Survivors },
+    Consistency { survivors: Survivors, message: Vec<u8>, signatures: BTreeMap<usize, Consistency> },
+    Unmasking { survivors: Survivors, answers: BTreeMap<usize, Unmask> },
+    Over,
+}
+
+impl GroupServer {
+    /// A group that waits for shares.
+    pub fn new(config: &SessionConfig, roster: &Roster, group: &Group) -> Self {
+        Self {
+            config: config.clone(),
+            transcript: *group.transcript(),
+            members: group.members().iter().map(|&index| roster.members()[index].clone()).collect(),
+            state: State::Sharing { shares: BTreeMap::new() },
+        }
+    }
+
+    /// The current phase.
+    pub fn phase(&self) -> Phase {
+        match self.state {
+            State::Sharing { .. } => Phase::Sharing,
+            State::Collecting { .. } => Phase::Collecting,
+            State::Consistency { .. } => Phase::Consistency,
+            State::Unmasking { .. } => Phase::Unmasking,
+            State::Over => Phase::Over,
+        }
+    }
+
+    /// All members, by position.
+    pub fn members(&self) -> impl Iterator<Item = ClientId> + '_ {
+        self.members.iter().map(Advertisement::client_id)
+    }
+
+    /// Members whose message this phase accepted.
+    pub fn received(&self) -> Vec<ClientId> {
+        self.ids(|position| self.has_answered(position))
+    }
+
+    /// Members whose message this phase can still accept; once there are none, nothing is gained by waiting.
+    pub fn awaited(&self) -> Vec<ClientId> {
+        self.ids(|position| self.may_answer(position) && !self.has_answered(position))
+    }
+
+    /// Judges a member's sealed shares.
+    pub fn check_shares(&self, from: ClientId, message: &[u8]) -> Result<Shares, Fault> {
+        self.check_sender(from, Phase::Sharing)?;
+        Ok(Shares::decode(message, self.members.len())?)
+    }
+
+    /// Records checked shares.
+    pub fn apply_shares(&mut self, from: ClientId, message: Shares) {
+        if let (Some(position), State::Sharing { shares }) = (self.position(from), &mut self.state) {
+            shares.insert(position, message);
+        }
+    }
+
+    /// Ends the sharing: for each member that shared, the boxes for it. Too few: the group is over.
+    pub fn close_sharing(&mut self) -> Result<BTreeMap<ClientId, Vec<u8>>, Abort> {
+        let State::Sharing { shares } = self.leave(Phase::Sharing)? else { unreachable!("left that phase") };
+        let (found, min) = (shares.len(), self.config.parameters().min_survivors);
+        if found < min {
+            return Err(Abort::TooFewSharers { found, min });
+        }
+        let mut sharers = MemberSet::empty(self.members.len());
+        shares.keys().for_each(|&position| sharers.insert(position));
+        let delivery = |recipient: usize| {
+            let others = shares.iter().filter(|(sender, _)| **sender != recipient);
+            Delivery::encode(&sharers, others.map(|(&sender, shares)| shares.boxed_for(sender, recipient)))
+        };
+        let deliveries =
+            sharers.iter().map(|position| (self.members[position].client_id(), delivery(position))).collect();
+        let submitters = MemberSet::empty(self.members.len());
+        self.state = State::Collecting { survivors: Survivors { sharers, submitters } };
+        Ok(deliveries)
+    }
+
+    /// Whether an input from this client would be accepted, before its bytes are read.
+    pub fn expects_input(&self, from: ClientId) -> Result<(), Fault> {
+        self.check_sender(from, Phase::Collecting).map(|_| ())
+    }
+
+    /// Judges a member's masked vector. An accepted one goes into the group's [`Accumulator`].
+    pub fn check_masked_input(&self, from: ClientId, message: &[u8]) -> Result<MaskedInput, Fault> {
+        self.expects_input(from)?;
+        let parameters = self.config.parameters();
+        let packed = Reader::new(message, Kind::MaskedInput)?.rest();
+        let values = unpack(packed, parameters.length, parameters.ring_bits)?;
+        Ok(MaskedInput { from, transcript: self.transcript, values })
+    }
+
+    /// Records that a checked input is part of the sum.
+    pub fn apply_masked_input(&mut self, from: ClientId) {
+        if let (Some(position), State::Collecting { survivors }) = (self.position(from), &mut self.state) {
+            survivors.submitters.insert(position);
+        }
+    }
+
+    /// An empty sum for this group's inputs.
+    pub fn accumulator(&self) -> Accumulator {
+        Accumulator {
+            transcript: self.transcript,
+            contributors: BTreeSet::new(),
+            sum: vec![0; self.config.parameters().length],
+        }
+    }
+
+    /// Ends the collection: the survivor set, the same message for every survivor. Too few: the group is over.
+    pub fn close_collecting(&mut self) -> Result<Vec<u8>, Abort> {
+        let State::Collecting { survivors } = self.leave(Phase::Collecting)? else {
+            unreachable!("left that phase")
+        };
+        let (found, min) = (survivors.submitters.len(), self.config.parameters().min_survivors);
+        if found < min {
+            return Err(Abort::TooFewSurvivors { found, min });
+        }
+        let message = survivors.encode();
+        self.state = State::Consistency { survivors, message: message.clone(), signatures: BTreeMap::new() };
+        Ok(message)
+    }
+
+    /// Judges a survivor's signature on the survivor set.
+    pub fn check_consistency(&self, from: ClientId, message: &[u8]) -> Result<Consistency, Fault> {
+        let position = self.check_sender(from, Phase::Consistency)?;
+        let consistency = Consistency::decode(message)?;
+        let key = self.members[position].identity().public_key();
+        match &self.state {
+            State::Consistency { message, .. } if consistency.is_valid(&self.transcript, message, key) => {
+                Ok(consistency)
+            }
+            _ => Err(Fault::BadSignature),
+        }
+    }
+
+    /// Records a checked signature.
+    pub fn apply_consistency(&mut self, from: ClientId, consistency: Consistency) {
+        if let (Some(position), State::Consistency { signatures, .. }) =
+            (self.position(from), &mut self.state)
+        {
+            signatures.insert(position, consistency);
+        }
+    }
+
+    /// Ends the consistency round: all signatures, the same message for every signer. It asks for the shares, so
+    /// whatever must be durable before a sum is known must be so before this is sent. Too few: the group is over.
+    pub fn close_consistency(&mut self) -> Result<Vec<u8>, Abort> {
+        let State::Consistency { survivors, signatures, .. } = self.leave(Phase::Consistency)? else {
+            unreachable!("left that phase")
+        };
+        let (found, min) = (signatures.len(), self.config.parameters().threshold);
+        if found < min {
+            return Err(Abort::TooFewSignatures { found, min });
+        }
+        self.state = State::Unmasking { survivors, answers: BTreeMap::new() };
+        Ok(encode_signatures(signatures.iter()))
+    }
+
+    /// Judges a survivor's shares, as far as shares can be judged one by one.
+    pub fn check_unmask(&self, from: ClientId, message: &[u8]) -> Result<Unmask, Fault> {
+        self.check_sender(from, Phase::Unmasking)?;
+        let sharers = match &self.state {
+            State::Unmasking { survivors, .. } => survivors.sharers.len(),
+            _ => 0,
+        };
+        Ok(Unmask::decode(message, sharers)?)
+    }
+
+    /// Records checked shares.
+    pub fn apply_unmask(&mut self, from: ClientId, message: Unmask) {
+        if let (Some(position), State::Unmasking { answers, .. }) = (self.position(from), &mut self.state) {
+            answers.insert(position, message);
+        }
+    }
+
+    /// Ends the group: what it takes to compute the sum. Too few answers: the group is over.
+    pub fn close_unmasking(&mut self) -> Result<Unmasking, Abort> {
+        let State::Unmasking { survivors, answers } = self.leave(Phase::Unmasking)? else {
+            unreachable!("left that phase")
+        };
+        let (found, min) = (answers.len(), self.config.parameters().threshold);
+        if found < min {
+            return Err(Abort::TooFewShares { found, min });
+        }
+        Ok(Unmasking {
+            config: self.config.clone(),
+            transcript: self.transcript,
+            members: self.members.clone(),
+            survivors,
+            answers: answers.into_iter().take(min).collect(),
+        })
+    }
+
+    /// Takes the state out, for `close_*` to put the next one in; what is left is [`Phase::Over`].
+    fn leave(&mut self, expected: Phase) -> Result<State, Abort> {
+        let phase = self.phase();
+        if phase == expected {
+            Ok(std::mem::replace(&mut self.state, State::Over))
+        } else {
+            Err(Abort::OutOfOrder { phase, expected })
+        }
+    }
+
+    /// Position of a sender from whom this phase takes a message now.
+    fn check_sender(&self, from: ClientId, expected: Phase) -> Result<usize, Fault> {
+        let position = self.position(from).ok_or(Fault::NotAMember)?;
+        let phase = self.phase();
+        if phase != expected {
+            let late = expected == Phase::Collecting && phase != Phase::Sharing;
+            return Err(if late { Fault::LateInput } else { Fault::Phase { phase, expected } });
+        }
+        if !self.may_answer(position) {
+            let not_shared = expected == Phase::Collecting;
+            return Err(if not_shared { Fault::NotASharer } else { Fault::NotASurvivor });
+        }
+        if self.has_answered(position) { Err(Fault::Repeated) } else { Ok(position) }
+    }
+
+    fn may_answer(&self, position: usize) -> bool {
+        match &self.state {
+            State::Sharing { .. } => true,
+            State::Collecting { survivors } => survivors.sharers.contains(position),
+            State::Consistency { survivors, .. } | State::Unmasking { survivors, .. } => {
+                survivors.submitters.contains(position)
+            }
+            State::Over => false,
+        }
+    }
+
+    fn has_answered(&self, position: usize) -> bool {
+        match &self.state {
+            State::Sharing { shares } => shares.contains_key(&position),
+            State::Collecting { survivors } => survivors.submitters.contains(position),
+            State::Consistency { signatures, .. } => signatures.contains_key(&position),
+            State::Unmasking { answers, .. } => answers.contains_key(&position),
+            State::Over => false,
+        }
+    }
+
+    fn position(&self, id: ClientId) -> Option<usize> {
+        self.members.binary_search_by_key(&id, Advertisement::client_id).ok()
+    }
+
+    fn ids(&self, of: impl Fn(usize) -> bool) -> Vec<ClientId> {
+        self.members().enumerate().filter(|(position, _)| of(*position)).map(|(_, id)| id).collect()
+    }
+}
+
+/// A member's masked vector, checked for shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MaskedInput {
+    from: ClientId,
+    transcript: GroupTranscript,
+    values: Vec<u32>,
+}
+
+/// The sum of masked vectors of one group: `length` elements, whoever many went in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accumulator {
+    transcript: GroupTranscript,
+    contributors: BTreeSet<ClientId>,
+    /// Mod 2^32, hence right mod 2^b.
+    sum: Vec<u32>,
+}
+
+/// Why a vector cannot be added: each would spoil the sum.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AccumulateError {
+    /// The input is of another group or session.
+    #[error("input belongs to another group")]
+    OtherGroup,
+    /// The client's input is in the sum.
+    #[error("input of client {0} was already added")]
+    Repeated(ClientId),
+}
+
+impl Accumulator {
+    /// Adds one input.
+    pub fn add(&mut self, input: &MaskedInput) -> Result<(), AccumulateError> {
+        if input.transcript != self.transcript {
+            return Err(AccumulateError::OtherGroup);
+        }
+        if !self.contributors.insert(input.from) {
+            return Err(AccumulateError::Repeated(input.from));
+        }
+        self.add_vector(&input.values);
+        Ok(())
+    }
+
+    /// Adds the inputs of another accumulator of the same group.
+    pub fn merge(&mut self, other: &Self) -> Result<(), AccumulateError> {
+        if other.transcript != self.transcript {
+            return Err(AccumulateError::OtherGroup);
+        }
+        if let Some(&both) = self.contributors.intersection(&other.contributors).next() {
+            return Err(AccumulateError::Repeated(both));
+        }
+        self.contributors.extend(&other.contributors);
+        self.add_vector(&other.sum);
+        Ok(())
+    }
+
+    /// Whose inputs are in the sum.
+    pub fn contributors(&self) -> &BTreeSet<ClientId> {
+        &self.contributors
+    }
+
+    fn add_vector(&mut self, values: &[u32]) {
+        self.sum.iter_mut().zip(values).for_each(|(sum, value)| *sum = sum.wrapping_add(*value));
+    }
+}
+
+/// A group whose survivors have answered: recovers the masks' secrets and takes the masks off the sum.
+#[derive(Clone)]
+pub struct Unmasking {
+    config: SessionConfig,
+    transcript: GroupTranscript,
+    members: Vec<Advertisement>,
+    survivors: Survivors,
+    /// Exactly t.
+    answers: BTreeMap<usize, Unmask>,
+}
+
+impl Unmasking {
+    /// Whose inputs are summed.
+    pub fn survivors(&self) -> Vec<ClientId> {
+        self.survivors.submitters.iter().map(|position| self.members[position].client_id()).collect()
+    }
+
+    /// Σ x over the survivors, mod 2^ring_bits, `length` elements.
+    ///
+    /// Takes |U2| + |U1∖U2| · |U2| expansions of the vector's length and as many key agreements: work for a thread of
+    /// its own. Yields nothing unless every secret recovered is the one its owner committed to.
+    pub fn sum(&self, inputs: &Accumulator) -> Result<Vec<u32>, Abort> {
+        let Survivors { sharers, submitters } = &self.survivors;
+        let survivors: BTreeSet<ClientId> = self.survivors().into_iter().collect();
+        if inputs.transcript != self.transcript || inputs.contributors != survivors {
+            return Err(Abort::OtherInputs);
+        }
+
+        let parameters = self.config.parameters();
+        let interpolation = Interpolation::new(self.answers.keys().copied());
+        let mut sum = inputs.sum.clone();
+        for (nth, position) in sharers.iter().enumerate() {
+            let owner = &self.members[position];
+            let shares = self.answers.values().map(|answer| &answer.shares[nth]);
+            let bad = || Abort::BadShares { owner: owner.client_id() };
+            let secret = Secret::from_bytes(&*interpolation.recover(shares).ok_or_else(bad)?);
+            if submitters.contains(position) {
+                if !owner.commits_to_seed(&self.config, secret.as_bytes()) {
+                    return Err(bad());
+                }
+                let key = self_mask_key(&self.transcript, secret.as_bytes(), position);
+                parameters.prg.apply(&key, Sign::Minus, &mut sum);
+            } else {
+                if secret.public_key() != owner.mask_key {
+                    return Err(bad());
+                }
+                for survivor in submitters.iter() {
+                    let theirs = &self.members[survivor].mask_key;
+                    let key = pairwise_mask_key(&self.transcript, &secret, position, theirs, survivor);
+                    // The survivor applied the mask with its own sign; the dropped member's is the opposite.
+                    parameters.prg.apply(&key, pairwise_sign(position, survivor), &mut sum);
+                }
+            }
+        }
+        let mask = element_mask(parameters.ring_bits);
+        sum.iter_mut().for_each(|value| *value &= mask);
+        Ok(sum)
+    }
+}
