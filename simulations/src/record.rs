@@ -1,0 +1,147 @@
+//! What is kept of a run: one [`RoundRecord`] a line in `rounds.jsonl`, one [`Summary`] in `summary.json`, and
+//! both together in `report.html`.
+//!
+//! Field names are the format: they are read by other programs and signed with the run. Digests are
+//! lower-case hexadecimal SHA-256. Where a field holds a number of bytes, it counts protocol messages, both
+//! headers and payload, before TLS.
+
+use serde::{Deserialize, Serialize};
+
+/// What became of a group's sum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupStatus {
+    /// It entered the new model.
+    Kept,
+    /// The robust rule or the range check left it out.
+    Dropped,
+    /// It was never unmasked, since too few of the group's clients were left.
+    Withheld,
+}
+
+/// How a round ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RoundOutcome {
+    /// A new global model was signed, logged and pushed.
+    Published,
+    /// The global model stayed as it was.
+    Aborted,
+}
+
+/// One group of one round.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GroupRecord {
+    /// Index of the group in its round, from 0.
+    pub index: u32,
+    /// Clients drawn into the group.
+    pub size: u32,
+    /// Clients of the group whose update is in its sum.
+    pub survivors: u32,
+    /// What became of its sum.
+    pub status: GroupStatus,
+    /// Why, in words; empty where it was kept.
+    pub reason: String,
+    /// The robust rule's score, larger is more suspicious; none where the sum was not scored.
+    pub score: Option<f64>,
+    /// L2 norm of the group mean, noise included.
+    pub norm: Option<f64>,
+    /// L2 distance of the group mean to the aggregate.
+    pub distance: Option<f64>,
+}
+
+/// One round.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoundRecord {
+    /// Number of the round, from 1; the model before round 1 is the initial one.
+    pub round: u32,
+    /// How the round ended.
+    pub outcome: RoundOutcome,
+    /// Why it was aborted.
+    pub reason: Option<String>,
+    /// Clients in the roster.
+    pub clients_joined: u32,
+    /// Clients of the roster that went missing before their update was in a sum.
+    pub clients_dropped: u32,
+    /// The groups, by index.
+    pub groups: Vec<GroupRecord>,
+    /// Groups that entered the model.
+    pub groups_kept: u32,
+    /// Groups that were left out.
+    pub groups_dropped: u32,
+    /// Groups that were never unmasked.
+    pub groups_withheld: u32,
+    /// Accuracy of the new model on the test set, from 0 to 1.
+    pub test_accuracy: Option<f64>,
+    /// Mean cross-entropy of the new model on the test set, in nats.
+    pub test_loss: Option<f64>,
+    /// Epsilon spent up to and with this round by the client that was charged most.
+    pub epsilon: f64,
+    /// Bytes that all clients together sent.
+    pub bytes_up: u64,
+    /// Bytes that all clients together received.
+    pub bytes_down: u64,
+    /// Wall-clock seconds; virtual seconds in a simulation.
+    pub seconds: f64,
+    /// Digest of the global model after the round.
+    pub model_digest: String,
+    /// Digest of that model's manifest.
+    pub manifest_digest: String,
+    /// Leaves in the provenance log after the round.
+    pub log_size: u64,
+}
+
+/// The run as a whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Rounds that ended, published or aborted.
+    pub rounds: u32,
+    /// Enrolled clients.
+    pub clients: u32,
+    /// Clients among them that were made Byzantine.
+    pub byzantine: u32,
+    /// Share of the clients made to drop out of a round, from 0 to 1.
+    pub dropout: f64,
+    /// What the Byzantine clients do.
+    pub attack: String,
+    /// Name of the data.
+    pub dataset: String,
+    /// Name of the robust rule.
+    pub rule: String,
+    /// `secagg` or `insecure_plain`.
+    pub aggregation_mode: String,
+    /// Accuracy of the published model on the test set, from 0 to 1.
+    pub test_accuracy: f64,
+    /// Accuracy of the model before round 1.
+    pub initial_accuracy: f64,
+    /// Epsilon spent by the client that was charged most, at `delta`.
+    pub epsilon: f64,
+    /// Epsilon at which the task stops.
+    pub epsilon_budget: f64,
+    /// The delta that both epsilons belong to.
+    pub delta: f64,
+    /// Standard deviation of the noise on a group sum, in clip norms.
+    pub noise_multiplier: f64,
+    /// L2 bound on a client's update.
+    pub clip_norm: f64,
+    /// Groups left out over the whole run.
+    pub groups_dropped: u32,
+    /// Groups never unmasked over the whole run.
+    pub groups_withheld: u32,
+    /// Rounds that published no model.
+    pub rounds_aborted: u32,
+    /// Mean bytes that a client sent in a round.
+    pub bytes_up_per_client_round: u64,
+    /// Mean bytes that a client received in a round.
+    pub bytes_down_per_client_round: u64,
+    /// Parameters of the model.
+    pub model_parameters: u32,
+    /// Wall-clock seconds of the run.
+    pub wall_seconds: f64,
+    /// Seed of data split, initial model, attackers and drop-outs.
+    pub seed: u64,
+    /// Why no further round was run.
+    pub stopped_because: String,
+    /// Version of the software.
+    pub version: String,
+}

@@ -1,0 +1,514 @@
+//! A run as one self-contained HTML page.
+//!
+//! The page loads nothing and runs nothing, and says so to the browser in its content security policy: plots are
+//! inline SVG, the style is inline, there is no script, font or link. Light and dark follow the reader's scheme.
+//! Every string of the records is escaped.
+
+mod chart;
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use crate::record::{GroupRecord, GroupStatus, RoundOutcome, RoundRecord, Summary};
+use chart::{Axis, Chart, Mark, Marker, Point, Series};
+
+const STYLE: &str = include_str!("style.css");
+
+/// Scores whose largest is this many times the smallest are drawn on a logarithmic axis.
+const LOGARITHMIC_FROM_RATIO: f64 = 30.0;
+
+/// The report of a run. `notes` are plain sentences for the privacy section, one a point.
+pub fn html(summary: &Summary, rounds: &[RoundRecord], notes: &[String]) -> String {
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { "Fedveil run on " (summary.dataset) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                header {
+                    h1 { "Federated run on " (summary.dataset) }
+                    p.lead {
+                        (count(summary.rounds, "round")) " over " (count(summary.clients, "client"))
+                        ", aggregated by " (summary.rule) " in mode " (summary.aggregation_mode)
+                        ". Stopped because " (summary.stopped_because) "."
+                    }
+                }
+                main {
+                    (headline(summary))
+                    section {
+                        h2 { "Round by round" }
+                        div.plots {
+                            (accuracy_chart(summary, rounds).figure())
+                            (epsilon_chart(summary, rounds).figure())
+                            (bytes_chart(rounds).figure())
+                            (score_chart(rounds).figure())
+                        }
+                    }
+                    (privacy(summary, notes))
+                    (setting(summary))
+                    section {
+                        h2 { "Rounds" }
+                        (round_table(rounds))
+                    }
+                    section {
+                        h2 { "Groups" }
+                        @for round in rounds { (group_table(round)) }
+                        @if rounds.is_empty() { p.muted { "No round was run." } }
+                    }
+                }
+                footer { "Fedveil " (summary.version) ". Bytes count protocol messages, before TLS." }
+            }
+        }
+    };
+    page.into_string()
+}
+
+fn headline(summary: &Summary) -> Markup {
+    let traffic = summary.bytes_up_per_client_round + summary.bytes_down_per_client_round;
+    let cards = [
+        (
+            "Test accuracy",
+            percent(summary.test_accuracy),
+            format!("{} before round 1", percent(summary.initial_accuracy)),
+        ),
+        (
+            "Privacy spent",
+            format!("ε = {}", short(summary.epsilon)),
+            format!("of {} at δ = {}", short(summary.epsilon_budget), short(summary.delta)),
+        ),
+        (
+            "Byzantine clients",
+            format!("{} of {}", summary.byzantine, summary.clients),
+            format!("attack: {}", summary.attack),
+        ),
+        (
+            "Groups dropped",
+            summary.groups_dropped.to_string(),
+            format!(
+                "{} withheld, {} aborted",
+                summary.groups_withheld,
+                count(summary.rounds_aborted, "round")
+            ),
+        ),
+        (
+            "Traffic of a client",
+            bytes(traffic as f64),
+            format!(
+                "a round: {} up, {} down",
+                bytes(summary.bytes_up_per_client_round as f64),
+                bytes(summary.bytes_down_per_client_round as f64)
+            ),
+        ),
+        ("Duration", duration(summary.wall_seconds), format!("{} parameters", summary.model_parameters)),
+    ];
+    html! {
+        dl.headline {
+            @for (name, value, detail) in cards {
+                div { dt { (name) } dd { span.value { (value) } span { (detail) } } }
+            }
+        }
+    }
+}
+
+fn accuracy_chart(summary: &Summary, rounds: &[RoundRecord]) -> Chart {
+    let first = first_round(rounds);
+    let last = last_round(rounds);
+    let at = |round: u32, accuracy: f64| Point {
+        x: f64::from(round),
+        y: Some(accuracy),
+        title: format!("after round {round}: {}", percent(accuracy)),
+    };
+    let mut learned = vec![at(first, summary.initial_accuracy)];
+    learned.extend(rounds.iter().filter_map(|round| Some(at(round.round, round.test_accuracy?))));
+    Chart {
+        title: "Test accuracy",
+        alt: format!(
+            "Line plot of test accuracy over {}: {} before the first, {} in the end.",
+            count(summary.rounds, "round"),
+            percent(summary.initial_accuracy),
+            percent(summary.test_accuracy)
+        ),
+        x: Axis::counts("round", first, last),
+        y: Axis::linear("test accuracy (%)", 0.0, 1.0, |share| format!("{:.0}", 100.0 * share)),
+        series: vec![
+            Series {
+                name: "initial model".to_owned(),
+                class: "grey",
+                mark: Mark::Dashes,
+                points: level(first, last, summary.initial_accuracy),
+            },
+            Series {
+                name: "global model".to_owned(),
+                class: "blue",
+                mark: Mark::Line(Marker::Circle),
+                points: learned,
+            },
+        ],
+    }
+}
+
+fn epsilon_chart(summary: &Summary, rounds: &[RoundRecord]) -> Chart {
+    let first = first_round(rounds);
+    let last = last_round(rounds);
+    let spent: Vec<Point> = rounds
+        .iter()
+        .map(|round| Point {
+            x: f64::from(round.round),
+            y: Some(round.epsilon),
+            title: format!("after round {}: ε = {}", round.round, short(round.epsilon)),
+        })
+        .collect();
+    let highest = greatest(spent.iter().filter_map(|point| point.y).chain([summary.epsilon_budget]));
+    Chart {
+        title: "Privacy spent",
+        alt: format!(
+            "Line plot of the epsilon spent over {}: {} in the end, of a budget of {}.",
+            count(summary.rounds, "round"),
+            short(summary.epsilon),
+            short(summary.epsilon_budget)
+        ),
+        x: Axis::counts("round", first, last),
+        y: Axis::linear(format!("ε at δ = {}", short(summary.delta)), 0.0, 1.06 * highest, short),
+        series: vec![
+            Series {
+                name: "budget".to_owned(),
+                class: "orange",
+                mark: Mark::Dashes,
+                points: level(first, last, summary.epsilon_budget),
+            },
+            Series {
+                name: "spent by the most-charged client".to_owned(),
+                class: "blue",
+                mark: Mark::Line(Marker::Circle),
+                points: spent,
+            },
+        ],
+    }
+}
+
+fn bytes_chart(rounds: &[RoundRecord]) -> Chart {
+    let per_client = |round: &RoundRecord, bytes: u64| bytes as f64 / f64::from(round.clients_joined.max(1));
+    let most = greatest(rounds.iter().map(|round| per_client(round, round.bytes_up.max(round.bytes_down))));
+    let (unit, factor) = byte_unit(most);
+    let series = |name: &str, class, shape, of: fn(&RoundRecord) -> u64| Series {
+        name: name.to_owned(),
+        class,
+        mark: Mark::Line(shape),
+        points: rounds
+            .iter()
+            .map(|round| {
+                let value = per_client(round, of(round));
+                Point {
+                    x: f64::from(round.round),
+                    y: Some(value / factor),
+                    title: format!("round {}: {} {name}", round.round, bytes(value)),
+                }
+            })
+            .collect(),
+    };
+    Chart {
+        title: "Traffic of a client",
+        alt: format!(
+            "Line plot of the bytes that a client sent and received in a round, on average over its clients: \
+             at most {}.",
+            bytes(most)
+        ),
+        x: Axis::counts("round", first_round(rounds), last_round(rounds)),
+        y: Axis::linear(format!("{unit} per client and round"), 0.0, 1.1 * most / factor, short),
+        series: vec![
+            series("up", "green", Marker::Triangle, |round| round.bytes_up),
+            series("down", "blue", Marker::Circle, |round| round.bytes_down),
+        ],
+    }
+}
+
+fn score_chart(rounds: &[RoundRecord]) -> Chart {
+    let with_status = |status| {
+        let groups = rounds.iter().flat_map(|round| round.groups.iter().map(move |group| (round, group)));
+        groups.filter(move |(_, group)| group.status == status)
+    };
+    let series = |status, class, shape| {
+        let points: Vec<Point> =
+            with_status(status).map(|(round, group)| score_point(round, group)).collect();
+        let name = format!("{} ({})", status_name(status), points.len());
+        Series { name, class, mark: Mark::Scatter(shape), points }
+    };
+    let groups = || rounds.iter().flat_map(|round| &round.groups);
+    let scores = || groups().filter_map(|group| group.score).filter(|score| score.is_finite());
+    let (least, most) = (scores().fold(f64::INFINITY, f64::min), greatest(scores()));
+    let label = "score (larger is more suspicious)";
+    let y = if least > 0.0 && most > LOGARITHMIC_FROM_RATIO * least {
+        Axis::logarithmic(label, least, most, short)
+    } else {
+        Axis::linear(label, least.min(0.0), 1.08 * most, short)
+    };
+    let unscored =
+        if groups().any(|group| group.score.is_none()) { "; on the bottom edge, not scored" } else { "" };
+    Chart {
+        title: "Group scores",
+        alt: format!(
+            "Scatter plot of the robust rule's score of every group in every round: {} kept, {} dropped, {} \
+             withheld.",
+            with_status(GroupStatus::Kept).count(),
+            with_status(GroupStatus::Dropped).count(),
+            with_status(GroupStatus::Withheld).count()
+        ),
+        x: Axis::counts(format!("round{unscored}"), first_round(rounds), last_round(rounds)),
+        y,
+        series: vec![
+            series(GroupStatus::Kept, "blue", Marker::Circle),
+            series(GroupStatus::Dropped, "orange", Marker::Cross),
+            series(GroupStatus::Withheld, "grey", Marker::Triangle),
+        ],
+    }
+}
+
+/// A group's point beside those of the same round, in the order of the groups.
+fn score_point(round: &RoundRecord, group: &GroupRecord) -> Point {
+    let place = (f64::from(group.index) + 0.5) / round.groups.len() as f64;
+    let score = group.score.map_or("not scored".to_owned(), |score| format!("score {}", short(score)));
+    Point {
+        x: f64::from(round.round) + 0.7 * (place - 0.5),
+        y: group.score,
+        title: format!(
+            "round {}, group {}: {}, {score}",
+            round.round,
+            group.index,
+            status_name(group.status)
+        ),
+    }
+}
+
+fn privacy(summary: &Summary, notes: &[String]) -> Markup {
+    html! {
+        section {
+            h2 { "Privacy" }
+            div.panel {
+                ul {
+                    li {
+                        "The client that was charged most spent ε = " (short(summary.epsilon)) " of "
+                        (short(summary.epsilon_budget)) " at δ = " (short(summary.delta)) "."
+                    }
+                    @for note in notes { li { (note) } }
+                }
+            }
+        }
+    }
+}
+
+fn setting(summary: &Summary) -> Markup {
+    let facts = [
+        ("Data", summary.dataset.clone()),
+        ("Aggregation mode", summary.aggregation_mode.clone()),
+        ("Robust rule", summary.rule.clone()),
+        ("Clients", summary.clients.to_string()),
+        ("Byzantine clients", summary.byzantine.to_string()),
+        ("Attack", summary.attack.clone()),
+        ("Clients made to drop out", percent(summary.dropout)),
+        ("Noise multiplier, on a group sum", short(summary.noise_multiplier)),
+        ("Clip norm", short(summary.clip_norm)),
+        ("Model parameters", summary.model_parameters.to_string()),
+        ("Rounds aborted", summary.rounds_aborted.to_string()),
+        ("Seed", summary.seed.to_string()),
+    ];
+    html! {
+        section {
+            h2 { "Setting" }
+            div.panel {
+                dl.facts {
+                    @for (name, value) in facts { div { dt { (name) } dd { (value) } } }
+                }
+            }
+        }
+    }
+}
+
+fn round_table(rounds: &[RoundRecord]) -> Markup {
+    html! {
+        div.panel.scroll {
+            table {
+                thead {
+                    tr {
+                        th scope="col" { "Round" }
+                        th.words scope="col" { "Outcome" }
+                        th scope="col" { "Clients joined" }
+                        th scope="col" { "Clients dropped" }
+                        th scope="col" { "Groups kept" }
+                        th scope="col" { "Groups dropped" }
+                        th scope="col" { "Groups withheld" }
+                        th scope="col" { "Test accuracy" }
+                        th scope="col" { "Test loss" }
+                        th scope="col" { "ε spent" }
+                        th scope="col" { "Bytes up" }
+                        th scope="col" { "Bytes down" }
+                        th scope="col" { "Seconds" }
+                        th.words scope="col" { "Model" }
+                        th.words scope="col" { "Manifest" }
+                        th scope="col" { "Log size" }
+                    }
+                }
+                tbody {
+                    @for round in rounds {
+                        @let outcome = match round.outcome {
+                            RoundOutcome::Published => "published",
+                            RoundOutcome::Aborted => "aborted",
+                        };
+                        tr {
+                            th scope="row" { (round.round) }
+                            td.words.(outcome) {
+                                (outcome)
+                                @if let Some(reason) = &round.reason { ": " (reason) }
+                            }
+                            td { (round.clients_joined) }
+                            td { (round.clients_dropped) }
+                            td { (round.groups_kept) }
+                            td { (round.groups_dropped) }
+                            td { (round.groups_withheld) }
+                            td { (or_dash(round.test_accuracy, percent)) }
+                            td { (or_dash(round.test_loss, short)) }
+                            td { (short(round.epsilon)) }
+                            td { (bytes(round.bytes_up as f64)) }
+                            td { (bytes(round.bytes_down as f64)) }
+                            td { (format!("{:.1}", round.seconds)) }
+                            td.words { (digest(&round.model_digest)) }
+                            td.words { (digest(&round.manifest_digest)) }
+                            td { (round.log_size) }
+                        }
+                    }
+                    @if rounds.is_empty() { tr { td.words colspan="16" { "No round was run." } } }
+                }
+            }
+        }
+    }
+}
+
+fn group_table(round: &RoundRecord) -> Markup {
+    html! {
+        details {
+            summary {
+                "Round " (round.round) ": " (round.groups_kept) " kept, " (round.groups_dropped) " dropped, "
+                (round.groups_withheld) " withheld"
+            }
+            div.scroll {
+                table {
+                    thead {
+                        tr {
+                            th scope="col" { "Group" }
+                            th.words scope="col" { "Status" }
+                            th scope="col" { "Clients" }
+                            th scope="col" { "Survivors" }
+                            th scope="col" { "Score" }
+                            th scope="col" { "Norm of the mean (L2)" }
+                            th scope="col" { "Distance to the aggregate (L2)" }
+                            th.words scope="col" { "Reason" }
+                        }
+                    }
+                    tbody {
+                        @for group in &round.groups {
+                            tr {
+                                th scope="row" { (group.index) }
+                                td.words.(status_name(group.status)) { (status_name(group.status)) }
+                                td { (group.size) }
+                                td { (group.survivors) }
+                                td { (or_dash(group.score, short)) }
+                                td { (or_dash(group.norm, short)) }
+                                td { (or_dash(group.distance, short)) }
+                                td.words { (group.reason) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn first_round(rounds: &[RoundRecord]) -> u32 {
+    rounds.first().map_or(0, |round| round.round.saturating_sub(1))
+}
+
+fn last_round(rounds: &[RoundRecord]) -> u32 {
+    rounds.last().map_or(1, |round| round.round)
+}
+
+fn level(first: u32, last: u32, value: f64) -> Vec<Point> {
+    [f64::from(first), f64::from(last) + 0.5]
+        .map(|x| Point { x, y: Some(value), title: String::new() })
+        .into()
+}
+
+/// The greatest finite value, and at least 0.
+fn greatest(values: impl Iterator<Item = f64>) -> f64 {
+    values.filter(|value| value.is_finite()).fold(0.0, f64::max)
+}
+
+fn status_name(status: GroupStatus) -> &'static str {
+    match status {
+        GroupStatus::Kept => "kept",
+        GroupStatus::Dropped => "dropped",
+        GroupStatus::Withheld => "withheld",
+    }
+}
+
+fn or_dash(value: Option<f64>, format: fn(f64) -> String) -> String {
+    value.map_or_else(|| "–".to_owned(), format)
+}
+
+fn digest(hex: &str) -> Markup {
+    html! {
+        @if hex.is_empty() { "–" } @else { code title=(hex) { (hex.chars().take(12).collect::<String>()) } }
+    }
+}
+
+fn count(number: u32, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+/// Three significant digits, in scientific notation where that is shorter.
+fn short(value: f64) -> String {
+    let magnitude = value.abs();
+    if magnitude != 0.0 && !(1e-3..1e5).contains(&magnitude) {
+        return format!("{value:.1e}").replace(".0e", "e");
+    }
+    let decimals = if magnitude >= 100.0 {
+        0
+    } else if magnitude >= 10.0 {
+        1
+    } else if magnitude >= 1.0 {
+        2
+    } else {
+        3
+    };
+    let text = format!("{value:.decimals$}");
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
+fn byte_unit(bytes: f64) -> (&'static str, f64) {
+    let units = [("GiB", 2f64.powi(30)), ("MiB", 2f64.powi(20)), ("KiB", 2f64.powi(10))];
+    units.into_iter().find(|(_, size)| bytes >= *size).unwrap_or(("bytes", 1.0))
+}
+
+fn bytes(number: f64) -> String {
+    let (unit, size) = byte_unit(number);
+    format!("{} {unit}", short(number / size))
+}
+
+fn duration(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    match (whole / 3600, whole / 60 % 60, whole % 60) {
+        (0, 0, _) => format!("{seconds:.1} s"),
+        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (hours, minutes, _) => format!("{hours} h {minutes} min"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,223 @@
+use super::*;
+
+fn summary() -> Summary {
+    Summary {
+        rounds: 12,
+        clients: 200,
+        byzantine: 4,
+        dropout: 0.05,
+        attack: "sign-flip".to_owned(),
+        dataset: "digits".to_owned(),
+        rule: "multi-krum".to_owned(),
+        aggregation_mode: "secagg".to_owned(),
+        test_accuracy: 0.871,
+        initial_accuracy: 0.104,
+        epsilon: 12.96,
+        epsilon_budget: 15.0,
+        delta: 1e-5,
+        noise_multiplier: 1.4,
+        clip_norm: 1.0,
+        groups_dropped: 41,
+        groups_withheld: 3,
+        rounds_aborted: 1,
+        bytes_up_per_client_round: 9_216,
+        bytes_down_per_client_round: 21_504,
+        model_parameters: 2_410,
+        wall_seconds: 75.4,
+        seed: 7,
+        stopped_because: "all planned rounds were run".to_owned(),
+        version: "0.1.0".to_owned(),
+    }
+}
+
+fn group(round: u32, index: u32) -> GroupRecord {
+    let status = match (round + index) % 11 {
+        0..=6 => GroupStatus::Kept,
+        7 if round % 4 == 0 => GroupStatus::Withheld,
+        _ => GroupStatus::Dropped,
+    };
+    let noise = f64::from((round * 31 + index * 17) % 23) / 23.0;
+    let (score, reason) = match status {
+        GroupStatus::Kept => (Some(20.0 + 8.0 * noise), ""),
+        GroupStatus::Dropped => {
+            (Some(if index < 2 { 400.0 } else { 29.0 } + 9.0 * noise), "score among the f largest")
+        }
+        GroupStatus::Withheld => (None, "13 clients left, 14 needed"),
+    };
+    let (norm, distance) = (score.map(|score| score / 10.0), score.map(|score| score / 15.0));
+    GroupRecord { index, size: 18, survivors: 17, status, reason: reason.to_owned(), score, norm, distance }
+}
+
+fn round(round: u32) -> RoundRecord {
+    let groups: Vec<GroupRecord> = (0..11).map(|index| group(round, index)).collect();
+    let with = |status| groups.iter().filter(|group| group.status == status).count() as u32;
+    let aborted = round == 5;
+    RoundRecord {
+        round,
+        outcome: if aborted { RoundOutcome::Aborted } else { RoundOutcome::Published },
+        reason: aborted.then(|| "6 groups left, 11 needed".to_owned()),
+        clients_joined: 198,
+        clients_dropped: 9,
+        groups_kept: with(GroupStatus::Kept),
+        groups_dropped: with(GroupStatus::Dropped),
+        groups_withheld: with(GroupStatus::Withheld),
+        groups,
+        test_accuracy: (!aborted).then(|| 0.88 - 0.77 * (-f64::from(round) / 3.0).exp()),
+        test_loss: (!aborted).then(|| 0.4 + 1.9 * (-f64::from(round) / 3.0).exp()),
+        epsilon: 13.0 * (f64::from(round) / 12.0).sqrt(),
+        bytes_up: 198 * (9_000 + u64::from(round * 37 % 5) * 90),
+        bytes_down: 198 * (21_000 + u64::from(round * 17 % 7) * 80),
+        seconds: 5.9,
+        model_digest: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".to_owned(),
+        manifest_digest: "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752".to_owned(),
+        log_size: u64::from(round) + 1,
+    }
+}
+
+fn rounds(number: u32) -> Vec<RoundRecord> {
+    (1..=number).map(round).collect()
+}
+
+#[test]
+fn shows_plots_numbers_tables_and_notes() {
+    let notes = ["The coordinator sees sums of groups only.".to_owned()];
+    let page = html(&summary(), &rounds(12), &notes);
+    assert_eq!(page.matches("role=\"img\"").count(), 4);
+    for title in ["Test accuracy", "Privacy spent", "Traffic of a client", "Group scores"] {
+        assert!(page.contains(&format!("<figcaption><strong>{title}</strong>")), "no plot {title}");
+    }
+    for text in [
+        "87.1 %",
+        "10.4 % before round 1",
+        "ε = 13",
+        "of 15 at δ = 1e-5",
+        "4 of 200",
+        "30 KiB",
+        "1 min 15 s",
+        "KiB per client and round",
+        "aborted: 6 groups left, 11 needed",
+        "13 clients left, 14 needed",
+        "<li>The coordinator sees sums of groups only.</li>",
+        "round 1, group 0: kept, score 30",
+    ] {
+        assert!(page.contains(text), "the page lacks {text:?}");
+    }
+    assert_eq!(page.matches("<details>").count(), 12);
+    assert_eq!(page.matches("<tr><th scope=\"row\">").count(), 12 + 12 * 11);
+}
+
+#[test]
+fn every_group_is_a_marker_with_its_status() {
+    let rounds = rounds(12);
+    let chart = score_chart(&rounds);
+    let drawn: Vec<usize> = chart.series.iter().map(|series| series.points.len()).collect();
+    let counted = |of: fn(&RoundRecord) -> u32| rounds.iter().map(of).sum::<u32>() as usize;
+    assert_eq!(
+        drawn,
+        [counted(|r| r.groups_kept), counted(|r| r.groups_dropped), counted(|r| r.groups_withheld)]
+    );
+    assert!(drawn.iter().all(|&number| number > 0));
+    assert!(chart.series[2].points.iter().all(|point| point.y.is_none()));
+}
+
+#[test]
+fn loads_and_runs_nothing() {
+    let page = html(&summary(), &rounds(12), &[]);
+    for forbidden in ["http://", "https://", "<script", "<link", "<img", "<iframe", "url(", "@import", "src="]
+    {
+        assert!(!page.contains(forbidden), "the page has {forbidden:?}");
+    }
+    assert!(page.contains("default-src 'none'"));
+}
+
+#[test]
+fn strings_are_escaped() {
+    let evil = "</style><script>alert(\"1\")</script>&'".to_owned();
+    let mut summary = summary();
+    for field in [
+        &mut summary.attack,
+        &mut summary.dataset,
+        &mut summary.rule,
+        &mut summary.aggregation_mode,
+        &mut summary.stopped_because,
+        &mut summary.version,
+    ] {
+        field.clone_from(&evil);
+    }
+    let mut round = round(5);
+    round.reason = Some(evil.clone());
+    round.model_digest.clone_from(&evil);
+    round.manifest_digest.clone_from(&evil);
+    round.groups[0].reason.clone_from(&evil);
+    let page = html(&summary, &[round], &[evil]);
+    assert!(!page.contains("<script"), "a script got through");
+    assert!(!page.contains("alert(\""), "an attribute can be left");
+    assert!(page.contains("&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;&amp;"));
+}
+
+#[test]
+fn runs_of_no_and_of_one_round_are_drawn() {
+    for number in [0, 1] {
+        let page = html(&summary(), &rounds(number), &[]);
+        assert_eq!(page.matches("role=\"img\"").count(), 4);
+        assert!(!page.contains("NaN") && !page.contains("inf"), "{number} rounds");
+        assert_eq!(page.contains("No round was run."), number == 0);
+    }
+}
+
+#[test]
+fn values_that_are_not_finite_do_not_reach_a_plot() {
+    let mut summary = summary();
+    summary.epsilon_budget = f64::INFINITY;
+    let mut rounds = rounds(3);
+    rounds[1].test_accuracy = Some(f64::NAN);
+    rounds[1].epsilon = f64::INFINITY;
+    rounds[1].clients_joined = 0;
+    rounds[1].groups[0].score = Some(f64::NAN);
+    rounds[2].groups[0].score = Some(1e250);
+    rounds[2].groups[1].score = Some(-1e250);
+    for chart in [
+        accuracy_chart(&summary, &rounds),
+        epsilon_chart(&summary, &rounds),
+        bytes_chart(&rounds),
+        score_chart(&rounds),
+    ] {
+        let drawn = chart.figure().into_string();
+        assert!(
+            !drawn.contains("\"NaN")
+                && !drawn.contains(",NaN")
+                && !drawn.contains(",inf")
+                && !drawn.contains(" inf"),
+            "{drawn}"
+        );
+    }
+}
+
+#[test]
+fn suspicious_scores_far_off_get_a_logarithmic_axis() {
+    let ticks = |rounds: &[RoundRecord]| score_chart(rounds).figure().into_string();
+    let mut rounds = rounds(2);
+    assert!(!ticks(&rounds).contains(">1e6<"));
+    rounds[0].groups[0].score = Some(2e6);
+    assert!(ticks(&rounds).contains(">1e6<") && ticks(&rounds).contains(">100<"));
+}
+
+#[test]
+fn numbers_are_short() {
+    let shorts = [0.0, 1e-5, 1.25e-7, 0.0421, 0.5, 1.0, 1.4, 12.96, 128.4, 99_999.0, 2e6, -3.25];
+    assert_eq!(
+        shorts.map(short),
+        ["0", "1e-5", "1.2e-7", "0.042", "0.5", "1", "1.4", "13", "128", "99999", "2e6", "-3.25"]
+    );
+    assert_eq!([12.0, 2048.0, 3.5 * 1024.0 * 1024.0].map(bytes), ["12 bytes", "2 KiB", "3.5 MiB"]);
+    assert_eq!([2.34, 75.4, 7_500.0].map(duration), ["2.3 s", "1 min 15 s", "2 h 5 min"]);
+}
+
+#[test]
+fn records_read_back_and_name_states_in_words() {
+    let line = serde_json::to_string(&round(5)).unwrap();
+    assert!(line.contains("\"outcome\":\"aborted\"") && line.contains("\"status\":\"kept\""), "{line}");
+    assert_eq!(serde_json::from_str::<RoundRecord>(&line).unwrap(), round(5));
+    let text = serde_json::to_string(&summary()).unwrap();
+    assert_eq!(serde_json::from_str::<Summary>(&text).unwrap(), summary());
+}
