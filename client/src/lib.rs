@@ -1,1 +1,5 @@
 //! The client's agent
+
+pub mod enroll;
+pub mod keystore;
+pub mod tls;
