@@ -8,11 +8,11 @@
 //! This crate stands above the leaves because a plan draws its consequences from `aggregation`, `privacy` and
 //! `provenance` at once, and both cores need them. It knows nothing of rounds in progress, peers or time.
 
+use ed25519_dalek::{SigningKey, VerifyingKey};
 use fedveil_aggregation::optimizer::ServerOptimizer;
 use fedveil_aggregation::robust::Rule;
 use fedveil_aggregation::secagg::{Prg, SessionConfig, SessionParameters};
 use fedveil_privacy::{ClipNorm, Delta, DistributedGaussian, Epsilon, Guarantee, NoiseMultiplier};
-use ed25519_dalek::{SigningKey, VerifyingKey};
 use fedveil_provenance::{Digest, Envelope};
 use serde::{Deserialize, Serialize};
 
@@ -211,7 +211,11 @@ impl TaskPlan {
         }
         let threshold = self.aggregation.threshold;
         if 2 * threshold <= largest_group {
-            return Err(field("aggregation.threshold", threshold, format!("more than {}", largest_group / 2)));
+            return Err(field(
+                "aggregation.threshold",
+                threshold,
+                format!("more than {}", largest_group / 2),
+            ));
         }
         // Two survivor sets that differ in the victim need `threshold` answers each, and an honest member answers once.
         let colluders_to_break = 2 * threshold - largest_group;
@@ -246,7 +250,11 @@ impl TaskPlan {
 
     fn check_ranges(&self) -> Result<(), PlanError> {
         let at_least = |name, value: u32, low: u32, high: u32| {
-            if (low..=high).contains(&value) { Ok(()) } else { Err(field(name, value, format!("{low} to {high}"))) }
+            if (low..=high).contains(&value) {
+                Ok(())
+            } else {
+                Err(field(name, value, format!("{low} to {high}")))
+            }
         };
         let positive = |name, value: f64, high: f64| {
             if value > 0.0 && value <= high {
@@ -272,9 +280,24 @@ impl TaskPlan {
         at_least("training.batch_size", self.training.batch_size, 1, 65_536)?;
         positive("training.learning_rate", self.training.learning_rate, 1e3)?;
         at_least("aggregation.group_size", self.aggregation.group_size, 2, self.cohort.minimum)?;
-        at_least("aggregation.threshold", self.aggregation.threshold, 2, self.aggregation.min_survivors.max(2))?;
-        at_least("aggregation.min_survivors", self.aggregation.min_survivors, 2, self.aggregation.group_size)?;
-        at_least("aggregation.max_missing_reveals", self.aggregation.max_missing_reveals, 0, self.cohort.minimum / 10)?;
+        at_least(
+            "aggregation.threshold",
+            self.aggregation.threshold,
+            2,
+            self.aggregation.min_survivors.max(2),
+        )?;
+        at_least(
+            "aggregation.min_survivors",
+            self.aggregation.min_survivors,
+            2,
+            self.aggregation.group_size,
+        )?;
+        at_least(
+            "aggregation.max_missing_reveals",
+            self.aggregation.max_missing_reveals,
+            0,
+            self.cohort.minimum / 10,
+        )?;
         positive("server.learning_rate", self.server.learning_rate, 1e3)?;
         if !(0.0..1.0).contains(&self.server.momentum) {
             return Err(field("server.momentum", self.server.momentum, "0 or more, below 1"));
@@ -285,12 +308,14 @@ impl TaskPlan {
     /// Groups of a full cohort, fewest groups of any admissible one, and the largest group of any.
     fn group_shape(&self) -> Result<(u32, u32, u32), PlanError> {
         let size = self.aggregation.group_size;
-        let fewest_members = self.cohort.minimum - self.aggregation.max_missing_reveals.min(self.cohort.minimum);
+        let fewest_members =
+            self.cohort.minimum - self.aggregation.max_missing_reveals.min(self.cohort.minimum);
         let fewest_groups = fewest_members / size;
         if fewest_groups == 0 {
             return Err(field("aggregation.group_size", size, format!("up to {fewest_members}")));
         }
-        let largest = (fewest_members..=self.cohort.clients).map(|n| n.div_ceil(n / size)).max().unwrap_or(size);
+        let largest =
+            (fewest_members..=self.cohort.clients).map(|n| n.div_ceil(n / size)).max().unwrap_or(size);
         Ok((self.cohort.clients / size, fewest_groups, largest))
     }
 
@@ -301,8 +326,9 @@ impl TaskPlan {
                 .map_err(|_| field("privacy.clip_norm", privacy.clip_norm, "a positive number"))?,
             resolution: privacy.resolution,
             dimension: self.model.parameters,
-            noise_multiplier: NoiseMultiplier::new(privacy.noise_multiplier)
-                .map_err(|_| field("privacy.noise_multiplier", privacy.noise_multiplier, "a positive number"))?,
+            noise_multiplier: NoiseMultiplier::new(privacy.noise_multiplier).map_err(|_| {
+                field("privacy.noise_multiplier", privacy.noise_multiplier, "a positive number")
+            })?,
             clients: self.cohort.minimum - self.aggregation.max_missing_reveals,
             malicious: self.cohort.assumed_malicious,
             groups,
@@ -364,13 +390,17 @@ impl SignedPlan {
     /// Reads a signed plan and refuses any signer but `signer`. The plan's terms are not checked here.
     pub fn verify(bytes: &[u8], signer: &VerifyingKey) -> Result<Self, PlanError> {
         if bytes.len() > MAX_BYTES {
-            return Err(PlanError::Malformed(format!("{} bytes, accepted are up to {MAX_BYTES}", bytes.len())));
+            return Err(PlanError::Malformed(format!(
+                "{} bytes, accepted are up to {MAX_BYTES}",
+                bytes.len()
+            )));
         }
         let envelope = Envelope::parse(bytes).map_err(|error| PlanError::Signature(error.to_string()))?;
         let payload = envelope
             .verify(PAYLOAD_TYPE, std::slice::from_ref(signer), 1)
             .map_err(|error| PlanError::Signature(error.to_string()))?;
-        let plan = serde_json::from_slice(payload).map_err(|error| PlanError::Malformed(error.to_string()))?;
+        let plan =
+            serde_json::from_slice(payload).map_err(|error| PlanError::Malformed(error.to_string()))?;
         Ok(Self { bytes: bytes.to_vec(), digest: Digest::of(bytes), plan })
     }
 

@@ -1,0 +1,443 @@
+//! One client in one task, from the plan to the last model.
+
+use crate::policy::{Policy, PolicyRefusal};
+use crate::record::{Record, TaskRecord};
+use ed25519_dalek::{SigningKey, VerifyingKey};
+use fedveil_aggregation::secagg::Limits;
+use fedveil_aggregation::secagg::client::{
+    self as secagg, AwaitDelivery, AwaitInput, AwaitReveals, AwaitRoster, AwaitSignatures, AwaitSurvivors,
+};
+use fedveil_privacy::{DiscreteGaussian, clip_l2};
+use fedveil_proto::Kind;
+use fedveil_proto_plan::{PlanError, SignedPlan, Terms};
+use fedveil_provenance::{self as provenance, Accepted, Digest, Lineage, Pins, Publication};
+use rand_core::CryptoRng;
+
+/// Who the client is, and whom it trusts. The identity key never leaves the value.
+pub struct Credentials {
+    /// Ed25519 identity key.
+    pub identity: SigningKey,
+    /// The enrolment authority's certificate for that key.
+    pub certificate: Vec<u8>,
+    /// The enrolment authority, pinned at enrolment.
+    pub authority: VerifyingKey,
+    /// The signer of plans and models, pinned at enrolment.
+    pub signer: VerifyingKey,
+}
+
+/// What happened, as far as the client is concerned.
+pub enum Input {
+    /// A message arrived.
+    Message(Kind, Vec<u8>),
+    /// Local training ended with this update: new parameters minus old, in model file order.
+    Trained(Vec<f32>),
+    /// Values that enter the sum unclipped and without noise, as a poisoned client would send. No honest shell has
+    /// a use for it: it exists so that demonstrations and tests attack through the real protocol.
+    DangerUnbounded(Vec<i64>),
+}
+
+/// What the shell has to do, in the order given.
+#[derive(Debug)]
+pub enum Effect {
+    /// Make the record durable before anything that follows.
+    Persist(Record),
+    /// Send a message to the coordinator.
+    Send(Kind, Vec<u8>),
+    /// Train on the adopted model and come back with [`Input::Trained`].
+    Train {
+        /// The round.
+        round: u32,
+    },
+    /// A verified model replaces the one in use.
+    Adopted {
+        /// The round that made it.
+        round: u32,
+        /// The model file.
+        model: Vec<u8>,
+    },
+    /// The round is over for this client; the model in use stays.
+    RoundOver {
+        /// Why, in the coordinator's or the client's words.
+        reason: String,
+    },
+    /// The task is over.
+    Finished {
+        /// Why, in the coordinator's words.
+        reason: String,
+    },
+}
+
+/// Why a client will not go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The plan is not signed by the pinned key, or makes no sense.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The plan is weaker than the owner allows.
+    #[error(transparent)]
+    Policy(#[from] PolicyRefusal),
+    /// A model or its place in the log is wrong.
+    #[error("refused the published model: {0}")]
+    Publication(#[from] provenance::Refusal),
+    /// The aggregation session is not what was agreed; its secrets are erased.
+    #[error("refused the round: {0}")]
+    Session(#[from] secagg::Refusal),
+    /// The round is not one for this client.
+    #[error("declined the round: {0}")]
+    Round(String),
+    /// A message that has no place here.
+    #[error("unexpected {kind:?} message {state}")]
+    Unexpected {
+        /// What came.
+        kind: Kind,
+        /// Where the client stood.
+        state: &'static str,
+    },
+    /// The update that local training brought is unusable.
+    #[error("local update: {0}")]
+    Update(String),
+}
+
+impl Refusal {
+    /// Whether the client leaves the task. Otherwise it leaves the round and waits for the next.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Plan(_) | Self::Policy(_) | Self::Publication(_))
+    }
+}
+
+/// The participant's state.
+pub struct Participant {
+    credentials: Credentials,
+    policy: Policy,
+    record: Record,
+    task: Option<Task>,
+    session: Session,
+}
+
+struct Task {
+    plan: SignedPlan,
+    terms: Terms,
+    lineage: Lineage,
+    incoming: Option<Accepted>,
+    model: Option<Digest>,
+}
+
+/// Where the client stands in a round. Every step consumes the one before and its secrets.
+enum Session {
+    Idle,
+    Roster(AwaitRoster),
+    Reveals(AwaitReveals),
+    Delivery(AwaitDelivery),
+    Training { input: AwaitInput, noise: Vec<i32> },
+    Survivors(AwaitSurvivors),
+    Signatures(AwaitSignatures),
+}
+
+/// Longest messages from a coordinator.
+#[derive(Debug, Clone, Copy)]
+pub struct MessageLimits {
+    session: Limits,
+    parameters: usize,
+}
+
+impl MessageLimits {
+    /// The limit before a plan is known: a plan, or a few words.
+    pub fn before_plan(kind: Kind) -> usize {
+        match kind {
+            Kind::Plan => fedveil_proto_plan::MAX_BYTES,
+            Kind::Reject | Kind::TaskClosed => MAX_TEXT,
+            _ => 0,
+        }
+    }
+
+    /// The limit under the plan.
+    pub fn of(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::RoundOpen => 4,
+            Kind::Roster => self.session.roster,
+            Kind::Reveals => self.session.reveals,
+            Kind::Delivery => self.session.delivery,
+            Kind::Survivors => self.session.survivors,
+            Kind::Signatures => self.session.signatures,
+            Kind::Publication => provenance::lineage::MAX_PUBLICATION_BYTES,
+            Kind::Model => 4 * self.parameters + MAX_MODEL_HEADER,
+            Kind::RoundClosed => MAX_TEXT,
+            _ => Self::before_plan(kind),
+        }
+    }
+}
+
+/// Longest reason that a coordinator may give, in bytes.
+const MAX_TEXT: usize = 4096;
+/// Room for the header of a model file, in bytes.
+const MAX_MODEL_HEADER: usize = 64 << 10;
+
+impl Participant {
+    /// A participant that has not yet heard of a task.
+    pub fn new(credentials: Credentials, policy: Policy, record: Record) -> Self {
+        Self { credentials, policy, record, task: None, session: Session::Idle }
+    }
+
+    /// The plan that the client accepted.
+    pub fn plan(&self) -> Option<&SignedPlan> {
+        self.task.as_ref().map(|task| &task.plan)
+    }
+
+    /// Longest message of each kind that a coordinator may send under the accepted plan, for the transport.
+    pub fn message_limits(&self) -> Option<MessageLimits> {
+        let task = self.task.as_ref()?;
+        let session =
+            task.terms.session(&task.plan, &self.credentials.authority, 0, &Digest([0; 32])).ok()?;
+        Some(MessageLimits {
+            session: session.limits(),
+            parameters: task.plan.plan().model.parameters as usize,
+        })
+    }
+
+    /// ε that this client has charged itself in the task, by its own accounting.
+    pub fn epsilon_spent(&self) -> f64 {
+        self.task.as_ref().map_or(0.0, |task| {
+            let spent = self.record.tasks.get(&task.plan.digest()).map_or(0, |record| record.participations);
+            task.terms.guarantee.epsilon(spent)
+        })
+    }
+
+    /// The connection is gone: the session in progress is over and its secrets are erased.
+    pub fn disconnected(&mut self) {
+        self.session = Session::Idle;
+        if let Some(task) = &mut self.task {
+            task.incoming = None;
+        }
+    }
+
+    /// Takes one input. A refusal erases the session's secrets; see [`Refusal::is_final`].
+    pub fn handle(
+        &mut self,
+        input: Input,
+        now_unix_seconds: u64,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Vec<Effect>, Refusal> {
+        match input {
+            Input::Message(kind, bytes) => self.on_message(kind, bytes, now_unix_seconds, rng),
+            Input::Trained(update) => {
+                let Session::Training { input, noise } = self.take_session() else { return Ok(Vec::new()) };
+                let values = self.contribution(update, &noise, rng)?;
+                self.submit(input, values)
+            }
+            Input::DangerUnbounded(values) => {
+                let Session::Training { input, .. } = self.take_session() else { return Ok(Vec::new()) };
+                self.submit(input, values.iter().map(|&value| value as u32).collect())
+            }
+        }
+    }
+
+    fn on_message(
+        &mut self,
+        kind: Kind,
+        bytes: Vec<u8>,
+        now: u64,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Vec<Effect>, Refusal> {
+        match kind {
+            Kind::Plan => self.on_plan(&bytes),
+            Kind::Publication => self.on_publication(&bytes),
+            Kind::Model => self.on_model(bytes),
+            Kind::RoundOpen => self.on_round_open(&bytes, now, rng),
+            Kind::RoundClosed | Kind::Reject => {
+                self.session = Session::Idle;
+                Ok(vec![Effect::RoundOver { reason: String::from_utf8_lossy(&bytes).into_owned() }])
+            }
+            Kind::TaskClosed => {
+                self.session = Session::Idle;
+                Ok(vec![Effect::Finished { reason: String::from_utf8_lossy(&bytes).into_owned() }])
+            }
+            _ => self.on_session_message(kind, &bytes, now, rng),
+        }
+    }
+
+    fn on_plan(&mut self, bytes: &[u8]) -> Result<Vec<Effect>, Refusal> {
+        let plan = SignedPlan::verify(bytes, &self.credentials.signer)?;
+        let terms = plan.plan().check()?;
+        self.policy.check(plan.plan(), &terms)?;
+        let digest = plan.digest();
+        let head = self.record.tasks.entry(digest).or_default().head;
+        let pins = Pins {
+            signers: vec![self.credentials.signer],
+            threshold: 1,
+            origin: plan.origin(),
+            task_digest: digest,
+        };
+        let lineage = Lineage::new(pins, head);
+        let join = lineage.known_size().to_be_bytes().to_vec();
+        self.task = Some(Task { plan, terms, lineage, incoming: None, model: None });
+        self.session = Session::Idle;
+        Ok(vec![Effect::Persist(self.record.clone()), Effect::Send(Kind::Join, join)])
+    }
+
+    /// A publication waits for its model, unless newer ones follow it.
+    fn on_publication(&mut self, bytes: &[u8]) -> Result<Vec<Effect>, Refusal> {
+        let task = self.task.as_mut().ok_or(unexpected(Kind::Publication, "before a plan"))?;
+        let accepted = task.lineage.accept(bytes)?;
+        if Publication::parse(bytes)?.leaf_index + 1 < accepted.head.log.size {
+            task.lineage.apply(&accepted);
+        } else {
+            task.incoming = Some(accepted);
+        }
+        Ok(Vec::new())
+    }
+
+    /// A new model ends the round, whatever the client was doing in it. Without a publication it can only be the one
+    /// that the client has verified before.
+    fn on_model(&mut self, model: Vec<u8>) -> Result<Vec<Effect>, Refusal> {
+        self.session = Session::Idle;
+        let task = self.task.as_mut().ok_or(unexpected(Kind::Model, "before a plan"))?;
+        let record = self.record.tasks.entry(task.plan.digest()).or_default();
+        let digest = Digest::of(&model);
+        match task.incoming.take() {
+            Some(accepted) => {
+                accepted.check_model(&model)?;
+                task.lineage.apply(&accepted);
+                record.head = task.lineage.head().copied();
+                record.model = Some(digest);
+            }
+            None if record.model == Some(digest) => {}
+            None => return Err(unexpected(Kind::Model, "without its publication")),
+        }
+        task.model = Some(digest);
+        let round = record.head.map_or(0, |head| head.round);
+        Ok(vec![Effect::Persist(self.record.clone()), Effect::Adopted { round, model }])
+    }
+
+    fn on_round_open(
+        &mut self,
+        bytes: &[u8],
+        now: u64,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Vec<Effect>, Refusal> {
+        self.session = Session::Idle;
+        let round = bytes.try_into().map(u32::from_be_bytes).map_err(|_| {
+            Refusal::Round(format!("a round number has 4 bytes, the message has {}", bytes.len()))
+        })?;
+        let task = self.task.as_ref().ok_or(unexpected(Kind::RoundOpen, "before a plan"))?;
+        let model = task.model.ok_or(unexpected(Kind::RoundOpen, "before a model"))?;
+        let record = self.record.tasks.get(&task.plan.digest()).cloned().unwrap_or_default();
+        if round <= record.last_round || round > task.plan.plan().rounds {
+            return Err(Refusal::Round(format!(
+                "round {round} is not after round {}, the last one taken part in, or not one of {}",
+                record.last_round,
+                task.plan.plan().rounds
+            )));
+        }
+        if record.participations >= task.terms.affordable_rounds {
+            return Err(Refusal::Round(format!(
+                "one more participation would pass the privacy budget epsilon {}",
+                task.plan.plan().privacy.epsilon
+            )));
+        }
+        let config = task.terms.session(&task.plan, &self.credentials.authority, round, &model)?;
+        let (session, message) =
+            secagg::advertise(config, &self.credentials.identity, &self.credentials.certificate, now, rng)?;
+        self.session = Session::Roster(session);
+        self.task_record().last_round = round;
+        Ok(vec![Effect::Persist(self.record.clone()), Effect::Send(Kind::Advertise, message)])
+    }
+
+    fn on_session_message(
+        &mut self,
+        kind: Kind,
+        bytes: &[u8],
+        now: u64,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Vec<Effect>, Refusal> {
+        let (session, message) = match (self.take_session(), kind) {
+            (Session::Roster(state), Kind::Roster) => {
+                let (next, reveal) = state.on_roster(bytes, now)?;
+                (Session::Reveals(next), Effect::Send(Kind::Reveal, reveal))
+            }
+            (Session::Reveals(state), Kind::Reveals) => {
+                let (next, shares) = state.on_reveals(bytes, rng)?;
+                (Session::Delivery(next), Effect::Send(Kind::Shares, shares))
+            }
+            (Session::Delivery(state), Kind::Delivery) => {
+                let input = state.on_delivery(bytes)?;
+                // Noise is drawn before the data is touched, so that its sampling time tells nothing of the data.
+                let (noise, round) = self.draw_noise(rng)?;
+                (Session::Training { input, noise }, Effect::Train { round })
+            }
+            (Session::Survivors(state), Kind::Survivors) => {
+                let (next, signature) = state.on_survivors(bytes)?;
+                (Session::Signatures(next), Effect::Send(Kind::Consistency, signature))
+            }
+            (Session::Signatures(state), Kind::Signatures) => {
+                (Session::Idle, Effect::Send(Kind::Unmask, state.on_signatures(bytes)?))
+            }
+            (session, kind) => return Err(unexpected(kind, session.name())),
+        };
+        self.session = session;
+        Ok(vec![message])
+    }
+
+    fn draw_noise(&self, rng: &mut impl CryptoRng) -> Result<(Vec<i32>, u32), Refusal> {
+        let task = self.task.as_ref().ok_or(unexpected(Kind::Delivery, "before a plan"))?;
+        let length = task.plan.plan().model.parameters as usize;
+        let noise = DiscreteGaussian::new(task.terms.guarantee.share).sample_vec(length, rng);
+        let round = self.record.tasks.get(&task.plan.digest()).map_or(0, |record| record.last_round);
+        Ok((noise, round))
+    }
+
+    /// Clip, round, add noise: the only path from an honest update to the sum.
+    fn contribution(
+        &self,
+        mut update: Vec<f32>,
+        noise: &[i32],
+        rng: &mut impl CryptoRng,
+    ) -> Result<Vec<u32>, Refusal> {
+        let terms = &self.task.as_ref().ok_or(unexpected(Kind::Input, "before a plan"))?.terms;
+        if update.len() != noise.len() {
+            return Err(Refusal::Update(format!("{} values, the model has {}", update.len(), noise.len())));
+        }
+        let grid = &terms.guarantee.grid;
+        clip_l2(&mut update, grid.clip()).map_err(|error| Refusal::Update(error.to_string()))?;
+        let steps = grid.round(&update, rng);
+        // Both are residues modulo 2^32, which every ring divides.
+        Ok(steps.iter().zip(noise).map(|(&step, &noise)| (step as u32).wrapping_add(noise as u32)).collect())
+    }
+
+    fn submit(&mut self, input: AwaitInput, mut values: Vec<u32>) -> Result<Vec<Effect>, Refusal> {
+        let task = self.task.as_ref().ok_or(unexpected(Kind::Input, "before a plan"))?;
+        let mask = u32::MAX >> (32 - task.terms.guarantee.ring_bits);
+        values.iter_mut().for_each(|value| *value &= mask);
+        let (next, message) = input.submit(&values)?;
+        self.task_record().participations += 1;
+        self.session = Session::Survivors(next);
+        Ok(vec![Effect::Persist(self.record.clone()), Effect::Send(Kind::Input, message)])
+    }
+
+    fn take_session(&mut self) -> Session {
+        std::mem::replace(&mut self.session, Session::Idle)
+    }
+
+    fn task_record(&mut self) -> &mut TaskRecord {
+        let digest = self.task.as_ref().map_or(Digest::of(b""), |task| task.plan.digest());
+        self.record.tasks.entry(digest).or_default()
+    }
+}
+
+impl Session {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Idle => "outside of a round",
+            Self::Roster(_) => "while waiting for the roster",
+            Self::Reveals(_) => "while waiting for the reveals",
+            Self::Delivery(_) => "while waiting for shares",
+            Self::Training { .. } => "while training",
+            Self::Survivors(_) => "while waiting for the survivors",
+            Self::Signatures(_) => "while waiting for signatures",
+        }
+    }
+}
+
+fn unexpected(kind: Kind, state: &'static str) -> Refusal {
+    Refusal::Unexpected { kind, state }
+}

@@ -1,0 +1,87 @@
+//! What the outside may ask of the core, and how it is told no.
+
+use crate::event::Client;
+use fedveil_proto::Kind;
+use fedveil_provenance::{Digest, GroupDecision};
+
+/// One input. Everything that can happen to a coordinator is one of these.
+#[derive(Debug)]
+pub enum Command {
+    /// Begin the task; the initial model is stored under this digest.
+    Open {
+        /// Digest of the initial model file.
+        model: Digest,
+    },
+    /// A session opened whose identity the shell has authenticated.
+    Connect {
+        /// Who.
+        client: Client,
+    },
+    /// The session ended, for whatever reason.
+    Disconnect {
+        /// Who.
+        client: Client,
+    },
+    /// A message from a connected client.
+    Message {
+        /// Who.
+        client: Client,
+        /// Kind of message.
+        kind: Kind,
+        /// Received bytes.
+        bytes: Vec<u8>,
+    },
+    /// Time passed.
+    Tick,
+    /// A job ended.
+    Computed(Computed),
+    /// The coordinator restarted: sessions are gone, so a round in progress is aborted.
+    Recover,
+    /// End the task.
+    Stop {
+        /// Why, for the log and the clients.
+        reason: String,
+    },
+}
+
+/// Result of a job, with the blobs that its events name.
+#[derive(Debug)]
+pub struct Computed {
+    pub(crate) outcome: Outcome,
+    pub(crate) blobs: Vec<Vec<u8>>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Summed { round: u32, group: u32, sum: Result<Digest, String> },
+    Closed { round: u32, result: Result<Closed, String> },
+}
+
+#[derive(Debug)]
+pub(crate) struct Closed {
+    pub(crate) model: Digest,
+    pub(crate) momentum: Option<Digest>,
+    pub(crate) manifest: Vec<u8>,
+    pub(crate) checkpoint: String,
+    pub(crate) groups: Vec<GroupDecision>,
+}
+
+/// A peer's fault: the command changes nothing, the peer is told, and the round goes on without it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Reject {
+    /// What was wrong, without anything the peer should not learn.
+    pub reason: String,
+    /// Whether the client leaves the current round for it.
+    pub drops: bool,
+}
+
+impl Reject {
+    pub(crate) fn fault(reason: impl ToString) -> Self {
+        Self { reason: reason.to_string(), drops: true }
+    }
+
+    pub(crate) fn ignore(reason: impl ToString) -> Self {
+        Self { reason: reason.to_string(), drops: false }
+    }
+}

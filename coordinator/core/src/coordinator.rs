@@ -1,0 +1,485 @@
+//! The task: who is there, which round runs, what is spent, what is published.
+
+use crate::command::{Closed, Command, Computed, Outcome, Reject};
+use crate::effect::Effect;
+use crate::event::{Client, Event, Hex, Millis};
+use crate::job::{CloseJob, Job};
+use crate::round::Round;
+use ed25519_dalek::VerifyingKey;
+use fedveil_aggregation::secagg::{Accumulator, MAX_CERTIFICATE_LEN, SessionConfig};
+use fedveil_privacy::{Epsilon, Ledger};
+use fedveil_proto::Kind;
+use fedveil_proto_plan::{PlanError, SignedPlan, Terms};
+use fedveil_provenance::{Digest, Log, Publication};
+use rand_core::{Rng, SeedableRng};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Seconds that a new round waits for a full cohort once enough clients are there.
+const JOIN_WINDOW_SECONDS: u32 = 2;
+
+/// What a coordinator is started with; everything else follows from events.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The signed plan.
+    pub plan: SignedPlan,
+    /// The enrolment authority, which signs every client's identity.
+    pub authority: VerifyingKey,
+}
+
+/// The coordinator's state. See the crate documentation for the contract of its methods.
+pub struct Coordinator {
+    pub(crate) settings: Settings,
+    pub(crate) terms: Terms,
+    opened: bool,
+    closed: Option<String>,
+    connected: BTreeSet<Client>,
+    /// Ready clients, and the log size that each has verified.
+    joined: BTreeMap<Client, u64>,
+    idle_since: Millis,
+    last_round: u32,
+    round: Option<Round>,
+    pub(crate) ledger: Ledger,
+    model: Option<Digest>,
+    momentum: Option<Digest>,
+    log: Log,
+    checkpoint: String,
+    effects: VecDeque<Effect>,
+}
+
+impl Coordinator {
+    /// A coordinator for a plan whose terms hold.
+    pub fn new(settings: Settings) -> Result<Self, PlanError> {
+        let terms = settings.plan.plan().check()?;
+        terms.session(&settings.plan, &settings.authority, 0, &Digest([0; 32]))?;
+        let budget = settings.plan.plan().privacy.epsilon;
+        let budget = Epsilon::new(budget).map_err(|error| PlanError::Inconsistent(error.to_string()))?;
+        let ledger = Ledger::new(terms.guarantee.clone(), budget);
+        Ok(Self {
+            settings,
+            terms,
+            opened: false,
+            closed: None,
+            connected: BTreeSet::new(),
+            joined: BTreeMap::new(),
+            idle_since: Millis(0),
+            last_round: 0,
+            round: None,
+            ledger,
+            model: None,
+            momentum: None,
+            log: Log::new(),
+            checkpoint: String::new(),
+            effects: VecDeque::new(),
+        })
+    }
+
+    /// Judges a command. Reads only.
+    pub fn decide(&self, command: &Command, now: Millis) -> Result<Vec<Event>, Reject> {
+        match command {
+            Command::Open { model } if !self.opened => {
+                let plan = Hex(self.settings.plan.bytes().to_vec());
+                Ok(vec![Event::TaskOpened { plan, model: *model }])
+            }
+            Command::Open { .. } | Command::Tick => Ok(Vec::new()),
+            Command::Connect { client } => {
+                if self.closed.is_some() {
+                    return Err(Reject::ignore("the task is closed"));
+                }
+                if self.connected.contains(client) {
+                    return Err(Reject::ignore("this identity has a session already"));
+                }
+                Ok(vec![Event::ClientConnected { client: *client }])
+            }
+            Command::Disconnect { client } => {
+                if !self.connected.contains(client) {
+                    return Ok(Vec::new());
+                }
+                let mut events = self.drop_client(client, "the session ended");
+                events.push(Event::ClientLeft { client: *client });
+                Ok(events)
+            }
+            Command::Message { client, kind, bytes } => self.decide_message(client, *kind, bytes, now),
+            Command::Computed(computed) => Ok(self.decide_computed(computed, now)),
+            Command::Recover => {
+                let mut events: Vec<Event> =
+                    self.connected.iter().map(|client| Event::ClientLeft { client: *client }).collect();
+                if let Some(round) = &self.round {
+                    let reason = "the coordinator restarted".to_owned();
+                    events.push(Event::RoundAborted { round: round.number(), at: now, reason });
+                }
+                Ok(events)
+            }
+            Command::Stop { reason } => {
+                if self.closed.is_some() {
+                    return Ok(Vec::new());
+                }
+                let aborted = self.round.as_ref().map(|round| Event::RoundAborted {
+                    round: round.number(),
+                    at: now,
+                    reason: reason.clone(),
+                });
+                Ok(aborted.into_iter().chain([Event::TaskClosed { reason: reason.clone() }]).collect())
+            }
+        }
+    }
+
+    /// Transitions that are due by the state itself. The shell calls it until it returns nothing.
+    pub fn advance(&self, now: Millis, seed: [u8; 32]) -> Vec<Event> {
+        if !self.opened || self.closed.is_some() || self.model.is_none() || self.log.size() == 0 {
+            return Vec::new();
+        }
+        if let Some(round) = &self.round {
+            return round.advance(self, now);
+        }
+        if let Some(reason) = self.end_of_task() {
+            return vec![Event::TaskClosed { reason }];
+        }
+        self.open_round(now, seed).into_iter().collect()
+    }
+
+    /// Takes note of one event.
+    pub fn apply(&mut self, event: &Event) {
+        match event {
+            Event::TaskOpened { model, .. } => {
+                self.opened = true;
+                self.model = Some(*model);
+                let job = CloseJob::initial(self, *model);
+                self.effects.push_back(Effect::Compute(Box::new(Job::Close(job))));
+            }
+            Event::ClientConnected { client } => {
+                self.connected.insert(*client);
+                let bytes = self.settings.plan.bytes().into();
+                self.effects.push_back(Effect::Send { client: *client, kind: Kind::Plan, bytes });
+            }
+            Event::ClientJoined { client, log_size } => {
+                self.joined.insert(*client, *log_size);
+                if self.log.size() > 0 {
+                    self.push_model(*client);
+                }
+            }
+            Event::ClientLeft { client } => {
+                self.connected.remove(client);
+                self.joined.remove(client);
+            }
+            Event::RoundOpened { round, cohort, deadline } => {
+                self.last_round = *round;
+                let opened = Round::open(self, *round, cohort, *deadline);
+                self.send_all(cohort, Kind::RoundOpen, &round.to_be_bytes());
+                self.round = Some(opened);
+            }
+            Event::PrivacyCharged { clients, .. } => {
+                for client in clients {
+                    self.ledger.charge(client.0);
+                }
+                self.apply_to_round(event);
+            }
+            Event::Published { model, at, momentum, manifest, checkpoint, .. } => {
+                self.model = Some(*model);
+                self.momentum = *momentum;
+                self.log.append(manifest.0.clone());
+                self.checkpoint.clone_from(checkpoint);
+                self.finish_round(*at);
+                for client in self.joined.keys().copied().collect::<Vec<_>>() {
+                    self.push_model(client);
+                }
+            }
+            Event::RoundAborted { reason, at, .. } => {
+                let clients: Vec<_> = self.joined.keys().copied().collect();
+                self.send_all(&clients, Kind::RoundClosed, reason.as_bytes());
+                self.finish_round(*at);
+            }
+            Event::TaskClosed { reason } => {
+                self.closed = Some(reason.clone());
+                let clients: Vec<_> = self.connected.iter().copied().collect();
+                self.send_all(&clients, Kind::TaskClosed, reason.as_bytes());
+                self.effects.extend(clients.into_iter().map(|client| Effect::Close { client }));
+                self.round = None;
+            }
+            _ => self.apply_to_round(event),
+        }
+    }
+
+    /// The next request to the shell.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When [`advance`](Self::advance) has to be called again at the latest.
+    pub fn poll_timeout(&self) -> Option<Millis> {
+        if self.closed.is_some() {
+            return None;
+        }
+        match &self.round {
+            Some(round) => round.poll_timeout(),
+            None => Some(self.idle_since.plus_seconds(JOIN_WINDOW_SECONDS)),
+        }
+    }
+
+    /// Why the task is over, if it is.
+    pub fn closed(&self) -> Option<&str> {
+        self.closed.as_deref()
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &SignedPlan {
+        &self.settings.plan
+    }
+
+    /// What the plan means.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// The transparency log.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// ε spent so far by the client that took part most often.
+    pub fn epsilon_spent(&self) -> f64 {
+        self.ledger.max_spent()
+    }
+
+    /// Digest of the current model file.
+    pub fn model(&self) -> Option<Digest> {
+        self.model
+    }
+
+    /// The number of the round in progress and the name of its phase.
+    pub fn phase(&self) -> Option<(u32, &'static str)> {
+        self.round.as_ref().map(|round| (round.number(), round.phase()))
+    }
+
+    /// Events that take a client out of the round in progress, if it is in it.
+    pub(crate) fn drop_client(&self, client: &Client, reason: &str) -> Vec<Event> {
+        match &self.round {
+            Some(round) if round.is_live(client) => {
+                vec![Event::ClientDropped { client: *client, reason: reason.to_owned() }]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Adds an accepted input to its group's sum.
+    pub(crate) fn accumulate(&self, client: &Client, bytes: &[u8], sums: &mut BTreeMap<u32, Accumulator>) {
+        if let Some(round) = &self.round {
+            round.accumulate(client, bytes, sums);
+        }
+    }
+
+    /// The job that unmasks a group's sum.
+    pub(crate) fn unmask_job(&mut self, group: u32, sum: Accumulator) -> Option<Job> {
+        self.round.as_mut()?.unmask_job(group, sum)
+    }
+
+    /// Longest message of each kind that a client may send, for the transport.
+    pub fn message_limits(&self) -> impl Fn(Kind) -> usize + Send + Sync + use<> {
+        let limits = self.session(0, &Digest([0; 32])).limits();
+        move |kind| match kind {
+            Kind::Hello => 4 + MAX_CERTIFICATE_LEN,
+            Kind::Join => 8,
+            Kind::Decline => 512,
+            Kind::Advertise => limits.advertise,
+            Kind::Reveal => limits.reveal,
+            Kind::Shares => limits.shares,
+            Kind::Input => limits.masked_input,
+            Kind::Consistency => limits.consistency,
+            Kind::Unmask => limits.unmask,
+            _ => 0,
+        }
+    }
+
+    pub(crate) fn session(&self, round: u32, model: &Digest) -> SessionConfig {
+        self.terms.session(&self.settings.plan, &self.settings.authority, round, model).expect(
+            "the session parameters were checked when the coordinator was made, and no round changes them",
+        )
+    }
+
+    pub(crate) fn momentum(&self) -> Option<Digest> {
+        self.momentum
+    }
+
+    pub(crate) fn phase_deadline(&self, now: Millis) -> Millis {
+        now.plus_seconds(self.settings.plan.plan().phase_seconds)
+    }
+
+    fn decide_message(
+        &self,
+        client: &Client,
+        kind: Kind,
+        bytes: &[u8],
+        now: Millis,
+    ) -> Result<Vec<Event>, Reject> {
+        if !self.connected.contains(client) {
+            return Err(Reject::ignore("no session"));
+        }
+        match (kind, &self.round) {
+            (Kind::Join, _) if self.joined.contains_key(client) => Err(Reject::ignore("joined already")),
+            (Kind::Join, _) => {
+                let size = bytes.try_into().map(u64::from_be_bytes).map_err(|_| {
+                    Reject::ignore(format!("a log size has 8 bytes, the message has {}", bytes.len()))
+                })?;
+                if size > self.log.size() {
+                    return Err(Reject::ignore(format!(
+                        "the client has verified {size} log entries, and this log has {}",
+                        self.log.size()
+                    )));
+                }
+                Ok(vec![Event::ClientJoined { client: *client, log_size: size }])
+            }
+            (Kind::Decline, Some(round)) if round.is_live(client) => {
+                let reason = format!("declined: {}", printable(bytes));
+                Ok(vec![Event::ClientDropped { client: *client, reason }])
+            }
+            (Kind::Decline, _) => Err(Reject::ignore("nothing to decline")),
+            (_, Some(round)) if round.is_live(client) => round.decide_message(client, kind, bytes, now),
+            _ => Err(Reject::ignore("too late: the client is not in a round in progress")),
+        }
+    }
+
+    fn decide_computed(&self, computed: &Computed, now: Millis) -> Vec<Event> {
+        match &computed.outcome {
+            Outcome::Closed { round: 0, result } if self.log.size() == 0 && self.closed.is_none() => {
+                match result {
+                    Ok(closed) => vec![published(0, now, closed)],
+                    Err(reason) => vec![Event::TaskClosed { reason: reason.clone() }],
+                }
+            }
+            Outcome::Summed { round, group, sum } => match &self.round {
+                Some(current) if current.number() == *round && current.is_computing(*group) => match sum {
+                    Ok(sum) => vec![Event::GroupSummed { group: *group, sum: *sum }],
+                    Err(reason) => vec![Event::GroupWithheld { group: *group, reason: reason.clone() }],
+                },
+                _ => Vec::new(),
+            },
+            Outcome::Closed { round, result } => match &self.round {
+                Some(current) if current.number() == *round && current.is_closing() => match result {
+                    Ok(closed) => vec![published(*round, now, closed)],
+                    Err(reason) => {
+                        vec![Event::RoundAborted { round: *round, at: now, reason: reason.clone() }]
+                    }
+                },
+                _ => Vec::new(),
+            },
+        }
+    }
+
+    fn end_of_task(&self) -> Option<String> {
+        let rounds = self.settings.plan.plan().rounds;
+        if self.last_round >= rounds {
+            return Some(format!("all {rounds} rounds are done"));
+        }
+        let affordable = self.terms.affordable_rounds;
+        if self.last_round >= affordable && !self.joined.keys().any(|client| self.can_pay(client)) {
+            return Some(format!(
+                "one more round would pass the privacy budget epsilon {} (spent {:.2} in {affordable} rounds)",
+                self.settings.plan.plan().privacy.epsilon,
+                self.epsilon_spent()
+            ));
+        }
+        None
+    }
+
+    fn can_pay(&self, client: &Client) -> bool {
+        self.ledger.check(&client.0).is_ok()
+    }
+
+    fn open_round(&self, now: Millis, seed: [u8; 32]) -> Option<Event> {
+        let cohort = &self.settings.plan.plan().cohort;
+        let mut ready: Vec<Client> =
+            self.joined.keys().filter(|client| self.can_pay(client)).copied().collect();
+        let waited = now >= self.idle_since.plus_seconds(JOIN_WINDOW_SECONDS);
+        let wanted = if waited { cohort.minimum } else { cohort.clients } as usize;
+        if ready.len() < wanted {
+            return None;
+        }
+        let mut rng = chacha20::ChaCha20Rng::from_seed(seed);
+        let places = ready.len().min(cohort.clients as usize);
+        for place in 0..places {
+            let rest = (ready.len() - place) as u64;
+            ready.swap(place, place + uniform(&mut rng, rest) as usize);
+        }
+        ready.truncate(places);
+        ready.sort_unstable();
+        Some(Event::RoundOpened {
+            round: self.last_round + 1,
+            cohort: ready,
+            deadline: self.phase_deadline(now),
+        })
+    }
+
+    fn apply_to_round(&mut self, event: &Event) {
+        if let Some(mut round) = self.round.take() {
+            round.apply(self, event);
+            self.round = Some(round);
+        }
+    }
+
+    fn finish_round(&mut self, at: Millis) {
+        self.round = None;
+        self.idle_since = at;
+    }
+
+    /// Sends a client what it has not verified yet, with the proofs that it needs, and the newest model. A newcomer
+    /// starts with the newest manifest.
+    fn push_model(&mut self, client: Client) {
+        let Some(known) = self.joined.get_mut(&client) else { return };
+        let size = self.log.size();
+        let first = if *known == 0 { size.saturating_sub(1) } else { *known };
+        for leaf in first..size {
+            let publication = Publication::new(&self.log, self.checkpoint.clone(), leaf, *known)
+                .expect("the leaf is in the log and the client's size was checked when it joined");
+            let bytes = publication.to_bytes().into();
+            self.effects.push_back(Effect::Send { client, kind: Kind::Publication, bytes });
+            *known = size;
+        }
+        if let Some(digest) = self.model {
+            self.effects.push_back(Effect::SendBlob { client, kind: Kind::Model, digest });
+        }
+    }
+
+    pub(crate) fn send(&mut self, client: Client, kind: Kind, bytes: std::sync::Arc<[u8]>) {
+        self.effects.push_back(Effect::Send { client, kind, bytes });
+    }
+
+    pub(crate) fn send_all(&mut self, clients: &[Client], kind: Kind, bytes: &[u8]) {
+        let bytes: std::sync::Arc<[u8]> = bytes.into();
+        for client in clients {
+            if self.connected.contains(client) {
+                self.effects.push_back(Effect::Send { client: *client, kind, bytes: bytes.clone() });
+            }
+        }
+    }
+
+    pub(crate) fn compute(&mut self, job: Job) {
+        self.effects.push_back(Effect::Compute(Box::new(job)));
+    }
+}
+
+fn published(round: u32, at: Millis, closed: &Closed) -> Event {
+    Event::Published {
+        round,
+        at,
+        model: closed.model,
+        momentum: closed.momentum,
+        manifest: Hex(closed.manifest.clone()),
+        checkpoint: closed.checkpoint.clone(),
+        groups: closed.groups.clone(),
+    }
+}
+
+/// A number in `0..bound` without bias, by rejection; `bound` is not 0.
+fn uniform(rng: &mut impl Rng, bound: u64) -> u64 {
+    let zone = u64::MAX - u64::MAX % bound;
+    loop {
+        let draw = rng.next_u64();
+        if draw < zone {
+            return draw % bound;
+        }
+    }
+}
+
+/// A peer's text, fit for a log: printable ASCII, at most 200 characters.
+fn printable(bytes: &[u8]) -> String {
+    bytes.iter().take(200).map(|&byte| if (32..127).contains(&byte) { byte as char } else { '?' }).collect()
+}

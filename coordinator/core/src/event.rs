@@ -1,0 +1,122 @@
+//! What happened, in the order in which it happened. Events are the coordinator's only durable state.
+
+use fedveil_provenance::{Digest, GroupDecision};
+use serde::{Deserialize, Serialize};
+
+/// A client's identity: the digest of its identity key, as `secagg::ClientId`.
+pub type Client = Digest;
+
+/// Milliseconds since the Unix epoch, as the shell tells them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Millis(pub u64);
+
+impl Millis {
+    /// This time and `seconds` more.
+    pub fn plus_seconds(self, seconds: u32) -> Self {
+        Self(self.0.saturating_add(u64::from(seconds) * 1000))
+    }
+
+    /// Whole seconds since the Unix epoch.
+    pub fn unix_seconds(self) -> u64 {
+        self.0 / 1000
+    }
+}
+
+/// Bytes that read as hexadecimal in the stored events.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Hex(#[serde(with = "hex::serde")] pub Vec<u8>);
+
+impl std::fmt::Debug for Hex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+/// Phases of a group, after groups are formed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GroupStage {
+    /// Waiting for sealed shares.
+    Sharing,
+    /// Waiting for masked inputs.
+    Collecting,
+    /// Waiting for signatures on the survivor set.
+    Consistency,
+    /// Waiting for one share per peer.
+    Unmasking,
+}
+
+impl GroupStage {
+    /// The name of the phase.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sharing => "sharing",
+            Self::Collecting => "collecting",
+            Self::Consistency => "consistency",
+            Self::Unmasking => "unmasking",
+        }
+    }
+}
+
+/// One fact. Message bytes are kept as received; vectors are named by digest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case", deny_unknown_fields)]
+#[expect(missing_docs, reason = "an event is documented as a whole; its fields say what they are")]
+pub enum Event {
+    /// The task began with this signed plan and this initial model.
+    TaskOpened { plan: Hex, model: Digest },
+    /// A known identity opened a session.
+    ClientConnected { client: Client },
+    /// The client accepted the plan, has verified the log up to `log_size` and is ready for rounds.
+    ClientJoined { client: Client, log_size: u64 },
+    /// The client's session ended.
+    ClientLeft { client: Client },
+    /// A round began.
+    RoundOpened { round: u32, cohort: Vec<Client>, deadline: Millis },
+    /// A client advertised its keys.
+    Advertised { client: Client, message: Hex },
+    /// The roster is closed.
+    RosterSealed { root: Digest, deadline: Millis },
+    /// A client revealed its nonce.
+    Revealed { client: Client, message: Hex },
+    /// The beacon is known and groups are formed.
+    GroupsFormed { groups: u32, members: u32, deadline: Millis },
+    /// A client's sealed shares arrived.
+    Shared { client: Client, message: Hex },
+    /// A client's masked input was added to its group's sum.
+    InputAccepted { client: Client, digest: Digest },
+    /// A client signed its group's survivor set.
+    Signed { client: Client, message: Hex },
+    /// A client sent its unmasking shares.
+    Unmasked { client: Client, message: Hex },
+    /// A group moved on.
+    GroupAdvanced { group: u32, stage: GroupStage, deadline: Millis },
+    /// Privacy spent by these clients, durable before the group is asked to unmask.
+    PrivacyCharged { group: u32, clients: Vec<Client> },
+    /// All shares are there; the group's sum is being computed.
+    UnmaskStarted { group: u32 },
+    /// The group's noised sum is known.
+    GroupSummed { group: u32, sum: Digest },
+    /// The group yields nothing.
+    GroupWithheld { group: u32, reason: String },
+    /// A client is out of this round.
+    ClientDropped { client: Client, reason: String },
+    /// The robust rule and the new model are being computed.
+    AggregationStarted,
+    /// A signed model entered the log. Round 0 is the initial model.
+    Published {
+        round: u32,
+        at: Millis,
+        model: Digest,
+        momentum: Option<Digest>,
+        manifest: Hex,
+        checkpoint: String,
+        groups: Vec<GroupDecision>,
+    },
+    /// The round yields no model; what it charged stays charged.
+    RoundAborted { round: u32, at: Millis, reason: String },
+    /// The task is over.
+    TaskClosed { reason: String },
+}

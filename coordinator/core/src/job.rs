@@ -1,0 +1,262 @@
+//! Heavy work, as values: run on any thread, result back as `Command::Computed`. Pure but for the blobs it reads.
+
+use crate::command::{Closed, Computed, Outcome};
+use crate::coordinator::Coordinator;
+use crate::driver::{Store, StoreError};
+use crate::model_file::{ModelFileError, parameters, with_parameters};
+use ed25519_dalek::SigningKey;
+use fedveil_aggregation::optimizer::ServerOptimizer;
+use fedveil_aggregation::robust::{Rule, RuleError};
+use fedveil_aggregation::secagg::{Accumulator, Unmasking};
+use fedveil_privacy::Grid;
+use fedveil_provenance::{
+    Checkpoint, CheckpointError, Decision, Digest, FileEntry, GroupDecision, Log, Manifest, ManifestError,
+    RoundPredicate, manifest::MODEL_FILE,
+};
+
+/// One piece of heavy work.
+pub enum Job {
+    /// Remove the masks from a group's sum.
+    Unmask {
+        /// The round.
+        round: u32,
+        /// Index of the group.
+        group: u32,
+        /// The group's answers.
+        unmasking: Box<Unmasking>,
+        /// The masked sum.
+        sum: Accumulator,
+        /// Width of the ring.
+        ring_bits: u32,
+    },
+    /// Apply the robust rule and the server optimiser, then sign the new model.
+    Close(Box<CloseJob>),
+}
+
+/// Why a job ended without a result. The round it worked for is aborted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JobError {
+    /// A blob is missing or damaged.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The model file cannot be used.
+    #[error(transparent)]
+    Model(#[from] ModelFileError),
+    /// The robust rule refuses the group means.
+    #[error("robust rule: {0}")]
+    Rule(#[from] RuleError),
+    /// The new parameters are not finite.
+    #[error("the new model has parameters that are not finite")]
+    NonFinite,
+    /// The manifest cannot be made.
+    #[error("manifest: {0}")]
+    Manifest(#[from] ManifestError),
+    /// The checkpoint cannot be made.
+    #[error("checkpoint: {0}")]
+    Checkpoint(#[from] CheckpointError),
+}
+
+impl Job {
+    /// Does the work. `key` signs manifests and checkpoints.
+    pub fn run(self, store: &dyn Store, key: &SigningKey) -> Computed {
+        match self {
+            Self::Unmask { round, group, unmasking, sum, ring_bits } => {
+                let unmasked = unmasking.sum(&sum).map(|ring| encode_steps(&ring, ring_bits));
+                let (sum, blobs) = match unmasked {
+                    Ok(bytes) => (Ok(Digest::of(&bytes)), vec![bytes]),
+                    Err(abort) => (Err(abort.to_string()), Vec::new()),
+                };
+                Computed { outcome: Outcome::Summed { round, group, sum }, blobs }
+            }
+            Self::Close(job) => {
+                let round = job.round;
+                match job.close(store, key) {
+                    Ok((closed, blobs)) => {
+                        Computed { outcome: Outcome::Closed { round, result: Ok(closed) }, blobs }
+                    }
+                    Err(error) => {
+                        let result = Err(error.to_string());
+                        Computed { outcome: Outcome::Closed { round, result }, blobs: Vec::new() }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What the end of a round needs.
+pub struct CloseJob {
+    round: u32,
+    model: Digest,
+    momentum: Option<Digest>,
+    /// Every group in order; `sum` is there if it was unmasked.
+    groups: Vec<GroupResult>,
+    rule: Rule,
+    byzantine: usize,
+    optimizer: ServerOptimizer,
+    grid: Grid,
+    planned_group_size: u32,
+    cohort_commitment: Digest,
+    task_digest: Digest,
+    epsilon_spent: f64,
+    epsilon_budget: f64,
+    delta: f64,
+    origin: String,
+    log: Log,
+}
+
+/// What became of one group.
+#[derive(Debug, Clone)]
+pub(crate) struct GroupResult {
+    pub(crate) members: u32,
+    pub(crate) survivors: u32,
+    /// The digest of the sum, or why there is none.
+    pub(crate) sum: Result<Digest, String>,
+}
+
+impl CloseJob {
+    /// Signs the initial model as round 0.
+    pub(crate) fn initial(coordinator: &Coordinator, model: Digest) -> Box<Self> {
+        Self::new(coordinator, 0, model, Vec::new(), Digest::of(b""))
+    }
+
+    pub(crate) fn new(
+        coordinator: &Coordinator,
+        round: u32,
+        model: Digest,
+        groups: Vec<GroupResult>,
+        cohort_commitment: Digest,
+    ) -> Box<Self> {
+        let plan = coordinator.plan().plan();
+        let terms = coordinator.terms();
+        Box::new(Self {
+            round,
+            model,
+            momentum: coordinator.momentum(),
+            groups,
+            rule: terms.rule,
+            byzantine: plan.server.assumed_byzantine as usize,
+            optimizer: terms.optimizer,
+            grid: terms.guarantee.grid.clone(),
+            planned_group_size: plan.aggregation.group_size,
+            cohort_commitment,
+            task_digest: coordinator.plan().digest(),
+            epsilon_spent: coordinator.epsilon_spent(),
+            epsilon_budget: plan.privacy.epsilon,
+            delta: plan.privacy.delta,
+            origin: coordinator.plan().origin(),
+            log: coordinator.log().clone(),
+        })
+    }
+
+    fn close(mut self, store: &dyn Store, key: &SigningKey) -> Result<(Closed, Vec<Vec<u8>>), JobError> {
+        let old_file = store.blob(&self.model)?;
+        let mut blobs = Vec::new();
+        let (model, momentum, groups) = if self.round == 0 {
+            parameters(&old_file)?;
+            (self.model, None, Vec::new())
+        } else {
+            let (file, momentum, groups) = self.step(&old_file, store)?;
+            let digests = (Digest::of(&file), Some(Digest::of(&momentum)));
+            blobs.extend([file, momentum]);
+            (digests.0, digests.1, groups)
+        };
+        let manifest = self.manifest(model, groups.clone()).sign(&[key])?;
+        self.log.append(manifest.clone());
+        let checkpoint = Checkpoint::sign(&self.origin, &self.log.head(), key)?;
+        Ok((Closed { model, momentum, manifest, checkpoint, groups }, blobs))
+    }
+
+    /// Group sums → group means → robust rule → server optimiser. Gives the model file, the momentum and the decisions.
+    fn step(
+        &self,
+        old_file: &[u8],
+        store: &dyn Store,
+    ) -> Result<(Vec<u8>, Vec<u8>, Vec<GroupDecision>), JobError> {
+        let mut rows = Vec::new();
+        for group in &self.groups {
+            if let Ok(sum) = &group.sum {
+                let mut mean = self.grid.to_real(&decode_steps(&store.blob(sum)?));
+                // Division is by the planned size, never by a number that depends on who answered.
+                mean.iter_mut().for_each(|value| *value /= f64::from(self.planned_group_size));
+                rows.push(mean);
+            }
+        }
+        let aggregate = self.rule.aggregate(&rows, self.byzantine)?;
+        let mut model = parameters(old_file)?;
+        let mut momentum = match &self.momentum {
+            Some(digest) => decode_reals(&store.blob(digest)?),
+            None => vec![0.0; model.len()],
+        };
+        self.optimizer.step(&mut momentum, &mut model, &aggregate.vector);
+        if model.iter().any(|value| !value.is_finite()) {
+            return Err(JobError::NonFinite);
+        }
+        let file = with_parameters(old_file, &model)?;
+        Ok((file, encode_reals(&momentum), self.decisions(&aggregate.kept, &aggregate.scores)))
+    }
+
+    fn decisions(&self, kept: &[usize], scores: &[f64]) -> Vec<GroupDecision> {
+        let mut row = 0;
+        let mut decide = |(index, group): (usize, &GroupResult)| {
+            let (decision, reason, score) = match &group.sum {
+                Err(reason) => (Decision::Withheld, reason.clone(), None),
+                Ok(_) => {
+                    let score = scores.get(row).copied().filter(|score| score.is_finite());
+                    let is_kept = kept.contains(&row);
+                    row += 1;
+                    let rule = self.rule.name();
+                    if is_kept {
+                        (Decision::Kept, format!("{rule}: among the rows it keeps"), score)
+                    } else {
+                        (Decision::Dropped, format!("{rule}: too far from the other groups"), score)
+                    }
+                }
+            };
+            let (members, survivors) = (group.members, group.survivors);
+            GroupDecision { index: index as u32, members, survivors, decision, reason, score }
+        };
+        self.groups.iter().enumerate().map(&mut decide).collect()
+    }
+
+    fn manifest(&self, model: Digest, groups: Vec<GroupDecision>) -> Manifest {
+        let parent = self.log.size().checked_sub(1).and_then(|last| self.log.leaf(last).ok()).map(Digest::of);
+        Manifest {
+            model,
+            round: RoundPredicate {
+                round: self.round,
+                parent,
+                task_digest: self.task_digest,
+                cohort_commitment: self.cohort_commitment,
+                groups,
+                rule: self.rule.name().to_owned(),
+                epsilon_spent: self.epsilon_spent,
+                epsilon_budget: self.epsilon_budget,
+                delta: self.delta,
+                software: concat!("fedveil ", env!("CARGO_PKG_VERSION")).to_owned(),
+                files: vec![FileEntry { path: MODEL_FILE.to_owned(), digest: model }],
+            },
+        }
+    }
+}
+
+/// Residues modulo 2^bits as the signed numbers nearest to zero.
+fn encode_steps(ring: &[u32], bits: u32) -> Vec<u8> {
+    let shift = 32 - bits;
+    ring.iter().flat_map(|&value| i64::from((value << shift) as i32 >> shift).to_le_bytes()).collect()
+}
+
+fn decode_steps(bytes: &[u8]) -> Vec<i64> {
+    let (words, _) = bytes.as_chunks::<8>();
+    words.iter().map(|word| i64::from_le_bytes(*word)).collect()
+}
+
+fn encode_reals(values: &[f64]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+fn decode_reals(bytes: &[u8]) -> Vec<f64> {
+    let (words, _) = bytes.as_chunks::<8>();
+    words.iter().map(|word| f64::from_le_bytes(*word)).collect()
+}

@@ -1,0 +1,457 @@
+//! One round, from the open call for keys to the last group's sum.
+//!
+//! ```text
+//! advertising ─► revealing ─► groups, each on its own:                              ─► closing
+//!                             sharing ─► collecting ─► consistency ─► unmasking
+//!                                 └──────────┴─────────────┴─────────────┴─► withheld
+//! ```
+//!
+//! A phase ends when everyone who can still answer has, or at its deadline. Who has not answered is out of the round;
+//! what was learnt about the group so far decides whether it can go on without them.
+
+use crate::command::Reject;
+use crate::coordinator::Coordinator;
+use crate::event::{Client, Event, GroupStage, Hex, Millis};
+use crate::job::{CloseJob, GroupResult, Job};
+use fedveil_aggregation::secagg::{
+    Accumulator, ClientId, Cohort, GroupServer, Nonce, Roster, SessionConfig, Unmasking,
+};
+use fedveil_proto::Kind;
+use fedveil_provenance::Digest;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The state of the round in progress.
+pub(crate) struct Round {
+    number: u32,
+    config: SessionConfig,
+    model: Digest,
+    /// Deadline of the phase, before groups are formed.
+    deadline: Millis,
+    /// Clients that are still in the round.
+    live: BTreeSet<Client>,
+    stage: Stage,
+}
+
+enum Stage {
+    Advertising(Cohort),
+    Revealing { roster: Roster, reveals: BTreeMap<ClientId, Nonce> },
+    Grouped { root: Digest, groups: Vec<Group>, group_of: BTreeMap<Client, usize>, closing: bool },
+}
+
+struct Group {
+    server: GroupServer,
+    members: Vec<Client>,
+    /// Members whose input is in the sum.
+    survivors: BTreeSet<Client>,
+    deadline: Millis,
+    progress: Progress,
+}
+
+enum Progress {
+    In(GroupStage),
+    Computing(Option<Box<Unmasking>>),
+    Summed(Digest),
+    Withheld(String),
+}
+
+impl Round {
+    pub(crate) fn open(coordinator: &Coordinator, number: u32, cohort: &[Client], deadline: Millis) -> Self {
+        let model = coordinator.model().unwrap_or(Digest([0; 32]));
+        let config = coordinator.session(number, &model);
+        let stage = Stage::Advertising(Cohort::new(config.clone()));
+        Self { number, config, model, deadline, live: cohort.iter().copied().collect(), stage }
+    }
+
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    pub(crate) fn is_live(&self, client: &Client) -> bool {
+        self.live.contains(client)
+    }
+
+    /// The phase of the round, that of its slowest group.
+    pub(crate) fn phase(&self) -> &'static str {
+        match &self.stage {
+            Stage::Advertising(_) => "keys",
+            Stage::Revealing { .. } => "beacon",
+            Stage::Grouped { groups, .. } => {
+                let stages = groups.iter().filter_map(|group| match group.progress {
+                    Progress::In(stage) => Some(stage),
+                    _ => None,
+                });
+                stages.min().map_or("closing", GroupStage::name)
+            }
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Millis> {
+        match &self.stage {
+            Stage::Grouped { groups, .. } => {
+                let waiting = groups.iter().filter(|group| matches!(group.progress, Progress::In(_)));
+                waiting.map(|group| group.deadline).min()
+            }
+            _ => Some(self.deadline),
+        }
+    }
+
+    pub(crate) fn is_computing(&self, group: u32) -> bool {
+        matches!(self.group(group).map(|group| &group.progress), Some(Progress::Computing(_)))
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        matches!(self.stage, Stage::Grouped { closing: true, .. })
+    }
+
+    /// Judges a message of a client that is in the round.
+    pub(crate) fn decide_message(
+        &self,
+        client: &Client,
+        kind: Kind,
+        bytes: &[u8],
+        now: Millis,
+    ) -> Result<Vec<Event>, Reject> {
+        let from = ClientId(client.0);
+        let client = *client;
+        let message = || Hex(bytes.to_vec());
+        let event = match (&self.stage, kind) {
+            (Stage::Advertising(cohort), Kind::Advertise) => {
+                let advertisement =
+                    cohort.check_advertise(bytes, now.unix_seconds()).map_err(Reject::fault)?;
+                if advertisement.client_id() != from {
+                    return Err(Reject::fault("the advertisement names another client"));
+                }
+                Event::Advertised { client, message: message() }
+            }
+            (Stage::Revealing { roster, reveals }, Kind::Reveal) => {
+                if reveals.contains_key(&from) {
+                    return Err(Reject::fault("message was already accepted from this client"));
+                }
+                roster.check_reveal(&self.config, from, bytes).map_err(Reject::fault)?;
+                Event::Revealed { client, message: message() }
+            }
+            (Stage::Grouped { groups, group_of, .. }, _) => {
+                let group =
+                    group_of.get(&client).ok_or_else(|| Reject::fault("the client is in no group"))?;
+                let server = &groups[*group].server;
+                match kind {
+                    Kind::Shares => {
+                        server.check_shares(from, bytes).map_err(Reject::fault)?;
+                        Event::Shared { client, message: message() }
+                    }
+                    Kind::Input => {
+                        server.check_masked_input(from, bytes).map_err(Reject::fault)?;
+                        Event::InputAccepted { client, digest: Digest::of(bytes) }
+                    }
+                    Kind::Consistency => {
+                        server.check_consistency(from, bytes).map_err(Reject::fault)?;
+                        Event::Signed { client, message: message() }
+                    }
+                    Kind::Unmask => {
+                        server.check_unmask(from, bytes).map_err(Reject::fault)?;
+                        Event::Unmasked { client, message: message() }
+                    }
+                    _ => return Err(self.misplaced(kind)),
+                }
+            }
+            _ => return Err(self.misplaced(kind)),
+        };
+        Ok(vec![event])
+    }
+
+    /// Transitions that are due.
+    pub(crate) fn advance(&self, coordinator: &Coordinator, now: Millis) -> Vec<Event> {
+        let next = coordinator.phase_deadline(now);
+        match &self.stage {
+            Stage::Advertising(cohort) => {
+                let silent = self.silent(|client| cohort.contains(&ClientId(client.0)));
+                if !silent.is_empty() && now < self.deadline {
+                    return Vec::new();
+                }
+                let mut events = dropped(&silent, "sent no keys in time");
+                match cohort.clone().seal() {
+                    Ok(roster) => {
+                        events.push(Event::RosterSealed { root: Digest(*roster.root()), deadline: next });
+                    }
+                    Err(abort) => events.push(self.aborted(now, &abort)),
+                }
+                events
+            }
+            Stage::Revealing { roster, reveals } => {
+                let silent = self.silent(|client| reveals.contains_key(&ClientId(client.0)));
+                if !silent.is_empty() && now < self.deadline {
+                    return Vec::new();
+                }
+                let mut events = dropped(&silent, "revealed no nonce in time");
+                match roster.form_groups(&self.config, reveals) {
+                    Ok((_, groups)) => events.push(Event::GroupsFormed {
+                        groups: groups.len() as u32,
+                        members: reveals.len() as u32,
+                        deadline: next,
+                    }),
+                    Err(abort) => events.push(self.aborted(now, &abort)),
+                }
+                events
+            }
+            Stage::Grouped { closing: true, .. } => Vec::new(),
+            Stage::Grouped { groups, .. } => {
+                let due =
+                    |(index, group): (usize, &Group)| self.advance_group(index as u32, group, now, next);
+                let events: Vec<Event> = groups.iter().enumerate().flat_map(due).collect();
+                let done = groups
+                    .iter()
+                    .all(|group| matches!(group.progress, Progress::Summed(_) | Progress::Withheld(_)));
+                if !events.is_empty() || !done {
+                    return events;
+                }
+                let sums = groups.iter().filter(|group| matches!(group.progress, Progress::Summed(_))).count()
+                    as u32;
+                let minimum = coordinator.terms().minimum_groups;
+                if sums >= minimum {
+                    return vec![Event::AggregationStarted];
+                }
+                let reason = format!(
+                    "{sums} of {} groups gave a sum, the rule {} needs {minimum}",
+                    groups.len(),
+                    coordinator.terms().rule.name()
+                );
+                vec![self.aborted(now, &reason)]
+            }
+        }
+    }
+
+    /// Takes note of an event of this round.
+    pub(crate) fn apply(&mut self, coordinator: &mut Coordinator, event: &Event) {
+        match event {
+            Event::ClientDropped { client, .. } => {
+                self.live.remove(client);
+            }
+            Event::Advertised { message, .. } => {
+                // Expiry was judged when the message came in; time 0 lets every certificate pass.
+                if let Stage::Advertising(cohort) = &mut self.stage
+                    && let Ok(advertisement) = cohort.check_advertise(&message.0, 0)
+                {
+                    cohort.apply_advertise(advertisement);
+                }
+            }
+            Event::RosterSealed { deadline, .. } => self.seal_roster(coordinator, *deadline),
+            Event::Revealed { client, message } => {
+                if let Stage::Revealing { roster, reveals } = &mut self.stage
+                    && let Ok(nonce) = roster.check_reveal(&self.config, ClientId(client.0), &message.0)
+                {
+                    reveals.insert(ClientId(client.0), nonce);
+                }
+            }
+            Event::GroupsFormed { deadline, .. } => self.form_groups(coordinator, *deadline),
+            Event::Shared { client, message } => self.with_server(client, |server, from| {
+                if let Ok(shares) = server.check_shares(from, &message.0) {
+                    server.apply_shares(from, shares);
+                }
+            }),
+            Event::InputAccepted { client, .. } => {
+                self.with_server(client, GroupServer::apply_masked_input);
+            }
+            Event::Signed { client, message } => self.with_server(client, |server, from| {
+                if let Ok(signature) = server.check_consistency(from, &message.0) {
+                    server.apply_consistency(from, signature);
+                }
+            }),
+            Event::Unmasked { client, message } => self.with_server(client, |server, from| {
+                if let Ok(shares) = server.check_unmask(from, &message.0) {
+                    server.apply_unmask(from, shares);
+                }
+            }),
+            Event::GroupAdvanced { group, stage, deadline } => {
+                self.advance_to(coordinator, *group, *stage, *deadline);
+            }
+            Event::UnmaskStarted { group } => {
+                if let Some(group) = self.group_mut(*group) {
+                    let unmasking = group.server.close_unmasking().ok().map(Box::new);
+                    group.progress = Progress::Computing(unmasking);
+                }
+            }
+            Event::GroupSummed { group, sum } => self.settle(*group, Progress::Summed(*sum)),
+            Event::GroupWithheld { group, reason } => self.settle(*group, Progress::Withheld(reason.clone())),
+            Event::AggregationStarted => self.start_closing(coordinator),
+            _ => {}
+        }
+    }
+
+    /// Adds an input, already accepted, to its group's sum.
+    pub(crate) fn accumulate(&self, client: &Client, bytes: &[u8], sums: &mut BTreeMap<u32, Accumulator>) {
+        let Stage::Grouped { groups, group_of, .. } = &self.stage else { return };
+        let Some(&index) = group_of.get(client) else { return };
+        let server = &groups[index].server;
+        let sum = sums.entry(index as u32).or_insert_with(|| server.accumulator());
+        let added = server
+            .check_masked_input(ClientId(client.0), bytes)
+            .map_err(|fault| fault.to_string())
+            .and_then(|input| sum.add(&input).map_err(|error| error.to_string()));
+        // An input that was accepted and is not in the sum makes unmasking fail, which withholds the group.
+        if let Err(error) = added {
+            tracing::error!(%client, %error, "accepted input is not in the sum");
+        }
+    }
+
+    /// The job that takes the masks off a group's sum.
+    pub(crate) fn unmask_job(&mut self, index: u32, sum: Accumulator) -> Option<Job> {
+        let round = self.number;
+        let ring_bits = self.config.parameters().ring_bits;
+        let Progress::Computing(unmasking) = &mut self.group_mut(index)?.progress else { return None };
+        Some(Job::Unmask { round, group: index, unmasking: unmasking.take()?, sum, ring_bits })
+    }
+
+    fn advance_group(&self, index: u32, group: &Group, now: Millis, next: Millis) -> Vec<Event> {
+        let Progress::In(stage) = group.progress else { return Vec::new() };
+        let silent: Vec<Client> = group
+            .server
+            .awaited()
+            .iter()
+            .map(|id| Digest(id.0))
+            .filter(|client| self.is_live(client))
+            .collect();
+        if !silent.is_empty() && now < group.deadline {
+            return Vec::new();
+        }
+        let mut events = dropped(&silent, &format!("did not answer in time ({})", stage.name()));
+        // What closing the phase would give is tried on a copy; the state itself moves when the event is applied.
+        let mut server = group.server.clone();
+        let (closed, following) = match stage {
+            GroupStage::Sharing => (server.close_sharing().map(drop), Some(GroupStage::Collecting)),
+            GroupStage::Collecting => (server.close_collecting().map(drop), Some(GroupStage::Consistency)),
+            GroupStage::Consistency => (server.close_consistency().map(drop), Some(GroupStage::Unmasking)),
+            GroupStage::Unmasking => (server.close_unmasking().map(drop), None),
+        };
+        match (closed, following) {
+            (Err(abort), _) => events.push(Event::GroupWithheld { group: index, reason: abort.to_string() }),
+            (Ok(()), Some(stage)) => {
+                if stage == GroupStage::Unmasking {
+                    let clients = group.survivors.iter().copied().collect();
+                    events.push(Event::PrivacyCharged { group: index, clients });
+                }
+                events.push(Event::GroupAdvanced { group: index, stage, deadline: next });
+            }
+            (Ok(()), None) => events.push(Event::UnmaskStarted { group: index }),
+        }
+        events
+    }
+
+    fn seal_roster(&mut self, coordinator: &mut Coordinator, deadline: Millis) {
+        let Stage::Advertising(cohort) = &self.stage else { return };
+        let Ok(roster) = cohort.clone().seal() else { return };
+        let members: Vec<Client> =
+            roster.members().iter().map(|member| Digest(member.client_id().0)).collect();
+        coordinator.send_all(&members, Kind::Roster, roster.message());
+        self.deadline = deadline;
+        self.stage = Stage::Revealing { roster, reveals: BTreeMap::new() };
+    }
+
+    fn form_groups(&mut self, coordinator: &mut Coordinator, deadline: Millis) {
+        let Stage::Revealing { roster, reveals } = &self.stage else { return };
+        let Ok((message, formed)) = roster.form_groups(&self.config, reveals) else { return };
+        let mut group_of = BTreeMap::new();
+        let mut groups = Vec::new();
+        for (index, group) in formed.iter().enumerate() {
+            let server = GroupServer::new(&self.config, roster, group);
+            let members: Vec<Client> = server.members().map(|id| Digest(id.0)).collect();
+            group_of.extend(members.iter().map(|client| (*client, index)));
+            let progress = Progress::In(GroupStage::Sharing);
+            groups.push(Group { server, members, survivors: BTreeSet::new(), deadline, progress });
+        }
+        let members: Vec<Client> = group_of.keys().copied().collect();
+        coordinator.send_all(&members, Kind::Reveals, &message);
+        let root = Digest(*roster.root());
+        self.stage = Stage::Grouped { root, groups, group_of, closing: false };
+    }
+
+    /// Closes the group's phase and sends what opens the next one.
+    fn advance_to(&mut self, coordinator: &mut Coordinator, index: u32, stage: GroupStage, deadline: Millis) {
+        let live = self.live.clone();
+        let Some(group) = self.group_mut(index) else { return };
+        let sent = match stage {
+            GroupStage::Sharing => return,
+            GroupStage::Collecting => group.server.close_sharing().map(|deliveries| {
+                for (id, delivery) in deliveries {
+                    coordinator.send(Digest(id.0), Kind::Delivery, delivery.into());
+                }
+            }),
+            GroupStage::Consistency => {
+                group.survivors = group.server.received().iter().map(|id| Digest(id.0)).collect();
+                let survivors: Vec<Client> = group.survivors.intersection(&live).copied().collect();
+                group
+                    .server
+                    .close_collecting()
+                    .map(|set| coordinator.send_all(&survivors, Kind::Survivors, &set))
+            }
+            GroupStage::Unmasking => {
+                let survivors: Vec<Client> = group.survivors.intersection(&live).copied().collect();
+                let signatures = group.server.close_consistency();
+                signatures.map(|signatures| coordinator.send_all(&survivors, Kind::Signatures, &signatures))
+            }
+        };
+        debug_assert!(sent.is_ok(), "closing was tried when the event was decided");
+        group.deadline = deadline;
+        group.progress = Progress::In(stage);
+    }
+
+    fn start_closing(&mut self, coordinator: &mut Coordinator) {
+        let Stage::Grouped { root, groups, closing, .. } = &mut self.stage else { return };
+        *closing = true;
+        let results = groups
+            .iter()
+            .map(|group| GroupResult {
+                members: group.members.len() as u32,
+                survivors: group.survivors.len() as u32,
+                sum: match &group.progress {
+                    Progress::Summed(sum) => Ok(*sum),
+                    Progress::Withheld(reason) => Err(reason.clone()),
+                    Progress::In(_) | Progress::Computing(_) => Err("unfinished".to_owned()),
+                },
+            })
+            .collect();
+        let job = CloseJob::new(coordinator, self.number, self.model, results, *root);
+        coordinator.compute(Job::Close(job));
+    }
+
+    fn settle(&mut self, index: u32, progress: Progress) {
+        if let Some(group) = self.group_mut(index) {
+            group.progress = progress;
+        }
+    }
+
+    fn with_server(&mut self, client: &Client, act: impl FnOnce(&mut GroupServer, ClientId)) {
+        if let Stage::Grouped { groups, group_of, .. } = &mut self.stage
+            && let Some(&index) = group_of.get(client)
+        {
+            act(&mut groups[index].server, ClientId(client.0));
+        }
+    }
+
+    fn group(&self, index: u32) -> Option<&Group> {
+        let Stage::Grouped { groups, .. } = &self.stage else { return None };
+        groups.get(index as usize)
+    }
+
+    fn group_mut(&mut self, index: u32) -> Option<&mut Group> {
+        let Stage::Grouped { groups, .. } = &mut self.stage else { return None };
+        groups.get_mut(index as usize)
+    }
+
+    /// Live clients that have not answered.
+    fn silent(&self, has_answered: impl Fn(&Client) -> bool) -> Vec<Client> {
+        self.live.iter().filter(|client| !has_answered(client)).copied().collect()
+    }
+
+    fn aborted(&self, now: Millis, reason: &dyn std::fmt::Display) -> Event {
+        Event::RoundAborted { round: self.number, at: now, reason: reason.to_string() }
+    }
+
+    fn misplaced(&self, kind: Kind) -> Reject {
+        Reject::fault(format!("{kind:?} message in the phase {}", self.phase()))
+    }
+}
+
+fn dropped(clients: &[Client], reason: &str) -> Vec<Event> {
+    let reason = reason.to_owned();
+    clients.iter().map(|client| Event::ClientDropped { client: *client, reason: reason.clone() }).collect()
+}

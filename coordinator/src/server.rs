@@ -1,0 +1,404 @@
+//! The running coordinator: one thread that owns the core, one gRPC server, one pool for jobs.
+//!
+//! ```text
+//! gRPC streams ──Inbound──► core thread: Driver::handle (batch = one transaction) ──► client queues
+//!                                 ▲                 │
+//!                                 └── Computed ◄── job thread(s)
+//! ```
+
+use crate::authority::{AuthorityError, CertificateAuthority, EnrollmentAuthority, Validity};
+use crate::enrollment::{EnrollmentService, TokenError, TokenStore, new_join_token};
+use crate::keys::{KeyDirectory, KeyError};
+use crate::service::{Traffic, TrainingService};
+use crate::store::SqliteStore;
+use crate::tls::{TlsError, incoming, server_config};
+use ed25519_dalek::{SigningKey, VerifyingKey};
+use fedveil_coordinator_core::{
+    Client, Command, Coordinator, Driver, Effect, Event, Millis, Outcomes, Settings, Store, StoreError,
+};
+use fedveil_proto::limits::MAX_GRPC_MESSAGE;
+use fedveil_proto::v1::training_server::TrainingServer;
+use fedveil_proto::{JoinToken, Kind};
+use fedveil_proto_plan::{PlanError, SignedPlan, TaskPlan};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// A message on its way to a client.
+pub(crate) type Outgoing = (Kind, Arc<[u8]>);
+
+/// What reaches the core thread.
+pub(crate) enum Inbound {
+    Connect { client: Client, session: u64, sender: mpsc::Sender<Outgoing> },
+    Disconnect { client: Client, session: u64 },
+    Command(Command),
+}
+
+/// Most commands that share one transaction.
+const BATCH: usize = 256;
+
+/// The coordinator's keys. They stay with this value and in the key folder, never in the run folder.
+pub struct Keys {
+    /// Signs plans, manifests, checkpoints and the run's index.
+    pub signing: SigningKey,
+    /// Signs client identities.
+    pub enrollment: EnrollmentAuthority,
+    /// Signs TLS certificates.
+    pub ca: CertificateAuthority,
+}
+
+impl Keys {
+    /// Keys that live as long as the process.
+    pub fn ephemeral() -> Result<Self, ServerError> {
+        let mut seed = zeroize::Zeroizing::new([0; 32]);
+        getrandom::fill(seed.as_mut()).map_err(|error| ServerError::Random(error.to_string()))?;
+        Ok(Self {
+            signing: SigningKey::from_bytes(&seed),
+            enrollment: EnrollmentAuthority::create()?,
+            ca: CertificateAuthority::create(SystemTime::now())?,
+        })
+    }
+
+    /// Keys from a folder, created where they are missing. The folder must not be inside `published`.
+    pub fn open(folder: &std::path::Path, published: &std::path::Path) -> Result<Self, ServerError> {
+        let keys = KeyDirectory::open(folder, published)?;
+        Ok(Self {
+            signing: keys.signing_key("models")?,
+            enrollment: EnrollmentAuthority::open(&keys)?,
+            ca: CertificateAuthority::open(&keys, SystemTime::now())?,
+        })
+    }
+}
+
+/// What a coordinator is started with.
+pub struct ServerConfig {
+    /// Address to listen on; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Names and addresses that clients use, for the server's certificate.
+    pub names: Vec<String>,
+    /// Run folder; it exists and is writable.
+    pub out: std::path::PathBuf,
+    /// The task. A run folder that already holds one goes on with that one.
+    pub plan: TaskPlan,
+    /// The initial model file.
+    pub initial_model: Vec<u8>,
+    /// Join tokens to issue.
+    pub tokens: u32,
+}
+
+/// Why a coordinator did not start or had to stop.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// The address cannot be had.
+    #[error("listen address {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// The plan does not hold.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The run folder cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A certificate cannot be made.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// The keys cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The operating system gives no randomness.
+    #[error("no randomness from the operating system: {0}")]
+    Random(String),
+    /// A part of the server ended without being told to.
+    #[error("{0}")]
+    Ended(String),
+}
+
+/// An event and what the core knew right after it.
+#[derive(Debug, Clone)]
+pub struct Observed {
+    /// The event; it is durable.
+    pub event: Event,
+    /// When it was handled.
+    pub at: Millis,
+    /// ε spent so far by the client that took part most often.
+    pub epsilon: f64,
+    /// Message bytes from clients so far.
+    pub bytes_up: u64,
+    /// Message bytes to clients so far.
+    pub bytes_down: u64,
+}
+
+/// A coordinator that runs.
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Unused join tokens.
+    pub tokens: Vec<JoinToken>,
+    /// The signed plan in force.
+    pub plan: SignedPlan,
+    /// Everything that happens, in order. It ends when the task is over.
+    pub events: mpsc::UnboundedReceiver<Observed>,
+    inbound: mpsc::Sender<Inbound>,
+    shutdown: Option<tokio::sync::oneshot::Sender<()>>,
+    core: JoinHandle<Result<Arc<SqliteStore>, ServerError>>,
+    server: JoinHandle<Result<(), tonic::transport::Error>>,
+}
+
+/// Longest time that a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Lifetime of a client's certificates.
+const ENROLLMENT_LIFETIME: Duration = Duration::from_secs(90 * 86_400);
+/// Time that clients have to take the last messages when the task is over.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// Starts a coordinator: its core on a thread of its own, its gRPC server on the current runtime.
+pub async fn start(config: ServerConfig, keys: Keys) -> Result<Running, ServerError> {
+    let store = Arc::new(SqliteStore::open(&config.out)?);
+    let authority = VerifyingKey::from_bytes(&keys.enrollment.public_key())
+        .map_err(|error| ServerError::Ended(format!("enrolment key: {error}")))?;
+    let plan = task_plan(&*store, config.plan, &keys.signing)?;
+    let core = Coordinator::new(Settings { plan: plan.clone(), authority })?;
+    let limits = core.message_limits();
+    let driver = Driver::new(core, store.clone())?;
+
+    let listener = tokio::net::TcpListener::bind(config.listen)
+        .await
+        .map_err(|source| ServerError::Listen { address: config.listen, source })?;
+    let address = listener.local_addr().map_err(|source| ServerError::Listen { address: config.listen, source })?;
+
+    let names: Vec<&str> = config.names.iter().map(String::as_str).collect();
+    let identity = keys.ca.server_identity(&names, Validity::from_now(SystemTime::now(), ENROLLMENT_LIFETIME)?)?;
+    let tls = server_config(&keys.ca, identity)?;
+    let enrollment = EnrollmentService::new(
+        Arc::new(keys.ca),
+        keys.enrollment,
+        keys.signing.verifying_key().to_bytes(),
+        store.clone(),
+        ENROLLMENT_LIFETIME,
+    )?;
+    let tokens = (0..config.tokens)
+        .map(|_| new_join_token(enrollment.pins()).map_err(|error| ServerError::Random(error.to_string())))
+        .collect::<Result<Vec<_>, _>>()?;
+    store.add_tokens(&tokens.iter().map(JoinToken::secret_digest).collect::<Vec<_>>())?;
+
+    let (inbound, commands) = mpsc::channel(4 * BATCH);
+    let (observed, events) = mpsc::unbounded_channel();
+    let traffic = Arc::new(Traffic::default());
+    let training = TrainingService {
+        authority,
+        inbound: inbound.clone(),
+        limits: Arc::new(limits),
+        traffic: traffic.clone(),
+        sessions: std::sync::atomic::AtomicU64::new(0),
+    };
+    let (shutdown, stopped) = tokio::sync::oneshot::channel::<()>();
+    let server = tonic::transport::Server::builder()
+        .add_service(enrollment.into_server())
+        .add_service(
+            TrainingServer::new(training)
+                .max_decoding_message_size(MAX_GRPC_MESSAGE)
+                .max_encoding_message_size(MAX_GRPC_MESSAGE),
+        )
+        .serve_with_incoming_shutdown(incoming(listener, tls, HANDSHAKE), async {
+            // An error means that the sender is gone: the coordinator was dropped.
+            let _ = stopped.await;
+        });
+    let server = tokio::spawn(server);
+
+    let core = CoreThread {
+        driver,
+        store,
+        signing: Arc::new(keys.signing),
+        initial_model: config.initial_model,
+        sessions: BTreeMap::new(),
+        inbound: inbound.clone(),
+        observed,
+        traffic,
+        runtime: tokio::runtime::Handle::current(),
+    };
+    let core = tokio::task::spawn_blocking(move || core.run(commands));
+    Ok(Running { address, tokens, plan, events, inbound, shutdown: Some(shutdown), core, server })
+}
+
+impl Running {
+    /// A handle that ends the task from elsewhere, on Ctrl-C for instance.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.inbound.clone())
+    }
+
+    /// Waits until the task is over and the clients have been told, and gives the store, sealed.
+    pub async fn finish(mut self) -> Result<Arc<SqliteStore>, ServerError> {
+        let store = self.core.await.map_err(|error| ServerError::Ended(format!("core thread: {error}")))??;
+        if let Some(shutdown) = self.shutdown.take() {
+            // The server may have ended first.
+            let _ = shutdown.send(());
+        }
+        match tokio::time::timeout(GOODBYE, &mut self.server).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => return Err(ServerError::Ended(format!("gRPC server: {error}"))),
+            Ok(Err(error)) => return Err(ServerError::Ended(format!("gRPC server: {error}"))),
+            Err(_) => self.server.abort(),
+        }
+        store.seal()?;
+        Ok(store)
+    }
+}
+
+/// Ends a task from outside.
+#[derive(Clone)]
+pub struct Stopper(mpsc::Sender<Inbound>);
+
+impl Stopper {
+    /// Asks the coordinator to end the task for this reason. The round in progress is aborted.
+    pub async fn stop(&self, reason: &str) {
+        // If the coordinator is gone already, it has stopped.
+        let _ = self.0.send(Inbound::Command(Command::Stop { reason: reason.to_owned() })).await;
+    }
+}
+
+/// The time, as the core wants it.
+pub fn now() -> Millis {
+    Millis(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64))
+}
+
+/// The plan in force: the one that the store's task was opened with, or a new one.
+fn task_plan(store: &dyn Store, plan: TaskPlan, key: &SigningKey) -> Result<SignedPlan, ServerError> {
+    match store.events()?.first() {
+        Some(Event::TaskOpened { plan, .. }) => Ok(SignedPlan::verify(&plan.0, &key.verifying_key())?),
+        Some(_) => Err(StoreError("the first event does not open a task".into()).into()),
+        None => Ok(SignedPlan::sign(plan, key)?),
+    }
+}
+
+/// The thread that owns the core.
+struct CoreThread {
+    driver: Driver<Arc<SqliteStore>>,
+    store: Arc<SqliteStore>,
+    signing: Arc<SigningKey>,
+    initial_model: Vec<u8>,
+    /// Connected clients; the number tells a session from an older one of the same client.
+    sessions: BTreeMap<Client, (u64, mpsc::Sender<Outgoing>)>,
+    inbound: mpsc::Sender<Inbound>,
+    observed: mpsc::UnboundedSender<Observed>,
+    traffic: Arc<Traffic>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl CoreThread {
+    fn run(mut self, mut inbound: mpsc::Receiver<Inbound>) -> Result<Arc<SqliteStore>, ServerError> {
+        let model = self.driver.put_blob(std::mem::take(&mut self.initial_model))?;
+        self.handle(vec![Command::Recover, Command::Open { model }])?;
+        while self.driver.core().closed().is_none() {
+            let wait = self.driver.poll_timeout().map_or(Duration::from_secs(3600), |at| {
+                Duration::from_millis(at.0.saturating_sub(now().0))
+            });
+            let runtime = self.runtime.clone();
+            let first = runtime.block_on(async { tokio::time::timeout(wait, inbound.recv()).await });
+            let mut commands = Vec::new();
+            match first {
+                Ok(Some(input)) => self.admit(input, &mut commands),
+                Ok(None) => return Err(ServerError::Ended("all handles of the coordinator are gone".into())),
+                Err(_) => commands.push(Command::Tick),
+            }
+            while commands.len() < BATCH
+                && let Ok(input) = inbound.try_recv()
+            {
+                self.admit(input, &mut commands);
+            }
+            self.handle(commands)?;
+        }
+        Ok(self.store)
+    }
+
+    /// Turns what arrived into commands and keeps the table of sessions.
+    fn admit(&mut self, input: Inbound, commands: &mut Vec<Command>) {
+        match input {
+            Inbound::Connect { client, session, sender } => {
+                if self.sessions.insert(client, (session, sender)).is_some() {
+                    commands.push(Command::Disconnect { client });
+                }
+                commands.push(Command::Connect { client });
+            }
+            Inbound::Disconnect { client, session } => {
+                if self.sessions.get(&client).is_some_and(|(current, _)| *current == session) {
+                    self.sessions.remove(&client);
+                    commands.push(Command::Disconnect { client });
+                }
+            }
+            Inbound::Command(command) => commands.push(command),
+        }
+    }
+
+    fn handle(&mut self, commands: Vec<Command>) -> Result<(), ServerError> {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|error| ServerError::Random(error.to_string()))?;
+        let at = now();
+        let Outcomes { events, effects, rejects } = self.driver.handle(commands, at, seed)?;
+        let epsilon = self.driver.core().epsilon_spent();
+        for event in events {
+            let bytes_up = self.traffic.up.load(std::sync::atomic::Ordering::Relaxed);
+            let bytes_down = self.traffic.down.load(std::sync::atomic::Ordering::Relaxed);
+            // Nobody has to watch.
+            let _ = self.observed.send(Observed { event, at, epsilon, bytes_up, bytes_down });
+        }
+        for (client, reject) in rejects {
+            tracing::info!(%client, %reject, "rejected");
+            self.send(client, Kind::Reject, reject.reason.into_bytes().into());
+        }
+        for effect in effects {
+            match effect {
+                Effect::Send { client, kind, bytes } => self.send(client, kind, bytes),
+                Effect::SendBlob { client, kind, digest } => {
+                    let bytes = self.store.blob(&digest)?;
+                    self.send(client, kind, bytes);
+                }
+                Effect::Compute(job) => {
+                    let (store, key, inbound) = (self.store.clone(), self.signing.clone(), self.inbound.clone());
+                    self.runtime.spawn_blocking(move || {
+                        let computed = job.run(&*store, &key);
+                        // If the core is gone, so is the round.
+                        let _ = inbound.blocking_send(Inbound::Command(Command::Computed(computed)));
+                    });
+                }
+                Effect::Close { client } => {
+                    self.sessions.remove(&client);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues a message. A client that does not take its messages is taken for gone.
+    fn send(&mut self, client: Client, kind: Kind, bytes: Arc<[u8]>) {
+        let Some((session, sender)) = self.sessions.get(&client) else { return };
+        if sender.try_send((kind, bytes)).is_err() {
+            let (session, inbound) = (*session, self.inbound.clone());
+            self.runtime.spawn(async move {
+                // If the core is gone, there is nothing to tell.
+                let _ = inbound.send(Inbound::Disconnect { client, session }).await;
+            });
+        }
+    }
+}
+
+impl TokenStore for SqliteStore {
+    fn redeem(&self, secret_sha256: [u8; 32], client_id: [u8; 32]) -> Result<(), TokenError> {
+        match self.redeem_token(secret_sha256, client_id) {
+            Ok(Some(true)) => Ok(()),
+            Ok(Some(false)) => Err(TokenError::AlreadyUsed),
+            Ok(None) => Err(TokenError::Unknown),
+            Err(error) => Err(TokenError::Store(Box::new(error))),
+        }
+    }
+}
