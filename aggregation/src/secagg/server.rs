@@ -472,6 +472,16 @@ impl GroupServer {
         })
     }
 
+    #[cfg(test)]
+    pub(super) fn transcript(&self) -> &GroupTranscript {
+        &self.transcript
+    }
+
+    #[cfg(test)]
+    pub(super) fn advertisements(&self) -> &[Advertisement] {
+        &self.members
+    }
+
     /// Takes the state out, for `close_*` to put the next one in; what is left is [`Phase::Over`].
     fn leave(&mut self, expected: Phase) -> Result<State, Abort> {
         let phase = self.phase();

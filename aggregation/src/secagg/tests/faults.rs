@@ -1,0 +1,322 @@
+//! Clients that lie, repeat themselves or come late, and bytes that are no messages.
+
+use proptest::prelude::*;
+use zeroize::ZeroizeOnDrop;
+
+use super::super::agreement::Secret;
+use super::super::messages::{
+    Delivery, Survivors, decode_reveals, decode_signatures, encode_reveals, encode_signatures,
+};
+use super::super::shamir::Share;
+use super::*;
+
+const ALL: [usize; 7] = [0, 1, 2, 3, 4, 5, 6];
+
+#[test]
+fn a_client_advertises_once_and_only_into_an_open_cohort() {
+    let parameters = SessionParameters { min_cohort: 7, max_cohort: 8, ..seven() };
+    let mut session = Session::new(parameters, 9, 1);
+    let (_, advertisements) = session.to_roster();
+    let mut cohort = Cohort::new(session.config.clone());
+    cohort.apply_advertise(cohort.check_advertise(&advertisements[0], NOW).unwrap());
+    assert_eq!(cohort.check_advertise(&advertisements[0], NOW), Err(Fault::Repeated));
+    let (_, again) = session.advertise(0);
+    assert_eq!(cohort.check_advertise(&again, NOW), Err(Fault::Repeated));
+    assert!(matches!(
+        cohort.check_advertise(&advertisements[1], NOT_AFTER + 1),
+        Err(Fault::Advertisement(AdvertisementError::Identity(IdentityError::Expired { .. })))
+    ));
+    assert_eq!(cohort.clone().seal(), Err(Abort::CohortTooSmall { found: 1, min: 7 }));
+    for message in &advertisements[1..8] {
+        cohort.apply_advertise(cohort.check_advertise(message, NOW).unwrap());
+    }
+    assert_eq!(cohort.check_advertise(&advertisements[8], NOW), Err(Fault::CohortFull { max: 8 }));
+}
+
+#[test]
+fn a_client_does_not_start_with_an_identity_that_others_would_refuse() {
+    let mut session = Session::of_seven(1);
+    let mut start = |key: usize, certificate: &[u8], now| {
+        refusal(advertise(session.config.clone(), &session.keys[key], certificate, now, &mut session.rng))
+    };
+    let expired = IdentityError::Expired { not_after: NOT_AFTER, now: NOT_AFTER + 1 };
+    assert_eq!(start(0, &session.certificates[0], NOT_AFTER + 1), Refusal::OwnIdentity(expired));
+    assert_eq!(start(0, &session.certificates[1], NOW), Refusal::OwnIdentity(IdentityError::OtherKey));
+}
+
+#[test]
+fn a_nonce_is_the_committed_one_of_a_member() {
+    let mut session = Session::of_seven(1);
+    let (_, roster, nonces) = session.to_reveals();
+    let check =
+        |client: ClientId, nonce: &Nonce| roster.check_reveal(&session.config, client, &nonce.encode());
+    let nonce = nonces[&session.id(0)];
+    assert_eq!(check(session.id(0), &nonce), Ok(nonce));
+    assert_eq!(check(session.id(1), &nonce), Err(Fault::AlteredReveal));
+    assert_eq!(check(ClientId([0; 32]), &nonce), Err(Fault::NotAMember));
+    let (_, _, older) = Session::of_seven(2).to_reveals();
+    assert_eq!(check(session.id(0), &older[&session.id(0)]), Err(Fault::AlteredReveal));
+}
+
+#[test]
+fn shares_come_once_from_members_in_their_phase() {
+    let mut session = Session::of_seven(1);
+    let (_, mut server, shares) = session.to_delivery();
+    let id = session.id(0);
+    let checked = server.check_shares(id, &shares[0]).unwrap();
+    server.apply_shares(id, checked);
+    assert_eq!(server.check_shares(id, &shares[0]), Err(Fault::Repeated));
+    assert_eq!(server.check_shares(ClientId([0; 32]), &shares[0]), Err(Fault::NotAMember));
+    assert_eq!(server.received(), [id]);
+    assert_eq!(server.awaited().len(), 6);
+    let early = Fault::Phase { phase: Phase::Sharing, expected: Phase::Collecting };
+    assert_eq!(server.expects_input(id), Err(early));
+    for client in 1..5 {
+        let checked = server.check_shares(session.id(client), &shares[client]).unwrap();
+        server.apply_shares(session.id(client), checked);
+    }
+    assert_eq!(server.close_sharing().unwrap().len(), 5);
+    let late = Fault::Phase { phase: Phase::Collecting, expected: Phase::Sharing };
+    assert_eq!(server.check_shares(session.id(5), &shares[5]), Err(late));
+    assert_eq!(server.expects_input(session.id(5)), Err(Fault::NotASharer));
+}
+
+#[test]
+fn inputs_of_the_wrong_shape_are_refused() {
+    let parameters = SessionParameters { ring_bits: 9, ..seven() };
+    let mut session = Session::new(parameters, 7, 1);
+    let (mut clients, server) = session.to_input();
+    let (_, message) = ok(clients.remove(0).submit(&session.inputs[0]));
+    let id = session.id(0);
+    assert!(server.check_masked_input(id, &message).is_ok());
+    let check = |message: &[u8]| server.check_masked_input(id, message).unwrap_err();
+    let shorter = &message[..message.len() - 1];
+    assert_eq!(check(shorter), Fault::Malformed(CodecError::Truncated { needed: 8, left: 7 }));
+    let longer = [message.as_slice(), &[0]].concat();
+    assert_eq!(check(&longer), Fault::Malformed(CodecError::Trailing { extra: 1 }));
+    let mut padded = message.clone();
+    *padded.last_mut().unwrap() |= 0x80;
+    assert_eq!(check(&padded), Fault::Malformed(CodecError::Value { field: "padding" }));
+    let no_member = server.check_masked_input(ClientId([0; 32]), &message);
+    assert_eq!(no_member, Err(Fault::NotAMember));
+
+    let short = refusal(clients.remove(0).submit(&[0; 6]));
+    assert_eq!(short, Refusal::InputLength { found: 6, expected: 7 });
+    let large = refusal(clients.remove(0).submit(&[0, 0, 1 << 9, 0, 0, 0, 0]));
+    assert_eq!(large, Refusal::InputRange { index: 2, bits: 9 });
+}
+
+#[test]
+fn an_input_counts_once_and_in_its_own_group() {
+    let mut session = Session::of_seven(1);
+    let (mut clients, mut server) = session.to_input();
+    let (_, message) = ok(clients.remove(0).submit(&session.inputs[0]));
+    let input = server.check_masked_input(session.id(0), &message).unwrap();
+    let mut sum = server.accumulator();
+    sum.add(&input).unwrap();
+    assert_eq!(sum.add(&input), Err(AccumulateError::Repeated(session.id(0))));
+    assert_eq!(sum.clone().merge(&sum), Err(AccumulateError::Repeated(session.id(0))));
+    server.apply_masked_input(session.id(0));
+    assert_eq!(server.check_masked_input(session.id(0), &message), Err(Fault::Repeated));
+
+    let (_, other) = Session::of_seven(2).to_input();
+    assert_eq!(other.accumulator().add(&input), Err(AccumulateError::OtherGroup));
+    assert_eq!(other.accumulator().merge(&sum), Err(AccumulateError::OtherGroup));
+}
+
+/// Once a client is declared dropped, others give its mask key away: its input must not even be looked at.
+#[test]
+fn late_input_of_a_client_declared_dropped() {
+    let mut session = Session::of_seven(1);
+    let (clients, mut server) = session.to_input();
+    let mut messages: Vec<Vec<u8>> = Vec::new();
+    for (client, state) in clients.into_iter().enumerate() {
+        let (_, message) = ok(state.submit(&session.inputs[client]));
+        if client > 0 {
+            server.apply_masked_input(session.id(client));
+        }
+        messages.push(message);
+    }
+    server.close_collecting().unwrap();
+    assert_eq!(server.check_masked_input(session.id(0), &messages[0]), Err(Fault::LateInput));
+    server.apply_masked_input(session.id(0));
+    assert_eq!(server.awaited().len(), 6, "nor does recording it change the survivors");
+    assert_eq!(server.check_consistency(session.id(0), &[]), Err(Fault::NotASurvivor));
+}
+
+#[test]
+fn a_phase_ends_once() {
+    let mut session = Session::of_seven(1);
+    let (_, mut server, _) = session.to_survivors(&ALL);
+    let out_of_order = |phase, expected| Abort::OutOfOrder { phase, expected };
+    assert_eq!(server.close_unmasking().err(), Some(out_of_order(Phase::Collecting, Phase::Unmasking)));
+    server.close_collecting().unwrap();
+    assert_eq!(server.close_collecting(), Err(out_of_order(Phase::Consistency, Phase::Collecting)));
+    assert_eq!(server.phase(), Phase::Consistency);
+
+    assert_eq!(server.close_consistency(), Err(Abort::TooFewSignatures { found: 0, min: 5 }));
+    assert_eq!(server.phase(), Phase::Over);
+    assert_eq!(server.close_consistency(), Err(out_of_order(Phase::Over, Phase::Consistency)));
+}
+
+#[test]
+fn a_signature_on_another_set_is_refused() {
+    let mut session = Session::of_seven(1);
+    let (_, mut server, _) = session.to_survivors(&ALL);
+    let message = server.close_collecting().unwrap();
+    let mut other = message.clone();
+    *other.last_mut().unwrap() ^= 1;
+    let sign = |message: &[u8], key: usize| {
+        Consistency::sign(server.transcript(), message, &session.keys[key]).encode()
+    };
+    assert!(server.check_consistency(session.id(1), &sign(&message, 1)).is_ok());
+    assert_eq!(server.check_consistency(session.id(1), &sign(&other, 1)), Err(Fault::BadSignature));
+    assert_eq!(server.check_consistency(session.id(1), &sign(&message, 2)), Err(Fault::BadSignature));
+}
+
+/// Client 6 drops out after sharing; a survivor then sends a share that is not its own, for one member's secret.
+#[test]
+fn false_shamir_share() {
+    for (nth, owner) in [(2, 2), (6, 6)] {
+        let mut session = Session::of_seven(1);
+        let (clients, mut server, sum) = session.to_signatures(&[0, 1, 2, 3, 4, 5]);
+        let signatures = server.close_consistency().unwrap();
+        for (client, state) in clients {
+            let mut reply = ok(state.on_signatures(&signatures));
+            if client == 1 {
+                reply[2 + 64 * nth] ^= 1;
+            }
+            let shares = server.check_unmask(session.id(client), &reply).unwrap();
+            server.apply_unmask(session.id(client), shares);
+        }
+        let unmasking = server.close_unmasking().unwrap();
+        assert_eq!(unmasking.sum(&sum), Err(Abort::BadShares { owner: session.id(owner) }));
+    }
+}
+
+#[test]
+fn a_sum_of_other_inputs_is_not_unmasked() {
+    let mut session = Session::of_seven(1);
+    let (clients, mut server, sum) = session.to_signatures(&ALL);
+    let empty = server.accumulator();
+    let signatures = server.close_consistency().unwrap();
+    for (client, state) in clients {
+        let shares = server.check_unmask(session.id(client), &ok(state.on_signatures(&signatures))).unwrap();
+        server.apply_unmask(session.id(client), shares);
+    }
+    let unmasking = server.close_unmasking().unwrap();
+    assert_eq!(unmasking.sum(&empty), Err(Abort::OtherInputs));
+    assert_eq!(unmasking.sum(&sum).unwrap(), [1; 7]);
+}
+
+type Decoder = fn(&[u8]) -> Result<(), CodecError>;
+
+/// One valid message of every kind that has no signature over all of it, with its decoder for a group of seven.
+fn messages() -> Vec<(&'static str, Vec<u8>, Decoder)> {
+    let mut session = Session::of_seven(1);
+    let (_, roster, nonces) = session.to_reveals();
+    let reveals: Vec<(usize, Nonce)> =
+        nonces.iter().map(|(id, nonce)| (roster.index_of(*id).unwrap(), *nonce)).collect();
+    let (_, _, shares) = Session::of_seven(1).to_delivery();
+    let (mut clients, mut server, _) = Session::of_seven(1).to_signatures(&ALL);
+    let signature = Consistency::sign(server.transcript(), &[], &session.keys[0]);
+    let survivors = {
+        let (_, mut server, _) = Session::of_seven(1).to_survivors(&ALL);
+        server.close_collecting().unwrap()
+    };
+    let delivery = {
+        let (_, mut server, shares) = Session::of_seven(1).to_delivery();
+        for (client, message) in shares.iter().enumerate() {
+            let shares = server.check_shares(session.id(client), message).unwrap();
+            server.apply_shares(session.id(client), shares);
+        }
+        server.close_sharing().unwrap().remove(&session.id(3)).unwrap()
+    };
+    let unmask = ok(clients.remove(&0).unwrap().on_signatures(&server.close_consistency().unwrap()));
+    vec![
+        ("reveal", reveals[0].1.encode(), |bytes| Nonce::decode(bytes).map(drop)),
+        ("reveals", encode_reveals(&reveals), |bytes| decode_reveals(bytes, 7).map(drop)),
+        ("shares", shares[0].clone(), |bytes| Shares::decode(bytes, 7).map(drop)),
+        ("delivery", delivery, |bytes| Delivery::decode(bytes, 7, 3).map(drop)),
+        ("survivors", survivors, |bytes| Survivors::decode(bytes, 7).map(drop)),
+        ("consistency", signature.encode(), |bytes| Consistency::decode(bytes).map(drop)),
+        ("signatures", encode_signatures([(&3, &signature)].into_iter()), |bytes| {
+            decode_signatures(bytes, 7).map(drop)
+        }),
+        ("unmask", unmask, |bytes| Unmask::decode(bytes, 7).map(drop)),
+    ]
+}
+
+#[test]
+fn truncated_extended_or_mistaken_messages_are_refused() {
+    let messages = messages();
+    for (name, message, decode) in &messages {
+        assert_eq!(decode(message), Ok(()), "{name}");
+        for len in 0..message.len() {
+            assert!(decode(&message[..len]).is_err(), "{name} of {len} bytes");
+        }
+        let longer = [message.as_slice(), &[0]].concat();
+        assert_eq!(decode(&longer), Err(CodecError::Trailing { extra: 1 }), "{name}");
+        for (other_name, other, _) in messages.iter().filter(|(other, _, _)| other != name) {
+            assert!(matches!(decode(other), Err(CodecError::Kind { .. })), "{other_name} as {name}");
+        }
+    }
+}
+
+#[test]
+fn truncated_or_extended_rosters_and_advertisements_are_refused() {
+    let mut session = Session::of_seven(1);
+    let (_, advertisements) = session.to_roster();
+    let roster = session.seal(&advertisements);
+    let cohort = Cohort::new(session.config.clone());
+    let entry = &advertisements[0];
+    for len in 0..entry.len() {
+        let fault = cohort.check_advertise(&entry[..len], NOW);
+        assert!(matches!(fault, Err(Fault::Advertisement(_))), "length {len}");
+    }
+    let longer = [entry.as_slice(), &[0]].concat();
+    assert!(matches!(cohort.check_advertise(&longer, NOW), Err(Fault::Advertisement(_))));
+
+    let verify = |bytes: &[u8]| Roster::verify(bytes, &session.config, NOW);
+    assert_eq!(verify(roster.message()), Ok(roster.clone()));
+    for len in (0..roster.message().len()).step_by(37) {
+        assert!(verify(&roster.message()[..len]).is_err(), "length {len}");
+    }
+    let longer = [roster.message(), &[0]].concat();
+    assert_eq!(verify(&longer), Err(RosterError::Malformed(CodecError::Trailing { extra: 1 })));
+}
+
+proptest! {
+    #[test]
+    fn garbage_is_refused_without_a_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..400), kind in 1_u8..=12) {
+        if let Some(header) = bytes.first_chunk_mut() {
+            *header = [VERSION, kind];
+        }
+        let config = Session::of_seven(1).config;
+        prop_assert!(Roster::verify(&bytes, &config, NOW).is_err());
+        prop_assert!(Cohort::new(config).check_advertise(&bytes, NOW).is_err());
+        let authority = authority().verifying_key();
+        prop_assert!(IdentityCertificate::verify(&bytes, &authority, NOW).is_err());
+        let decoders: [Decoder; 8] = [
+            |bytes| Nonce::decode(bytes).map(drop),
+            |bytes| decode_reveals(bytes, 7).map(drop),
+            |bytes| Shares::decode(bytes, 2).map(drop),
+            |bytes| Delivery::decode(bytes, 2, 1).map(drop),
+            |bytes| Survivors::decode(bytes, 7).map(drop),
+            |bytes| Consistency::decode(bytes).map(drop),
+            |bytes| decode_signatures(bytes, 7).map(drop),
+            |bytes| Unmask::decode(bytes, 2).map(drop),
+        ];
+        // At most the one decoder of this kind accepts, and then the bytes happen to have its exact shape.
+        prop_assert!(decoders.iter().filter(|decode| decode(&bytes).is_ok()).count() <= 1);
+    }
+}
+
+/// Secrets are erased when their holder is dropped; this fails to compile where a type loses that.
+#[test]
+fn secrets_are_erased_on_drop() {
+    fn erased<T: ZeroizeOnDrop>() {}
+    erased::<Secret>();
+    erased::<Share>();
+    erased::<SigningKey>();
+}

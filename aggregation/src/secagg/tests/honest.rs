@@ -1,0 +1,289 @@
+//! Sums of honest sessions against a reference model: who is in which sum, and which groups end without one.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// The last thing that a client does. Ordered: a client does all before it, and nothing after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Last {
+    Advertise,
+    Reveal,
+    Share,
+    Submit,
+    Sign,
+    Unmask,
+}
+
+const ALL: [Last; 6] = [Last::Advertise, Last::Reveal, Last::Share, Last::Submit, Last::Sign, Last::Unmask];
+
+/// What becomes of a group: the sum's contributors, or why there is none.
+fn model(config: &SessionConfig, lasts: &[Last]) -> Result<(), Abort> {
+    let count = |least: Last| lasts.iter().filter(|last| **last >= least).count();
+    let SessionParameters { threshold, min_survivors, .. } = *config.parameters();
+    let enough = |found, min, abort: fn(usize, usize) -> Abort| {
+        if found < min { Err(abort(found, min)) } else { Ok(()) }
+    };
+    enough(count(Last::Share), min_survivors, |found, min| Abort::TooFewSharers { found, min })?;
+    enough(count(Last::Submit), min_survivors, |found, min| Abort::TooFewSurvivors { found, min })?;
+    enough(count(Last::Sign), threshold, |found, min| Abort::TooFewSignatures { found, min })?;
+    enough(count(Last::Unmask), threshold, |found, min| Abort::TooFewShares { found, min })
+}
+
+/// Runs one group to its end.
+fn run_group(
+    session: &Session,
+    mut server: GroupServer,
+    mut clients: BTreeMap<usize, (AwaitDelivery, Vec<u8>)>,
+    lasts: &[Last],
+) -> Result<Vec<u32>, Abort> {
+    clients.retain(|client, _| lasts[*client] >= Last::Share);
+    for (client, (_, message)) in &clients {
+        let shares = server.check_shares(session.id(*client), message).unwrap();
+        server.apply_shares(session.id(*client), shares);
+    }
+    let deliveries = server.close_sharing()?;
+    let mut parts = [server.accumulator(), server.accumulator()];
+    let mut submitted = BTreeMap::new();
+    for (client, (state, _)) in clients {
+        let state = ok(state.on_delivery(&deliveries[&session.id(client)]));
+        if lasts[client] >= Last::Submit {
+            let (state, message) = ok(state.submit(&session.inputs[client]));
+            assert_eq!(message.len(), session.config.limits().masked_input);
+            let input = server.check_masked_input(session.id(client), &message).unwrap();
+            parts[client % 2].add(&input).unwrap();
+            server.apply_masked_input(session.id(client));
+            submitted.insert(client, state);
+        }
+    }
+    let [mut sum, other] = parts;
+    sum.merge(&other).unwrap();
+
+    let message = server.close_collecting()?;
+    let mut signed = BTreeMap::new();
+    for (client, state) in submitted.into_iter().filter(|(client, _)| lasts[*client] >= Last::Sign) {
+        let (state, reply) = ok(state.on_survivors(&message));
+        let consistency = server.check_consistency(session.id(client), &reply).unwrap();
+        server.apply_consistency(session.id(client), consistency);
+        signed.insert(client, state);
+    }
+    let message = server.close_consistency()?;
+    for (client, state) in signed.into_iter().filter(|(client, _)| lasts[*client] >= Last::Unmask) {
+        let reply = ok(state.on_signatures(&message));
+        let shares = server.check_unmask(session.id(client), &reply).unwrap();
+        server.apply_unmask(session.id(client), shares);
+    }
+    server.close_unmasking()?.sum(&sum)
+}
+
+fn run(parameters: SessionParameters, lasts: &[Last], seed: u64) -> Result<(), TestCaseError> {
+    let mut session = Session::new(parameters, lasts.len(), seed);
+    let (clients, roster, mut nonces) = session.to_reveals();
+    nonces.retain(|id, _| lasts[roster.index_of(*id).unwrap()] >= Last::Reveal);
+    let missing = lasts.len() - nonces.len();
+    let max = session.config.parameters().max_missing_reveals;
+    let formed = roster.form_groups(&session.config, &nonces);
+    if missing > max {
+        prop_assert_eq!(formed.unwrap_err(), Abort::MissingReveals { missing, max });
+        return Ok(());
+    }
+    let (message, groups) = formed.unwrap();
+    prop_assert_eq!(groups.iter().map(|group| group.members().len()).sum::<usize>(), nonces.len());
+
+    let mut shared = BTreeMap::new();
+    for (client, state) in
+        clients.into_iter().enumerate().filter(|(client, _)| lasts[*client] >= Last::Reveal)
+    {
+        let (state, reply) = ok(state.on_reveals(&message, &mut session.rng));
+        prop_assert!(groups[state.group_index()].members().contains(&client));
+        shared.insert(client, (state, reply));
+    }
+    for group in &groups {
+        let members = group.members().iter().map(|client| (*client, shared.remove(client).unwrap()));
+        let server = GroupServer::new(&session.config, &roster, group);
+        let result = run_group(&session, server, members.collect(), lasts);
+
+        let fates: Vec<Last> = group.members().iter().map(|client| lasts[*client]).collect();
+        let expected = model(&session.config, &fates).map(|()| {
+            let mut sum = vec![0; session.config.parameters().length];
+            let submitters = group.members().iter().filter(|client| lasts[**client] >= Last::Submit);
+            submitters.for_each(|client| sum[*client] = 1);
+            sum
+        });
+        prop_assert_eq!(result, expected);
+    }
+    Ok(())
+}
+
+/// Cohorts of one to three groups whose clients mostly stay to the end, with the lowest threshold that they allow.
+fn scenario() -> impl Strategy<Value = (SessionParameters, Vec<Last>)> {
+    let last = || prop_oneof![6 => Just(Last::Unmask), 1 => prop::sample::select(&ALL[..])];
+    let lasts = (3_usize..7).prop_flat_map(move |group_size| {
+        (Just(group_size), prop::collection::vec(last(), group_size..=3 * group_size))
+    });
+    (lasts, 0_usize..3, 8_u32..=32, any::<bool>()).prop_filter_map(
+        "no threshold is over half of so large a group",
+        |((group_size, lasts), missing, ring_bits, chacha)| {
+            let parameters = |threshold| SessionParameters {
+                prg: if chacha { Prg::ChaCha20 } else { Prg::Aes256Ctr },
+                ring_bits,
+                length: lasts.len() + 3,
+                group_size,
+                threshold,
+                min_survivors: threshold,
+                min_cohort: lasts.len(),
+                max_cohort: lasts.len(),
+                max_missing_reveals: missing.min(lasts.len() - group_size),
+                ..seven()
+            };
+            let works = |parameters: &SessionParameters| SessionConfig::new(parameters.clone()).is_ok();
+            let parameters = (1..=group_size).map(parameters).find(works)?;
+            Some((parameters, lasts))
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn sums_are_those_of_the_model_whoever_drops_out_when(
+        (parameters, lasts) in scenario(),
+        seed: u64,
+    ) {
+        run(parameters, &lasts, seed)?;
+    }
+}
+
+/// Every phase in turn loses as many as it may, and then one more.
+#[test]
+fn each_phase_bears_its_losses_and_no_more() {
+    let parameters = SessionParameters { max_missing_reveals: 0, ..seven() };
+    for last in &ALL[1..] {
+        for lost in 0..=3 {
+            let mut lasts = vec![*last; lost];
+            lasts.resize(7, Last::Unmask);
+            run(parameters.clone(), &lasts, 3).unwrap();
+            assert_eq!(
+                model(&Session::of_seven(3).config, &lasts).is_ok(),
+                lost <= 2 || *last == Last::Unmask
+            );
+        }
+    }
+}
+
+#[test]
+fn elements_wrap_around_in_the_ring() {
+    let parameters = SessionParameters { ring_bits: 13, ..seven() };
+    let mut session = Session::new(parameters, 7, 1);
+    session.inputs = (0..7).map(|client| vec![(1 << 13) - 1, 1 << 12, 0, client, 1, 2, 3]).collect();
+    let (clients, server, sum) = session.to_signatures(&[0, 1, 2, 3, 4, 5, 6]);
+    let sum = session.finish(clients, server, &sum).unwrap();
+    assert_eq!(sum, [(1 << 13) - 7, 1 << 12, 0, 21, 7, 14, 21]);
+}
+
+/// χ² of the bytes of one client's masked zero vector; for 255 degrees of freedom the 99.99 % quantile is 347.7.
+#[test]
+fn a_masked_vector_looks_uniform() {
+    for prg in [Prg::Aes256Ctr, Prg::ChaCha20] {
+        let parameters = SessionParameters { prg, ring_bits: 8, length: 1 << 16, ..seven() };
+        let mut session = Session::new(parameters, 7, 2);
+        let (mut clients, _) = session.to_input();
+        let (_, message) = ok(clients.swap_remove(0).submit(&vec![0; 1 << 16]));
+        let mut counts = [0_u32; 256];
+        message[2..].iter().for_each(|byte| counts[usize::from(*byte)] += 1);
+        let chi_squared: f64 = counts.iter().map(|&count| (f64::from(count) - 256.0).powi(2) / 256.0).sum();
+        assert!((180.0..347.7).contains(&chi_squared), "{prg:?}: χ² = {chi_squared}");
+    }
+}
+
+#[test]
+fn no_message_is_longer_than_its_limit_and_the_fixed_ones_are_as_long() {
+    let mut session = Session::of_seven(1);
+    session.certificates = session
+        .keys
+        .iter()
+        .map(|key| {
+            let key = key.verifying_key().to_bytes();
+            IdentityCertificate::issue(&authority(), &key, &"n".repeat(MAX_NAME_LEN), NOT_AFTER).unwrap()
+        })
+        .collect();
+    let limits = session.config.limits();
+    let (clients, advertisements) = session.to_roster();
+    assert!(advertisements.iter().all(|message| message.len() == limits.advertise));
+    let roster = session.seal(&advertisements);
+    assert_eq!(roster.message().len(), limits.roster);
+    let (states, replies): (Vec<_>, Vec<_>) =
+        clients.into_iter().map(|state| ok(state.on_roster(roster.message(), NOW))).unzip();
+    assert_eq!(replies[0].len(), limits.reveal);
+    let nonces = replies
+        .iter()
+        .enumerate()
+        .map(|(client, reply)| {
+            let id = session.id(client);
+            (id, roster.check_reveal(&session.config, id, reply).unwrap())
+        })
+        .collect();
+    let (reveals, _) = roster.form_groups(&session.config, &nonces).unwrap();
+    assert_eq!(reveals.len(), limits.reveals);
+    drop(states);
+
+    let (_, _, shares) = Session::of_seven(1).to_delivery();
+    assert_eq!(shares[0].len(), limits.shares);
+    let everyone: Vec<usize> = (0..7).collect();
+    let mut session = Session::of_seven(1);
+    let (clients, mut server, _) = session.to_survivors(&everyone);
+    let survivors = server.close_collecting().unwrap();
+    assert_eq!(survivors.len(), limits.survivors);
+    for (client, state) in clients.into_iter().enumerate() {
+        let (_, reply) = ok(state.on_survivors(&survivors));
+        assert_eq!(reply.len(), limits.consistency);
+        let consistency = server.check_consistency(session.id(client), &reply).unwrap();
+        server.apply_consistency(session.id(client), consistency);
+    }
+    assert_eq!(server.close_consistency().unwrap().len(), limits.signatures);
+
+    let (mut clients, mut server, _) = Session::of_seven(1).to_signatures(&everyone);
+    let signatures = server.close_consistency().unwrap();
+    assert_eq!(ok(clients.remove(&0).unwrap().on_signatures(&signatures)).len(), limits.unmask);
+}
+
+#[test]
+fn the_same_seed_makes_the_same_bytes() {
+    let shares = |seed| Session::of_seven(seed).to_delivery().2;
+    assert_eq!(shares(1), shares(1));
+    assert_ne!(shares(1), shares(2));
+}
+
+#[test]
+#[ignore]
+fn zz_timing() {
+    use std::time::Instant;
+    let n = 200;
+    let parameters = SessionParameters {
+        group_size: 18,
+        threshold: 12,
+        min_survivors: 14,
+        min_cohort: 200,
+        max_cohort: 200,
+        length: 3000,
+        ..seven()
+    };
+    let mut session = Session::new(parameters, n, 1);
+    let t = Instant::now();
+    let (clients, ads) = session.to_roster();
+    println!("advertise x{n}: {:?}", t.elapsed());
+    let t = Instant::now();
+    let roster = session.seal(&ads);
+    println!("seal: {:?}", t.elapsed());
+    let t = Instant::now();
+    let mut it = clients.into_iter();
+    let (_s, _) = ok(it.next().unwrap().on_roster(roster.message(), NOW));
+    println!("on_roster one: {:?}", t.elapsed());
+    let t = Instant::now();
+    for _ in 0..400 {
+        assert!(crate::secagg::agreement::is_strong_public_key(&[9; 32]));
+    }
+    println!("400 key checks: {:?}", t.elapsed());
+    let (clients, mut server, shares) = Session::of_seven(1).to_delivery();
+    let _ = (&clients, &mut server, &shares);
+}
