@@ -387,7 +387,9 @@ impl AwaitInput {
                 pairwise_mask_key(&member.transcript, &masks, member.position, &peer.mask_key, position);
             parameters.prg.apply(&key, pairwise_sign(member.position, position), &mut masked);
         }
-        masked.iter_mut().for_each(|value| *value &= mask);
+        for value in &mut masked {
+            *value &= mask;
+        }
 
         let mut packed = Vec::new();
         pack(&masked, bits, &mut packed);

@@ -213,6 +213,14 @@ impl MemberSet {
         Self(vec![false; group_len])
     }
 
+    pub(super) fn of(group_len: usize, positions: impl IntoIterator<Item = usize>) -> Self {
+        let mut set = Self::empty(group_len);
+        for position in positions {
+            set.insert(position);
+        }
+        set
+    }
+
     pub(super) fn insert(&mut self, position: usize) {
         self.0[position] = true;
     }
@@ -395,9 +403,8 @@ mod tests {
 
     #[test]
     fn a_bitmap_has_one_encoding() {
-        let mut set = MemberSet::empty(11);
-        [0, 3, 10].into_iter().for_each(|position| set.insert(position));
-        let survivors = Survivors { sharers: set.clone(), submitters: MemberSet::empty(11) };
+        let survivors =
+            Survivors { sharers: MemberSet::of(11, [0, 3, 10]), submitters: MemberSet::empty(11) };
         let mut bytes = survivors.encode();
         assert_eq!(bytes[2..], [0b1001, 0b100, 0, 0]);
         assert_eq!(Survivors::decode(&bytes, 11), Ok(survivors));

@@ -59,6 +59,7 @@ mod ring;
 pub mod server;
 mod shamir;
 mod transcript;
+mod unmasking;
 
 pub use client::Refusal;
 pub use codec::{CodecError, VERSION};
@@ -67,9 +68,8 @@ pub use groups::{Group, Roster, RosterError};
 pub use identity::{ClientId, IdentityCertificate, IdentityError, MAX_CERTIFICATE_LEN, MAX_NAME_LEN};
 pub use messages::{Advertisement, AdvertisementError, Consistency, Nonce, Shares, Unmask};
 pub use prg::Prg;
-pub use server::{
-    Abort, AccumulateError, Accumulator, Cohort, Fault, GroupServer, MaskedInput, Phase, Unmasking,
-};
+pub use server::{Abort, Cohort, Fault, GroupServer, Phase};
+pub use unmasking::{AccumulateError, Accumulator, MaskedInput, Unmasking};
 
 #[cfg(test)]
 mod tests;

@@ -16,9 +16,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::agreement::{GroupTranscript, Secret, pairwise_mask_key, self_mask_key};
-use super::client::pairwise_sign;
-use super::codec::{CodecError, Kind, Reader};
+use super::agreement::GroupTranscript;
+use super::codec::CodecError;
 use super::config::SessionConfig;
 use super::groups::{Group, Roster, form_groups};
 use super::identity::ClientId;
@@ -26,9 +25,7 @@ use super::messages::{
     Advertisement, AdvertisementError, Consistency, Delivery, MemberSet, Nonce, Shares, Survivors, Unmask,
     encode_reveals, encode_signatures,
 };
-use super::prg::Sign;
-use super::ring::{element_mask, unpack};
-use super::shamir::Interpolation;
+use super::unmasking::{Accumulator, MaskedInput, Unmasking};
 
 /// Why a client's message is not accepted. It changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -332,7 +329,7 @@ impl GroupServer {
 
     /// Records checked shares.
     pub fn apply_shares(&mut self, from: ClientId, message: Shares) {
-        if let (Some(position), State::Sharing { shares }) = (self.position(from), &mut self.state) {
+        if let (Some(position), State::Sharing { shares }) = (self.answering(from), &mut self.state) {
             shares.insert(position, message);
         }
     }
@@ -344,8 +341,7 @@ impl GroupServer {
         if found < min {
             return Err(Abort::TooFewSharers { found, min });
         }
-        let mut sharers = MemberSet::empty(self.members.len());
-        shares.keys().for_each(|&position| sharers.insert(position));
+        let sharers = MemberSet::of(self.members.len(), shares.keys().copied());
         let delivery = |recipient: usize| {
             let others = shares.iter().filter(|(sender, _)| **sender != recipient);
             Delivery::encode(&sharers, others.map(|(&sender, shares)| shares.boxed_for(sender, recipient)))
@@ -365,26 +361,19 @@ impl GroupServer {
     /// Judges a member's masked vector. An accepted one goes into the group's [`Accumulator`].
     pub fn check_masked_input(&self, from: ClientId, message: &[u8]) -> Result<MaskedInput, Fault> {
         self.expects_input(from)?;
-        let parameters = self.config.parameters();
-        let packed = Reader::new(message, Kind::MaskedInput)?.rest();
-        let values = unpack(packed, parameters.length, parameters.ring_bits)?;
-        Ok(MaskedInput { from, transcript: self.transcript, values })
+        Ok(MaskedInput::decode(message, &self.config, self.transcript, from)?)
     }
 
     /// Records that a checked input is part of the sum.
     pub fn apply_masked_input(&mut self, from: ClientId) {
-        if let (Some(position), State::Collecting { survivors }) = (self.position(from), &mut self.state) {
+        if let (Some(position), State::Collecting { survivors }) = (self.answering(from), &mut self.state) {
             survivors.submitters.insert(position);
         }
     }
 
     /// An empty sum for this group's inputs.
     pub fn accumulator(&self) -> Accumulator {
-        Accumulator {
-            transcript: self.transcript,
-            contributors: BTreeSet::new(),
-            sum: vec![0; self.config.parameters().length],
-        }
+        Accumulator::new(self.transcript, self.config.parameters().length)
     }
 
     /// Ends the collection: the survivor set, the same message for every survivor. Too few: the group is over.
@@ -417,7 +406,7 @@ impl GroupServer {
     /// Records a checked signature.
     pub fn apply_consistency(&mut self, from: ClientId, consistency: Consistency) {
         if let (Some(position), State::Consistency { signatures, .. }) =
-            (self.position(from), &mut self.state)
+            (self.answering(from), &mut self.state)
         {
             signatures.insert(position, consistency);
         }
@@ -449,7 +438,7 @@ impl GroupServer {
 
     /// Records checked shares.
     pub fn apply_unmask(&mut self, from: ClientId, message: Unmask) {
-        if let (Some(position), State::Unmasking { answers, .. }) = (self.position(from), &mut self.state) {
+        if let (Some(position), State::Unmasking { answers, .. }) = (self.answering(from), &mut self.state) {
             answers.insert(position, message);
         }
     }
@@ -507,6 +496,11 @@ impl GroupServer {
         if self.has_answered(position) { Err(Fault::Repeated) } else { Ok(position) }
     }
 
+    /// Position of a sender whose message `apply_*` may record.
+    fn answering(&self, from: ClientId) -> Option<usize> {
+        self.position(from).filter(|&position| self.may_answer(position))
+    }
+
     fn may_answer(&self, position: usize) -> bool {
         match &self.state {
             State::Sharing { .. } => true,
@@ -534,130 +528,5 @@ impl GroupServer {
 
     fn ids(&self, of: impl Fn(usize) -> bool) -> Vec<ClientId> {
         self.members().enumerate().filter(|(position, _)| of(*position)).map(|(_, id)| id).collect()
-    }
-}
-
-/// A member's masked vector, checked for shape.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MaskedInput {
-    from: ClientId,
-    transcript: GroupTranscript,
-    values: Vec<u32>,
-}
-
-/// The sum of masked vectors of one group: `length` elements, whoever many went in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Accumulator {
-    transcript: GroupTranscript,
-    contributors: BTreeSet<ClientId>,
-    /// Mod 2^32, hence right mod 2^b.
-    sum: Vec<u32>,
-}
-
-/// Why a vector cannot be added: each would spoil the sum.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum AccumulateError {
-    /// The input is of another group or session.
-    #[error("input belongs to another group")]
-    OtherGroup,
-    /// The client's input is in the sum.
-    #[error("input of client {0} was already added")]
-    Repeated(ClientId),
-}
-
-impl Accumulator {
-    /// Adds one input.
-    pub fn add(&mut self, input: &MaskedInput) -> Result<(), AccumulateError> {
-        if input.transcript != self.transcript {
-            return Err(AccumulateError::OtherGroup);
-        }
-        if !self.contributors.insert(input.from) {
-            return Err(AccumulateError::Repeated(input.from));
-        }
-        self.add_vector(&input.values);
-        Ok(())
-    }
-
-    /// Adds the inputs of another accumulator of the same group.
-    pub fn merge(&mut self, other: &Self) -> Result<(), AccumulateError> {
-        if other.transcript != self.transcript {
-            return Err(AccumulateError::OtherGroup);
-        }
-        if let Some(&both) = self.contributors.intersection(&other.contributors).next() {
-            return Err(AccumulateError::Repeated(both));
-        }
-        self.contributors.extend(&other.contributors);
-        self.add_vector(&other.sum);
-        Ok(())
-    }
-
-    /// Whose inputs are in the sum.
-    pub fn contributors(&self) -> &BTreeSet<ClientId> {
-        &self.contributors
-    }
-
-    fn add_vector(&mut self, values: &[u32]) {
-        self.sum.iter_mut().zip(values).for_each(|(sum, value)| *sum = sum.wrapping_add(*value));
-    }
-}
-
-/// A group whose survivors have answered: recovers the masks' secrets and takes the masks off the sum.
-#[derive(Clone)]
-pub struct Unmasking {
-    config: SessionConfig,
-    transcript: GroupTranscript,
-    members: Vec<Advertisement>,
-    survivors: Survivors,
-    /// Exactly t.
-    answers: BTreeMap<usize, Unmask>,
-}
-
-impl Unmasking {
-    /// Whose inputs are summed.
-    pub fn survivors(&self) -> Vec<ClientId> {
-        self.survivors.submitters.iter().map(|position| self.members[position].client_id()).collect()
-    }
-
-    /// Σ x over the survivors, mod 2^ring_bits, `length` elements.
-    ///
-    /// Takes |U2| + |U1∖U2| · |U2| expansions of the vector's length and as many key agreements: work for a thread of
-    /// its own. Yields nothing unless every secret recovered is the one its owner committed to.
-    pub fn sum(&self, inputs: &Accumulator) -> Result<Vec<u32>, Abort> {
-        let Survivors { sharers, submitters } = &self.survivors;
-        let survivors: BTreeSet<ClientId> = self.survivors().into_iter().collect();
-        if inputs.transcript != self.transcript || inputs.contributors != survivors {
-            return Err(Abort::OtherInputs);
-        }
-
-        let parameters = self.config.parameters();
-        let interpolation = Interpolation::new(self.answers.keys().copied());
-        let mut sum = inputs.sum.clone();
-        for (nth, position) in sharers.iter().enumerate() {
-            let owner = &self.members[position];
-            let shares = self.answers.values().map(|answer| &answer.shares[nth]);
-            let bad = || Abort::BadShares { owner: owner.client_id() };
-            let secret = Secret::from_bytes(&*interpolation.recover(shares).ok_or_else(bad)?);
-            if submitters.contains(position) {
-                if !owner.commits_to_seed(&self.config, secret.as_bytes()) {
-                    return Err(bad());
-                }
-                let key = self_mask_key(&self.transcript, secret.as_bytes(), position);
-                parameters.prg.apply(&key, Sign::Minus, &mut sum);
-            } else {
-                if secret.public_key() != owner.mask_key {
-                    return Err(bad());
-                }
-                for survivor in submitters.iter() {
-                    let theirs = &self.members[survivor].mask_key;
-                    let key = pairwise_mask_key(&self.transcript, &secret, position, theirs, survivor);
-                    // The survivor applied the mask with its own sign; the dropped member's is the opposite.
-                    parameters.prg.apply(&key, pairwise_sign(position, survivor), &mut sum);
-                }
-            }
-        }
-        let mask = element_mask(parameters.ring_bits);
-        sum.iter_mut().for_each(|value| *value &= mask);
-        Ok(sum)
     }
 }

@@ -69,19 +69,12 @@ impl Interpolation {
         Self { coefficients }
     }
 
-    /// The secret behind the holders' shares, in the order of their positions above, or `None` where they are of no 32-byte secret.
-    pub(super) fn recover<'a>(
-        &self,
-        shares: impl Iterator<Item = &'a Share> + Clone,
-    ) -> Option<Zeroizing<[u8; 32]>> {
+    /// The secret behind the holders' shares, in the order of their positions; `None` where there is no 32-byte secret.
+    pub(super) fn recover(&self, shares: &[&Share]) -> Option<Zeroizing<[u8; 32]>> {
         let mut secret = Zeroizing::new([0; 32]);
         for (limb, out) in secret.chunks_exact_mut(16).enumerate() {
-            let value: Scalar = self
-                .coefficients
-                .iter()
-                .zip(shares.clone())
-                .map(|(coefficient, share)| coefficient * share.0[limb])
-                .sum();
+            let terms = self.coefficients.iter().zip(shares).map(|(weight, share)| weight * share.0[limb]);
+            let value: Scalar = terms.sum();
             let (low, high) = value.as_bytes().split_at(16);
             if high != [0; 16] {
                 return None;
@@ -114,8 +107,8 @@ mod tests {
     use rand_core::SeedableRng;
 
     fn recover(shares: &[Share], positions: &[usize]) -> Option<[u8; 32]> {
-        let interpolation = Interpolation::new(positions.iter().copied());
-        interpolation.recover(positions.iter().map(|&position| &shares[position])).map(|secret| *secret)
+        let shares: Vec<&Share> = positions.iter().map(|&position| &shares[position]).collect();
+        Interpolation::new(positions.iter().copied()).recover(&shares).map(|secret| *secret)
     }
 
     proptest! {

@@ -15,7 +15,9 @@ pub(super) fn digest(purpose: &str, parts: &[&[u8]]) -> [u8; 32] {
         hash.update(bytes);
     };
     absorb(tag(purpose).as_bytes());
-    parts.iter().for_each(|part| absorb(part));
+    for part in parts {
+        absorb(part);
+    }
     hash.finalize().into()
 }
 

@@ -23,7 +23,7 @@ fn roster_of(advertisements: &[Vec<u8>]) -> Vec<u8> {
 /// What the victim says to a roster in which a colluder's entry is another, at roster index 6.
 fn refusal_of_entry(change: impl FnOnce(&Session, Vec<u8>) -> Vec<u8>) -> Refusal {
     let mut session = Session::of_seven(1);
-    let (mut clients, mut advertisements) = session.to_roster();
+    let (mut clients, mut advertisements) = session.until_roster();
     let entry = advertisements.pop().unwrap();
     advertisements.push(change(&session, entry));
     refusal(clients.swap_remove(0).on_roster(&roster_of(&advertisements), NOW))
@@ -33,16 +33,18 @@ fn entry_error(source: impl Into<AdvertisementError>) -> Refusal {
     RosterError::Entry { index: 6, source: source.into() }.into()
 }
 
-/// An advertisement that its sender signed, whatever it says.
-fn signed_offer(session: &Session, client: usize, change: impl FnOnce(&mut Offer<'_>)) -> Vec<u8> {
-    let mut offer = Offer {
+/// What a client might advertise; it signs whatever it likes.
+fn offer(session: &Session, client: usize) -> Offer<'_> {
+    Offer {
         certificate: &session.certificates[client],
         box_key: Secret::from_bytes(&[11; 32]).public_key(),
         mask_key: Secret::from_bytes(&[12; 32]).public_key(),
         nonce_commitment: [0; 32],
         seed_commitment: [0; 32],
-    };
-    change(&mut offer);
+    }
+}
+
+fn sign(session: &Session, client: usize, offer: &Offer<'_>) -> Vec<u8> {
     offer.sign(&session.config, &session.keys[client])
 }
 
@@ -52,7 +54,7 @@ fn forged_identity_in_the_roster() {
         let key = session.keys[6].verifying_key().to_bytes();
         let own_authority = SigningKey::from_bytes(&[66; 32]);
         let forged = IdentityCertificate::issue(&own_authority, &key, "sybil", NOT_AFTER).unwrap();
-        signed_offer(session, 6, |offer| offer.certificate = Box::leak(forged.into_boxed_slice()))
+        sign(session, 6, &Offer { certificate: &forged, ..offer(session, 6) })
     });
     assert_eq!(refused, entry_error(IdentityError::Forged));
 }
@@ -61,7 +63,7 @@ fn forged_identity_in_the_roster() {
 fn expired_identity_in_the_roster() {
     let refused = refusal_of_entry(|session, _| {
         let expired = certificate(&session.keys[6], NOW - 1);
-        signed_offer(session, 6, |offer| offer.certificate = Box::leak(expired.into_boxed_slice()))
+        sign(session, 6, &Offer { certificate: &expired, ..offer(session, 6) })
     });
     assert_eq!(refused, entry_error(IdentityError::Expired { not_after: NOW - 1, now: NOW }));
 }
@@ -95,30 +97,34 @@ fn small_order_keys_of_a_colluder() {
         one[0] = 1;
         one
     }] {
-        let boxes = refusal_of_entry(|session, _| signed_offer(session, 6, |offer| offer.box_key = key));
+        let boxes =
+            refusal_of_entry(|session, _| sign(session, 6, &Offer { box_key: key, ..offer(session, 6) }));
         assert_eq!(boxes, entry_error(AdvertisementError::WeakKey));
-        let masks = refusal_of_entry(|session, _| signed_offer(session, 6, |offer| offer.mask_key = key));
+        let masks =
+            refusal_of_entry(|session, _| sign(session, 6, &Offer { mask_key: key, ..offer(session, 6) }));
         assert_eq!(masks, entry_error(AdvertisementError::WeakKey));
     }
 }
 
 #[test]
 fn a_colluder_repeats_a_key() {
-    let same =
-        refusal_of_entry(|session, _| signed_offer(session, 6, |offer| offer.box_key = offer.mask_key));
+    let same = refusal_of_entry(|session, _| {
+        let offer = offer(session, 6);
+        sign(session, 6, &Offer { box_key: offer.mask_key, ..offer })
+    });
     assert_eq!(same, entry_error(AdvertisementError::RepeatedKey));
 
     let mut session = Session::of_seven(1);
-    let (mut clients, mut advertisements) = session.to_roster();
+    let (mut clients, mut advertisements) = session.until_roster();
     let victims = session.seal(&advertisements).members()[0].mask_key;
-    advertisements[6] = signed_offer(&session, 6, |offer| offer.mask_key = victims);
+    advertisements[6] = sign(&session, 6, &Offer { mask_key: victims, ..offer(&session, 6) });
     let refused = refusal(clients.swap_remove(0).on_roster(&roster_of(&advertisements), NOW));
     assert_eq!(refused, RosterError::RepeatedKey.into());
 }
 
 #[test]
 fn one_identity_twice_in_the_roster() {
-    let refused = refusal_of_entry(|session, _| signed_offer(session, 5, |_| ()));
+    let refused = refusal_of_entry(|session, _| sign(session, 5, &offer(session, 5)));
     assert_eq!(refused, RosterError::Malformed(CodecError::Order { field: "client identifiers" }).into());
 }
 
@@ -126,7 +132,7 @@ fn one_identity_twice_in_the_roster() {
 fn own_entry_missing_or_of_another_session() {
     let parameters = SessionParameters { min_cohort: 7, max_cohort: 8, ..seven() };
     let mut session = Session::new(parameters, 8, 1);
-    let (mut clients, advertisements) = session.to_roster();
+    let (mut clients, advertisements) = session.until_roster();
     let without = roster_of(&advertisements[1..]);
     assert_eq!(refusal(clients.remove(0).on_roster(&without, NOW)), Refusal::NotInRoster);
 
@@ -139,7 +145,7 @@ fn own_entry_missing_or_of_another_session() {
 fn cohort_too_small_or_too_large() {
     let parameters = SessionParameters { min_cohort: 8, max_cohort: 8, ..seven() };
     let mut session = Session::new(parameters, 9, 1);
-    let (mut clients, advertisements) = session.to_roster();
+    let (mut clients, advertisements) = session.until_roster();
     let small = refusal(clients.remove(0).on_roster(&roster_of(&advertisements[..7]), NOW));
     assert_eq!(small, RosterError::TooSmall { found: 7, min: 8 }.into());
     let large = refusal(clients.remove(0).on_roster(&roster_of(&advertisements), NOW));
@@ -149,7 +155,7 @@ fn cohort_too_small_or_too_large() {
 #[test]
 fn another_plan_or_model_for_one_client() {
     let mut session = Session::of_seven(1);
-    let (mut clients, mut advertisements) = session.to_roster();
+    let (mut clients, mut advertisements) = session.until_roster();
     let mut misled = Session::new(SessionParameters { context: [2; 32], ..seven() }, 7, 2);
     let (misled_client, advertisement) = misled.advertise(6);
 
@@ -172,7 +178,7 @@ fn reveals(roster: &Roster, nonces: &BTreeMap<ClientId, Nonce>) -> Vec<(usize, N
 #[test]
 fn altered_reveal() {
     let mut session = Session::of_seven(1);
-    let (mut clients, roster, nonces) = session.to_reveals();
+    let (mut clients, roster, nonces) = session.until_reveals();
     let mut reveals = reveals(&roster, &nonces);
     reveals[3].1.0[0] ^= 1;
     let message = encode_reveals(&reveals);
@@ -186,7 +192,7 @@ fn altered_reveal() {
 fn too_many_missing_reveals() {
     let parameters = SessionParameters { min_cohort: 8, max_cohort: 9, max_missing_reveals: 1, ..seven() };
     let mut session = Session::new(parameters, 9, 1);
-    let (mut clients, roster, nonces) = session.to_reveals();
+    let (mut clients, roster, nonces) = session.until_reveals();
     let reveals = reveals(&roster, &nonces);
     ok(clients.remove(0).on_reveals(&encode_reveals(&reveals[..8]), &mut session.rng));
     let refused = refusal(clients.remove(0).on_reveals(&encode_reveals(&reveals[..7]), &mut session.rng));
@@ -197,7 +203,7 @@ fn too_many_missing_reveals() {
 fn own_reveal_missing() {
     let parameters = SessionParameters { min_cohort: 8, max_cohort: 9, max_missing_reveals: 1, ..seven() };
     let mut session = Session::new(parameters, 9, 1);
-    let (mut clients, roster, nonces) = session.to_reveals();
+    let (mut clients, roster, nonces) = session.until_reveals();
     let reveals = reveals(&roster, &nonces);
     let refused = refusal(clients.remove(0).on_reveals(&encode_reveals(&reveals[1..]), &mut session.rng));
     assert_eq!(refused, Refusal::NotRevealed);
@@ -208,7 +214,7 @@ fn own_reveal_missing() {
 #[test]
 fn another_roster_for_the_victim() {
     let mut session = Session::of_seven(1);
-    let (mut clients, mut advertisements) = session.to_roster();
+    let (mut clients, mut advertisements) = session.until_roster();
     let roster = session.seal(&advertisements);
     let (second_face, advertisement) = session.advertise(6);
     let first_face = clients.pop().unwrap();
@@ -250,7 +256,7 @@ fn swap_boxes(messages: &mut [Vec<u8>], (a, at_a): (usize, usize), (b, at_b): (u
 /// The victim's answer once the coordinator has changed the members' messages.
 fn refusal_of_boxes(change: impl FnOnce(&mut Session, &mut Vec<Vec<u8>>)) -> Refusal {
     let mut session = Session::of_seven(1);
-    let (mut clients, mut server, mut shares) = session.to_delivery();
+    let (mut clients, mut server, mut shares) = session.until_delivery();
     change(&mut session, &mut shares);
     for (client, message) in shares.iter().enumerate() {
         let shares = server.check_shares(session.id(client), message).unwrap();
@@ -281,7 +287,7 @@ fn box_altered_in_one_bit() {
 #[test]
 fn boxes_of_an_older_session() {
     let refused =
-        refusal_of_boxes(|_, shares| shares[2] = Session::of_seven(2).to_delivery().2.swap_remove(2));
+        refusal_of_boxes(|_, shares| shares[2] = Session::of_seven(2).until_delivery().2.swap_remove(2));
     assert_eq!(refused, Refusal::BadBox { sender: 2 });
 }
 
@@ -293,8 +299,7 @@ fn own_box_reflected() {
 
 /// A delivery by hand: the boxes of `senders` for the victim.
 fn delivery(shares: &[Vec<u8>], sharers: &[usize]) -> Vec<u8> {
-    let mut set = MemberSet::empty(7);
-    sharers.iter().for_each(|position| set.insert(*position));
+    let set = MemberSet::of(7, sharers.iter().copied());
     let senders = sharers.iter().filter(|sender| **sender != 0);
     let boxes: Vec<[u8; BOX_LEN]> =
         senders.map(|sender| shares[*sender][HEADER..HEADER + BOX_LEN].try_into().unwrap()).collect();
@@ -304,7 +309,7 @@ fn delivery(shares: &[Vec<u8>], sharers: &[usize]) -> Vec<u8> {
 #[test]
 fn delivery_of_too_few_or_without_oneself() {
     let on_delivery = |sharers: &[usize]| {
-        let (mut clients, _, shares) = Session::of_seven(1).to_delivery();
+        let (mut clients, _, shares) = Session::of_seven(1).until_delivery();
         clients.swap_remove(0).on_delivery(&delivery(&shares, sharers))
     };
     ok(on_delivery(&[0, 1, 2, 3, 4]));
@@ -313,18 +318,14 @@ fn delivery_of_too_few_or_without_oneself() {
 }
 
 fn survivors(sharers: &[usize], submitters: &[usize]) -> Vec<u8> {
-    let set = |positions: &[usize]| {
-        let mut set = MemberSet::empty(7);
-        positions.iter().for_each(|position| set.insert(*position));
-        set
-    };
+    let set = |positions: &[usize]| MemberSet::of(7, positions.iter().copied());
     Survivors { sharers: set(sharers), submitters: set(submitters) }.encode()
 }
 
 const ALL: [usize; 7] = [0, 1, 2, 3, 4, 5, 6];
 
 fn refusal_of_survivors(sharers: &[usize], submitters: &[usize]) -> Refusal {
-    let (mut clients, _, _) = Session::of_seven(1).to_survivors(&ALL);
+    let (mut clients, _, _) = Session::of_seven(1).until_survivors(&ALL);
     refusal(clients.swap_remove(0).on_survivors(&survivors(sharers, submitters)))
 }
 
@@ -346,7 +347,7 @@ fn survivor_set_with_other_sharers() {
 #[test]
 fn survivor_that_never_shared() {
     let mut session = Session::of_seven(1);
-    let (mut clients, _, shares) = session.to_delivery();
+    let (mut clients, _, shares) = session.until_delivery();
     let sharers = [0, 1, 2, 3, 4, 5];
     let state = ok(clients.swap_remove(0).on_delivery(&delivery(&shares, &sharers)));
     let (state, _) = ok(state.submit(&session.inputs[0]));
@@ -357,7 +358,7 @@ fn survivor_that_never_shared() {
 /// who signs both, so at most one of two sets gets its t signatures.
 #[test]
 fn second_survivor_set() {
-    let (clients, _, _) = Session::of_seven(1).to_survivors(&ALL);
+    let (clients, _, _) = Session::of_seven(1).until_survivors(&ALL);
     let sets = [survivors(&ALL, &ALL), survivors(&ALL, &[0, 1, 2, 3, 4, 5])];
     let (states, signatures): (Vec<_>, Vec<_>) = clients
         .into_iter()
@@ -382,7 +383,7 @@ fn second_survivor_set() {
 /// Signatures of a survivor set of the honest session, changed.
 fn refusal_of_signatures(change: impl FnOnce(&mut BTreeMap<usize, Consistency>, &Session)) -> Refusal {
     let mut session = Session::of_seven(1);
-    let (mut clients, server, _) = session.to_signatures(&[0, 1, 2, 3, 4, 5]);
+    let (mut clients, server, _) = session.until_signatures(&[0, 1, 2, 3, 4, 5]);
     let mut signatures = BTreeMap::new();
     let message = survivors(&ALL, &[0, 1, 2, 3, 4, 5]);
     for client in 0..6 {
@@ -418,7 +419,7 @@ fn signature_moved_to_another_member() {
 #[test]
 fn signatures_of_an_older_session() {
     let refused = refusal_of_signatures(|signatures, session| {
-        let (_, server, _) = Session::of_seven(2).to_survivors(&ALL);
+        let (_, server, _) = Session::of_seven(2).until_survivors(&ALL);
         let message = survivors(&ALL, &[0, 1, 2, 3, 4, 5]);
         signatures.insert(2, Consistency::sign(server.transcript(), &message, &session.keys[2]));
     });
@@ -428,7 +429,7 @@ fn signatures_of_an_older_session() {
 #[test]
 fn one_signature_listed_twice() {
     let mut session = Session::of_seven(1);
-    let (mut clients, mut server, _) = session.to_signatures(&ALL);
+    let (mut clients, mut server, _) = session.until_signatures(&ALL);
     let mut message = server.close_consistency().unwrap();
     let entry = |nth: usize| HEADER + 4 + nth * 68..HEADER + 4 + (nth + 1) * 68;
     message.copy_within(entry(1), entry(2).start);
@@ -444,7 +445,7 @@ fn one_signature_listed_twice() {
 fn both_share_kinds(colluders: &[usize], alive: &[usize], dropped: &[usize]) -> Option<Vec<u32>> {
     assert!(alive.iter().all(|client| !dropped.contains(client)), "an honest member signs once");
     let answers = |honest: &[usize], submitters: &[usize]| -> Option<BTreeMap<usize, Vec<u8>>> {
-        let (clients, _, _) = Session::of_seven(1).to_survivors(&ALL);
+        let (clients, _, _) = Session::of_seven(1).until_survivors(&ALL);
         let message = survivors(&ALL, submitters);
         let both = |client: &usize| honest.contains(client) || colluders.contains(client);
         let (mut states, mut signatures) = (BTreeMap::new(), BTreeMap::new());
@@ -467,11 +468,11 @@ fn both_share_kinds(colluders: &[usize], alive: &[usize], dropped: &[usize]) -> 
             .values()
             .map(|answer| Share::decode(answer[HEADER..HEADER + 64].try_into().unwrap()).unwrap())
             .collect();
-        Interpolation::new(answers.keys().copied()).recover(shares.iter()).unwrap()
+        Interpolation::new(answers.keys().copied()).recover(&shares.iter().collect::<Vec<_>>()).unwrap()
     };
     let (seed, mask) = (recover(&seeds), Secret::from_bytes(&recover(&masks)));
     let mut session = Session::of_seven(1);
-    let (mut clients, server) = session.to_input();
+    let (mut clients, server) = session.until_input();
     let (_, message) = ok(clients.swap_remove(0).submit(&session.inputs[0]));
     let mut vector = unpack(&message[HEADER..], 7, 20).unwrap();
     let prg = Prg::Aes256Ctr;

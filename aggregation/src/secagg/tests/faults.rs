@@ -16,7 +16,7 @@ const ALL: [usize; 7] = [0, 1, 2, 3, 4, 5, 6];
 fn a_client_advertises_once_and_only_into_an_open_cohort() {
     let parameters = SessionParameters { min_cohort: 7, max_cohort: 8, ..seven() };
     let mut session = Session::new(parameters, 9, 1);
-    let (_, advertisements) = session.to_roster();
+    let (_, advertisements) = session.until_roster();
     let mut cohort = Cohort::new(session.config.clone());
     cohort.apply_advertise(cohort.check_advertise(&advertisements[0], NOW).unwrap());
     assert_eq!(cohort.check_advertise(&advertisements[0], NOW), Err(Fault::Repeated));
@@ -47,21 +47,21 @@ fn a_client_does_not_start_with_an_identity_that_others_would_refuse() {
 #[test]
 fn a_nonce_is_the_committed_one_of_a_member() {
     let mut session = Session::of_seven(1);
-    let (_, roster, nonces) = session.to_reveals();
+    let (_, roster, nonces) = session.until_reveals();
     let check =
         |client: ClientId, nonce: &Nonce| roster.check_reveal(&session.config, client, &nonce.encode());
     let nonce = nonces[&session.id(0)];
     assert_eq!(check(session.id(0), &nonce), Ok(nonce));
     assert_eq!(check(session.id(1), &nonce), Err(Fault::AlteredReveal));
     assert_eq!(check(ClientId([0; 32]), &nonce), Err(Fault::NotAMember));
-    let (_, _, older) = Session::of_seven(2).to_reveals();
+    let (_, _, older) = Session::of_seven(2).until_reveals();
     assert_eq!(check(session.id(0), &older[&session.id(0)]), Err(Fault::AlteredReveal));
 }
 
 #[test]
 fn shares_come_once_from_members_in_their_phase() {
     let mut session = Session::of_seven(1);
-    let (_, mut server, shares) = session.to_delivery();
+    let (_, mut server, shares) = session.until_delivery();
     let id = session.id(0);
     let checked = server.check_shares(id, &shares[0]).unwrap();
     server.apply_shares(id, checked);
@@ -71,8 +71,8 @@ fn shares_come_once_from_members_in_their_phase() {
     assert_eq!(server.awaited().len(), 6);
     let early = Fault::Phase { phase: Phase::Sharing, expected: Phase::Collecting };
     assert_eq!(server.expects_input(id), Err(early));
-    for client in 1..5 {
-        let checked = server.check_shares(session.id(client), &shares[client]).unwrap();
+    for (client, message) in shares.iter().enumerate().take(5).skip(1) {
+        let checked = server.check_shares(session.id(client), message).unwrap();
         server.apply_shares(session.id(client), checked);
     }
     assert_eq!(server.close_sharing().unwrap().len(), 5);
@@ -85,7 +85,7 @@ fn shares_come_once_from_members_in_their_phase() {
 fn inputs_of_the_wrong_shape_are_refused() {
     let parameters = SessionParameters { ring_bits: 9, ..seven() };
     let mut session = Session::new(parameters, 7, 1);
-    let (mut clients, server) = session.to_input();
+    let (mut clients, server) = session.until_input();
     let (_, message) = ok(clients.remove(0).submit(&session.inputs[0]));
     let id = session.id(0);
     assert!(server.check_masked_input(id, &message).is_ok());
@@ -109,7 +109,7 @@ fn inputs_of_the_wrong_shape_are_refused() {
 #[test]
 fn an_input_counts_once_and_in_its_own_group() {
     let mut session = Session::of_seven(1);
-    let (mut clients, mut server) = session.to_input();
+    let (mut clients, mut server) = session.until_input();
     let (_, message) = ok(clients.remove(0).submit(&session.inputs[0]));
     let input = server.check_masked_input(session.id(0), &message).unwrap();
     let mut sum = server.accumulator();
@@ -119,7 +119,7 @@ fn an_input_counts_once_and_in_its_own_group() {
     server.apply_masked_input(session.id(0));
     assert_eq!(server.check_masked_input(session.id(0), &message), Err(Fault::Repeated));
 
-    let (_, other) = Session::of_seven(2).to_input();
+    let (_, other) = Session::of_seven(2).until_input();
     assert_eq!(other.accumulator().add(&input), Err(AccumulateError::OtherGroup));
     assert_eq!(other.accumulator().merge(&sum), Err(AccumulateError::OtherGroup));
 }
@@ -128,7 +128,7 @@ fn an_input_counts_once_and_in_its_own_group() {
 #[test]
 fn late_input_of_a_client_declared_dropped() {
     let mut session = Session::of_seven(1);
-    let (clients, mut server) = session.to_input();
+    let (clients, mut server) = session.until_input();
     let mut messages: Vec<Vec<u8>> = Vec::new();
     for (client, state) in clients.into_iter().enumerate() {
         let (_, message) = ok(state.submit(&session.inputs[client]));
@@ -147,7 +147,7 @@ fn late_input_of_a_client_declared_dropped() {
 #[test]
 fn a_phase_ends_once() {
     let mut session = Session::of_seven(1);
-    let (_, mut server, _) = session.to_survivors(&ALL);
+    let (_, mut server, _) = session.until_survivors(&ALL);
     let out_of_order = |phase, expected| Abort::OutOfOrder { phase, expected };
     assert_eq!(server.close_unmasking().err(), Some(out_of_order(Phase::Collecting, Phase::Unmasking)));
     server.close_collecting().unwrap();
@@ -162,7 +162,7 @@ fn a_phase_ends_once() {
 #[test]
 fn a_signature_on_another_set_is_refused() {
     let mut session = Session::of_seven(1);
-    let (_, mut server, _) = session.to_survivors(&ALL);
+    let (_, mut server, _) = session.until_survivors(&ALL);
     let message = server.close_collecting().unwrap();
     let mut other = message.clone();
     *other.last_mut().unwrap() ^= 1;
@@ -179,7 +179,7 @@ fn a_signature_on_another_set_is_refused() {
 fn false_shamir_share() {
     for (nth, owner) in [(2, 2), (6, 6)] {
         let mut session = Session::of_seven(1);
-        let (clients, mut server, sum) = session.to_signatures(&[0, 1, 2, 3, 4, 5]);
+        let (clients, mut server, sum) = session.until_signatures(&[0, 1, 2, 3, 4, 5]);
         let signatures = server.close_consistency().unwrap();
         for (client, state) in clients {
             let mut reply = ok(state.on_signatures(&signatures));
@@ -197,7 +197,7 @@ fn false_shamir_share() {
 #[test]
 fn a_sum_of_other_inputs_is_not_unmasked() {
     let mut session = Session::of_seven(1);
-    let (clients, mut server, sum) = session.to_signatures(&ALL);
+    let (clients, mut server, sum) = session.until_signatures(&ALL);
     let empty = server.accumulator();
     let signatures = server.close_consistency().unwrap();
     for (client, state) in clients {
@@ -214,18 +214,18 @@ type Decoder = fn(&[u8]) -> Result<(), CodecError>;
 /// One valid message of every kind that has no signature over all of it, with its decoder for a group of seven.
 fn messages() -> Vec<(&'static str, Vec<u8>, Decoder)> {
     let mut session = Session::of_seven(1);
-    let (_, roster, nonces) = session.to_reveals();
+    let (_, roster, nonces) = session.until_reveals();
     let reveals: Vec<(usize, Nonce)> =
         nonces.iter().map(|(id, nonce)| (roster.index_of(*id).unwrap(), *nonce)).collect();
-    let (_, _, shares) = Session::of_seven(1).to_delivery();
-    let (mut clients, mut server, _) = Session::of_seven(1).to_signatures(&ALL);
+    let (_, _, shares) = Session::of_seven(1).until_delivery();
+    let (mut clients, mut server, _) = Session::of_seven(1).until_signatures(&ALL);
     let signature = Consistency::sign(server.transcript(), &[], &session.keys[0]);
     let survivors = {
-        let (_, mut server, _) = Session::of_seven(1).to_survivors(&ALL);
+        let (_, mut server, _) = Session::of_seven(1).until_survivors(&ALL);
         server.close_collecting().unwrap()
     };
     let delivery = {
-        let (_, mut server, shares) = Session::of_seven(1).to_delivery();
+        let (_, mut server, shares) = Session::of_seven(1).until_delivery();
         for (client, message) in shares.iter().enumerate() {
             let shares = server.check_shares(session.id(client), message).unwrap();
             server.apply_shares(session.id(client), shares);
@@ -266,7 +266,7 @@ fn truncated_extended_or_mistaken_messages_are_refused() {
 #[test]
 fn truncated_or_extended_rosters_and_advertisements_are_refused() {
     let mut session = Session::of_seven(1);
-    let (_, advertisements) = session.to_roster();
+    let (_, advertisements) = session.until_roster();
     let roster = session.seal(&advertisements);
     let cohort = Cohort::new(session.config.clone());
     let entry = &advertisements[0];

@@ -77,12 +77,12 @@ impl Session {
         advertise(self.config.clone(), key, certificate, NOW, &mut self.rng).unwrap()
     }
 
-    fn to_roster(&mut self) -> (Vec<AwaitRoster>, Vec<Vec<u8>>) {
+    fn until_roster(&mut self) -> (Vec<AwaitRoster>, Vec<Vec<u8>>) {
         (0..self.keys.len()).map(|client| self.advertise(client)).unzip()
     }
 
-    fn to_reveals(&mut self) -> (Vec<AwaitReveals>, Roster, BTreeMap<ClientId, Nonce>) {
-        let (clients, advertisements) = self.to_roster();
+    fn until_reveals(&mut self) -> (Vec<AwaitReveals>, Roster, BTreeMap<ClientId, Nonce>) {
+        let (clients, advertisements) = self.until_roster();
         let roster = self.seal(&advertisements);
         let mut nonces = BTreeMap::new();
         let clients = clients.into_iter().enumerate().map(|(client, state)| {
@@ -103,8 +103,8 @@ impl Session {
     }
 
     /// From here on, of the one group that the cohort makes: a client's position is its roster index.
-    fn to_delivery(&mut self) -> (Vec<AwaitDelivery>, GroupServer, Vec<Vec<u8>>) {
-        let (clients, roster, nonces) = self.to_reveals();
+    fn until_delivery(&mut self) -> (Vec<AwaitDelivery>, GroupServer, Vec<Vec<u8>>) {
+        let (clients, roster, nonces) = self.until_reveals();
         let (message, groups) = roster.form_groups(&self.config, &nonces).unwrap();
         let [group] = groups.as_slice() else { panic!("{} groups", groups.len()) };
         let server = GroupServer::new(&self.config, &roster, group);
@@ -113,8 +113,8 @@ impl Session {
         (clients, server, shares)
     }
 
-    fn to_input(&mut self) -> (Vec<AwaitInput>, GroupServer) {
-        let (clients, mut server, shares) = self.to_delivery();
+    fn until_input(&mut self) -> (Vec<AwaitInput>, GroupServer) {
+        let (clients, mut server, shares) = self.until_delivery();
         for (client, message) in shares.iter().enumerate() {
             let shares = server.check_shares(self.id(client), message).unwrap();
             server.apply_shares(self.id(client), shares);
@@ -125,8 +125,8 @@ impl Session {
     }
 
     /// All clients are ready to hear of survivors, though only the inputs of `submitters` arrived.
-    fn to_survivors(&mut self, submitters: &[usize]) -> (Vec<AwaitSurvivors>, GroupServer, Accumulator) {
-        let (clients, mut server) = self.to_input();
+    fn until_survivors(&mut self, submitters: &[usize]) -> (Vec<AwaitSurvivors>, GroupServer, Accumulator) {
+        let (clients, mut server) = self.until_input();
         let mut sum = server.accumulator();
         let clients = clients.into_iter().enumerate().map(|(client, state)| {
             let (state, message) = ok(state.submit(&self.inputs[client]));
@@ -142,11 +142,11 @@ impl Session {
     }
 
     /// The survivors have signed; their signatures are with the server.
-    fn to_signatures(
+    fn until_signatures(
         &mut self,
         submitters: &[usize],
     ) -> (BTreeMap<usize, AwaitSignatures>, GroupServer, Accumulator) {
-        let (clients, mut server, sum) = self.to_survivors(submitters);
+        let (clients, mut server, sum) = self.until_survivors(submitters);
         let message = server.close_collecting().unwrap();
         let survivors = clients.into_iter().enumerate().filter(|(client, _)| submitters.contains(client));
         let clients = survivors.map(|(client, state)| {
