@@ -115,6 +115,9 @@ mod tests {
     #[test]
     fn failure_reads_as_its_message() {
         let failure = Failure::new(Exit::Token, "the join token was used before");
-        assert_eq!((failure.exit, failure.to_string().as_str()), (Exit::Token, "the join token was used before"));
+        assert_eq!(
+            (failure.exit, failure.to_string().as_str()),
+            (Exit::Token, "the join token was used before")
+        );
     }
 }

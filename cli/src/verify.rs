@@ -55,7 +55,8 @@ fn read_key(path: &Path) -> Result<VerifyingKey, Failure> {
 fn as_table(path: &Path, report: &RunReport) -> String {
     let mut text = String::new();
     let width = report.parts.iter().map(|part| plain(&part.name).chars().count()).max().unwrap_or(0);
-    let mut line = |line: std::fmt::Arguments<'_>| writeln!(text, "{line}").expect("a string can be written to");
+    let mut line =
+        |line: std::fmt::Arguments<'_>| writeln!(text, "{line}").expect("a string can be written to");
     for part in &report.parts {
         let mark = if part.ok { "ok" } else { "FAILED" };
         line(format_args!("{mark:<6}  {:<width$}  {}", plain(&part.name), plain(&part.detail)));
@@ -114,7 +115,11 @@ fn failed_parts(report: &RunReport) -> String {
 /// A text from the folder with its control characters written out.
 fn plain(text: &str) -> String {
     text.chars().fold(String::new(), |mut plain, c| {
-        if c.is_control() { plain.extend(c.escape_default()) } else { plain.push(c) }
+        if c.is_control() {
+            plain.extend(c.escape_default())
+        } else {
+            plain.push(c)
+        }
         plain
     })
 }
@@ -165,12 +170,13 @@ impl Folder {
 
 impl Files for Folder {
     fn read(&self, path: &str) -> Result<Option<Vec<u8>>, String> {
+        let inside = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', '\0', ':']);
+        if !path.split('/').all(inside) {
+            return Err("not a path inside the folder".to_owned());
+        }
         let mut full = self.root.clone();
         let mut is_file = false;
         for part in path.split('/') {
-            if matches!(part, "" | "." | "..") || part.contains(['\\', '\0', ':']) {
-                return Err("not a path inside the folder".to_owned());
-            }
             full.push(part);
             let kind = match fs::symlink_metadata(&full) {
                 Ok(found) => found.file_type(),
@@ -280,7 +286,10 @@ mod tests {
         let folder = run_folder(&[]);
         let (text, failure) = check(folder.path(), None, false);
         assert_eq!(failure, None, "{text}");
-        assert!(text.contains("self-asserted: the key comes from the folder itself; pass --trusted-key"), "{text}");
+        assert!(
+            text.contains("self-asserted: the key comes from the folder itself; pass --trusted-key"),
+            "{text}"
+        );
         assert!(text.contains("newest model: round 0, epsilon 2.5 of 15 spent at delta 0.00001"), "{text}");
         assert!(text.ends_with(": verified, 7 parts\n"), "{text}");
         assert_eq!(text.lines().filter(|line| line.starts_with("ok ")).count(), 7, "{text}");
@@ -296,7 +305,10 @@ mod tests {
             path
         });
         let (text, failure) = check(folder.path(), Some(&right), false);
-        assert!(failure.is_none() && text.contains(", trusted\n") && !text.contains("self-asserted"), "{text}");
+        assert!(
+            failure.is_none() && text.contains(", trusted\n") && !text.contains("self-asserted"),
+            "{text}"
+        );
         let (text, failure) = check(folder.path(), Some(&wrong), false);
         let failure = failure.expect("another signer is refused");
         assert_eq!(failure.exit, Exit::General);
@@ -349,7 +361,10 @@ mod tests {
         assert!(message.starts_with("verification failed in 2 of 8 parts\n"), "{message}");
         assert!(message.contains("\n  model.safetensors: missing"), "{message}");
         assert!(message.contains("\n  more\\u{1b}[2J.txt: not listed"), "{message}");
-        assert!(!text.contains('\u{1b}') && !message.contains('\u{1b}'), "control characters are written out");
+        assert!(
+            !text.contains('\u{1b}') && !message.contains('\u{1b}'),
+            "control characters are written out"
+        );
     }
 
     #[test]
@@ -367,7 +382,8 @@ mod tests {
         let (text, failure) = check(folder.path(), None, true);
         let report = parse(&text);
         assert_eq!((failure.unwrap().exit, &report["ok"]), (Exit::General, &json!(false)));
-        let failed: Vec<_> = report["parts"].as_array().unwrap().iter().filter(|part| part["ok"] == false).collect();
+        let failed: Vec<_> =
+            report["parts"].as_array().unwrap().iter().filter(|part| part["ok"] == false).collect();
         assert_eq!(failed.len(), 1);
         assert_eq!(failed[0]["name"], "summary.json");
     }
@@ -375,7 +391,9 @@ mod tests {
     #[test]
     fn what_is_no_folder_is_a_usage_error() {
         let folder = run_folder(&[]);
-        for (path, detail) in [("none", "there is no such folder"), ("summary.json", "a file, expected the folder")] {
+        for (path, detail) in
+            [("none", "there is no such folder"), ("summary.json", "a file, expected the folder")]
+        {
             let (text, failure) = check(&folder.path().join(path), None, false);
             let failure = failure.unwrap();
             assert_eq!((text.as_str(), failure.exit), ("", Exit::Usage));

@@ -125,3 +125,52 @@ impl Config for ClientConfig {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How the message begins, and the change that it refuses.
+    type Case = (&'static str, fn(&mut ClientConfig));
+
+    #[test]
+    fn defaults_fit_the_coordinators() {
+        let config = ClientConfig::default();
+        config.check().unwrap();
+        let coordinator = CoordinatorConfig::default();
+        assert_eq!(config.url, format!("https://{}", coordinator.listen));
+        assert!(config.policy.max_epsilon >= coordinator.privacy.epsilon);
+        assert!(config.policy.max_delta >= coordinator.privacy.delta);
+        assert!(config.policy.min_survivors <= coordinator.aggregation.min_survivors);
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused_by_key() {
+        let cases: [Case; 10] = [
+            ("url is \"http://a\", accepted is a URL, https://", |config| config.url = "http://a".to_owned()),
+            ("url is \"https://\", accepted", |config| config.url = "https://".to_owned()),
+            ("name is \"\", accepted is 1 to 64", |config| config.name.clear()),
+            ("data.source is \"faces\", accepted is digits", |config| {
+                config.data.source = "faces".to_owned();
+            }),
+            ("data.clients is 0, accepted", |config| config.data.clients = 0),
+            ("data.index is 200, accepted is a whole number, 0 to less", |config| config.data.index = 200),
+            ("data.alpha is NaN, accepted is a number above 0", |config| config.data.alpha = f64::NAN),
+            ("policy.max_epsilon is 0, accepted is a number above 0", |config| {
+                config.policy.max_epsilon = 0.0;
+            }),
+            ("policy.max_delta is 1, accepted is a number above 0, below 1", |config| {
+                config.policy.max_delta = 1.0;
+            }),
+            ("policy.min_survivors is 1, accepted is a whole number from 2", |config| {
+                config.policy.min_survivors = 1;
+            }),
+        ];
+        for (expected, change) in cases {
+            let mut config = ClientConfig::default();
+            change(&mut config);
+            let error = config.check().unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+}

@@ -168,7 +168,10 @@ impl Config for CoordinatorConfig {
         key("training.epochs", "Passes over the client's data in one round.", "a whole number, 1 to 1000"),
         key("training.batch_size", "Examples in one step.", "a whole number, 1 to 65536"),
         key("training.learning_rate", "Step size.", "a number above 0, up to 1000"),
-        section("privacy", "Differential privacy of each client's whole data (user level, zero-out adjacency)."),
+        section(
+            "privacy",
+            "Differential privacy of each client's whole data (user level, zero-out adjacency).",
+        ),
         key(
             "privacy.clip_norm",
             "L2 bound on a client's update, in units of the model's parameters.",
@@ -241,8 +244,9 @@ impl Config for CoordinatorConfig {
             }
         }
         let architecture = &self.model.architecture;
-        let model: ModelSpec =
-            architecture.parse().map_err(|_| Self::refused("model.architecture", format!("{architecture:?}")))?;
+        let model: ModelSpec = architecture
+            .parse()
+            .map_err(|_| Self::refused("model.architecture", format!("{architecture:?}")))?;
         let parameters = u32::try_from(model.parameters()).unwrap_or(u32::MAX);
         // The identity of the task bears on no check.
         let plan = self.plan(Digest::of([]), parameters);
@@ -270,7 +274,8 @@ fn invalid_plan(error: PlanError) -> Invalid {
 /// Whether a text can be a name in a certificate.
 fn is_host(name: &str) -> bool {
     let is_label = |label: &str| {
-        (1..=63).contains(&label.len()) && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
     name.parse::<IpAddr>().is_ok() || (name.len() <= 253 && name.split('.').all(is_label))
 }
@@ -287,4 +292,138 @@ fn resolve(path: &Path) -> PathBuf {
         resolved = resolved.canonicalize().unwrap_or(resolved);
     }
     resolved
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How the message begins, and the change that it refuses.
+    type Case = (&'static str, fn(&mut CoordinatorConfig));
+
+    fn refusal(change: impl FnOnce(&mut CoordinatorConfig)) -> String {
+        let mut config = CoordinatorConfig::default();
+        change(&mut config);
+        config.check().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn defaults_are_an_acceptable_plan() {
+        let config = CoordinatorConfig::default();
+        config.check().unwrap();
+        let id = Digest::of(b"id");
+        let plan = config.plan(id, 650);
+        assert_eq!((plan.version, plan.mode.as_str(), plan.id), (VERSION, "secagg", id));
+        let CoordinatorConfig { task, model, cohort, training, privacy, aggregation, server, .. } = config;
+        assert_eq!(
+            (plan.task, plan.rounds, plan.phase_seconds),
+            (task.name, task.rounds, task.phase_seconds)
+        );
+        assert_eq!(plan.model, Model { architecture: model.architecture, parameters: 650 });
+        assert_eq!((plan.cohort, plan.training, plan.privacy), (cohort, training, privacy));
+        assert_eq!((plan.aggregation, plan.server), (aggregation, server));
+    }
+
+    #[test]
+    fn every_listed_rule_and_mask_is_accepted_by_the_plan() {
+        let words = |path: &str| {
+            let key = CoordinatorConfig::KEYS.iter().find(|key| key.path == path).unwrap();
+            key.accepted.replace(" or ", ", ").split(", ").map(str::to_owned).collect::<Vec<_>>()
+        };
+        for rule in words("server.rule") {
+            let mut config = CoordinatorConfig::default();
+            config.server.rule = rule;
+            config.check().unwrap();
+        }
+        assert_eq!(words("server.rule").len(), fedveil_aggregation::robust::Rule::ALL.len());
+        for masks in words("aggregation.masks") {
+            let mut config = CoordinatorConfig::default();
+            config.aggregation.masks = masks;
+            config.check().unwrap();
+        }
+    }
+
+    #[test]
+    fn one_token_for_each_client_unless_told_otherwise() {
+        let mut config = CoordinatorConfig::default();
+        config.cohort.clients = 250;
+        assert_eq!(config.tokens(), 250);
+        config.tokens = 3;
+        assert_eq!(config.tokens(), 3);
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused_by_key() {
+        let cases: [Case; 10] = [
+            ("names is empty, accepted is a list", |config| config.names.clear()),
+            ("names is a list with \"a b\", accepted", |config| config.names.push("a b".to_owned())),
+            ("tokens is 20001, accepted", |config| config.tokens = 20_001),
+            ("model.architecture is \"resnet\", accepted is softmax:", |config| {
+                config.model.architecture = "resnet".to_owned();
+            }),
+            ("model.architecture is 10000010, accepted is", |config| {
+                config.model.architecture = "softmax:1000000x10".to_owned();
+            }),
+            ("task.name is , accepted is a name", |config| config.task.name.clear()),
+            ("task.rounds is 0, accepted is 1 to", |config| config.task.rounds = 0),
+            ("task.phase_seconds is 0, accepted is 1 to", |config| config.task.phase_seconds = 0),
+            ("cohort.minimum is 1, accepted is 2 to", |config| config.cohort.minimum = 1),
+            ("privacy.epsilon is NaN, accepted is", |config| config.privacy.epsilon = f64::NAN),
+        ];
+        for (expected, change) in cases {
+            let error = refusal(change);
+            assert!(error.starts_with(expected), "{error}");
+        }
+        let error = refusal(|config| config.server.assumed_byzantine = 5_000);
+        assert!(error.contains("multi-krum bears 5000 poisoned groups only among 10003 or more"), "{error}");
+    }
+
+    #[test]
+    fn errors_of_the_plan_name_the_line() {
+        let text = "[cohort]\nclients = 200\nminimum = 201\n";
+        let error = super::super::parse::<CoordinatorConfig>(Path::new("c.toml"), text).unwrap_err();
+        assert_eq!(error.to_string(), "c.toml:3: cohort.minimum is 201, accepted is 2 to 200");
+    }
+
+    #[test]
+    fn secrets_are_not_written_where_results_go() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let config = |keys: &str, tokens: &str| CoordinatorConfig {
+            out: folder.path().join("runs/one"),
+            keys: folder.path().join(keys),
+            tokens_dir: folder.path().join(tokens),
+            ..CoordinatorConfig::default()
+        };
+        config("keys", "runs/one-tokens").check().unwrap();
+        config("runs", "runs/two").check().unwrap();
+        for inside in ["runs/one", "runs/one/keys", "runs/two/../one/keys", "./runs/./one/a/b"] {
+            let error = config(inside, "tokens").check().unwrap_err().to_string();
+            assert!(
+                error.starts_with("keys is ") && error.ends_with("accepted is a folder outside of out"),
+                "{error}"
+            );
+            assert!(config("keys", inside).check().unwrap_err().to_string().starts_with("tokens_dir is "));
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_into_the_output_folder_are_seen_through() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let out = folder.path().join("out");
+        std::fs::create_dir(&out).unwrap();
+        std::os::unix::fs::symlink(&out, folder.path().join("link")).unwrap();
+        let keys = folder.path().join("link/keys");
+        assert!(refusal(|config| (config.out, config.keys) = (out, keys)).starts_with("keys is "));
+    }
+
+    #[test]
+    fn host_names() {
+        for name in ["localhost", "127.0.0.1", "::1", "fl-1.example.org"] {
+            assert!(is_host(name), "{name}");
+        }
+        for name in ["", "a..b", "a b", "https://a", "localhost:7443", "a_b"] {
+            assert!(!is_host(name), "{name}");
+        }
+    }
 }

@@ -21,8 +21,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
-pub(crate) use client::{ClientConfig, DataSection};
-pub(crate) use coordinator::{CoordinatorConfig, ModelSection, TaskSection};
+pub(crate) use client::ClientConfig;
+pub(crate) use coordinator::CoordinatorConfig;
 
 /// Most characters of a value that an error message repeats.
 const EXCERPT: usize = 60;
@@ -125,7 +125,7 @@ pub(crate) enum ConfigError {
         message: String,
     },
     /// A key that this kind of file does not have.
-    #[error("{place}: unknown key {key}{}; accepted {section} are {accepted}", hint(*nearest))]
+    #[error("{place}: unknown key {key}{}; accepted {accepted}", hint(*nearest))]
     UnknownKey {
         /// Where.
         place: Place,
@@ -133,9 +133,7 @@ pub(crate) enum ConfigError {
         key: String,
         /// The key that may have been meant.
         nearest: Option<&'static str>,
-        /// The section, in words.
-        section: String,
-        /// The keys of that section.
+        /// The keys of its section, in words.
         accepted: String,
     },
     /// A value of the wrong type, out of range, or at odds with another one.
@@ -285,12 +283,13 @@ impl<'a> Source<'a> {
         let accepted: Vec<_> = keys.iter().map(Key::split).filter(|key| key.0 == section).collect();
         let similar = accepted.iter().map(|&(_, known)| (strsim::jaro_winkler(name, known), known));
         let nearest = similar.filter(|(score, _)| *score >= SIMILAR).max_by(|a, b| a.0.total_cmp(&b.0));
+        let section = if section.is_empty() { "at the top".to_owned() } else { format!("in [{section}]") };
+        let names = accepted.iter().map(|(_, known)| *known).collect::<Vec<_>>().join(", ");
         ConfigError::UnknownKey {
             place: self.place(&path),
             key: path,
             nearest: nearest.map(|(_, known)| known),
-            section: if section.is_empty() { "at the top".to_owned() } else { format!("in [{section}]") },
-            accepted: accepted.iter().map(|(_, known)| *known).collect::<Vec<_>>().join(", "),
+            accepted: format!("{section} are {names}"),
         }
     }
 
@@ -304,7 +303,8 @@ impl<'a> Source<'a> {
         let mut table = Some(&self.document);
         let mut offset = None;
         for name in path.split('.') {
-            let Some((key, value)) = table.and_then(|table| table.iter().find(|(key, _)| key.get_ref() == name))
+            let Some((key, value)) =
+                table.and_then(|table| table.iter().find(|(key, _)| key.get_ref() == name))
             else {
                 break;
             };
@@ -330,4 +330,157 @@ fn syntax(file: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
 fn article(noun: &str) -> String {
     let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
     format!("{article} {noun}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "federation.toml";
+
+    fn read<T: Config>(text: &str) -> Result<T, ConfigError> {
+        parse(Path::new(FILE), text)
+    }
+
+    /// The message for a coordinator's file.
+    fn refusal(text: &str) -> String {
+        read::<CoordinatorConfig>(text).unwrap_err().to_string()
+    }
+
+    /// Every path of a table, sections included.
+    fn paths(table: &Table, prefix: &str) -> Vec<(String, bool)> {
+        let mut all = Vec::new();
+        for (name, value) in table {
+            let path = format!("{prefix}{name}");
+            all.push((path.clone(), value.is_table()));
+            if let Value::Table(inner) = value {
+                all.extend(paths(inner, &format!("{path}.")));
+            }
+        }
+        all
+    }
+
+    fn every_key_is_documented<T: Config>() {
+        let mut listed: Vec<_> = T::KEYS.iter().map(|key| (key.path.to_owned(), key.is_section())).collect();
+        listed.sort();
+        let mut fields = paths(&defaults::<T>(), "");
+        fields.sort();
+        assert_eq!(listed, fields, "the list of keys and the fields differ");
+
+        let printed = print_config::<T>();
+        let mut lines = printed.lines().skip(2);
+        for key in T::KEYS {
+            let name = key.split().1;
+            assert_eq!(lines.next(), Some(""), "{}", key.path);
+            let comment = lines.next().unwrap();
+            assert!(comment.len() > 10 && comment.starts_with("# ") && comment.ends_with('.'), "{comment}");
+            if key.is_section() {
+                assert_eq!(lines.next(), Some(format!("[{}]", key.path).as_str()));
+            } else {
+                assert!(lines.next().unwrap().starts_with("# Accepted: "), "{}", key.path);
+                assert!(lines.next().unwrap().starts_with(&format!("{name} = ")), "{}", key.path);
+            }
+        }
+        assert_eq!(lines.next(), None);
+    }
+
+    #[test]
+    fn every_key_of_both_files_is_documented() {
+        every_key_is_documented::<CoordinatorConfig>();
+        every_key_is_documented::<ClientConfig>();
+    }
+
+    #[test]
+    fn printed_file_gives_the_defaults() {
+        let printed = print_config::<CoordinatorConfig>();
+        assert_eq!(read::<CoordinatorConfig>(&printed).unwrap(), CoordinatorConfig::default());
+        let printed = print_config::<ClientConfig>();
+        assert_eq!(read::<ClientConfig>(&printed).unwrap(), ClientConfig::default());
+    }
+
+    #[test]
+    fn keys_left_out_have_their_defaults() {
+        assert_eq!(read::<CoordinatorConfig>("").unwrap(), CoordinatorConfig::default());
+        let config: CoordinatorConfig = read("training.epochs = 9\n[privacy]\nepsilon = 9\n").unwrap();
+        let mut expected = CoordinatorConfig::default();
+        expected.training.epochs = 9;
+        expected.privacy.epsilon = 9.0;
+        assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn unknown_keys_are_named_with_the_nearest_known_one() {
+        assert_eq!(
+            refusal("\n[cohort]\nclients = 200\nminimun = 198\n"),
+            "federation.toml:4: unknown key cohort.minimun, did you mean minimum?; \
+             accepted in [cohort] are clients, minimum, assumed_malicious"
+        );
+        let error = refusal("[privcy]\nepsilon = 3.0\n");
+        assert!(
+            error.starts_with("federation.toml:1: unknown key privcy, did you mean privacy?; accepted at the top are listen,"),
+            "{error}"
+        );
+        let error = refusal("[cohort]\nzzz = 1\n");
+        assert!(error.starts_with("federation.toml:2: unknown key cohort.zzz; accepted in"), "{error}");
+        assert!(refusal("[cohort.clients.more]\nx = 1").starts_with("federation.toml:1: cohort.clients is "));
+        let error = read::<ClientConfig>("[policy]\nmax_epsilom = 3.0\n").unwrap_err().to_string();
+        assert!(
+            error.starts_with("federation.toml:2: unknown key policy.max_epsilom, did you mean max_epsilon?")
+        );
+    }
+
+    #[test]
+    fn ill_typed_values_say_what_was_found_and_what_is_accepted() {
+        let cases = [
+            (
+                "[cohort]\nclients = \"many\"",
+                "2: cohort.clients is \"many\" (string), accepted is a whole number, 2 to 20000",
+            ),
+            (
+                "[cohort]\nclients = -1",
+                "2: cohort.clients is -1 (integer), accepted is a whole number, 2 to 20000",
+            ),
+            ("task.rounds = 1.5", "1: task.rounds is 1.5 (float), accepted is a whole number, 1 to 100000"),
+            (
+                "\n\nlisten = \"localhost\"",
+                "3: listen is \"localhost\" (string), accepted is an IP address and a port, as in",
+            ),
+            (
+                "names = [\"a\", 3]",
+                "1: names is [\"a\", 3] (array), accepted is a list of one or more DNS names",
+            ),
+            ("cohort = 3", "1: cohort is an integer, accepted is a section, [cohort]"),
+            ("[[cohort]]\nclients = 3", "1: cohort is an array, accepted is a section, [cohort]"),
+        ];
+        for (text, expected) in cases {
+            let error = refusal(text);
+            assert!(error.starts_with(&format!("federation.toml:{expected}")), "{error}");
+        }
+        let error = refusal(&format!("listen = \"{}\"", "ä".repeat(1000)));
+        assert!(error.len() < 300 && error.contains('…'), "{error}");
+    }
+
+    #[test]
+    fn what_is_not_toml_is_refused_with_its_line() {
+        for text in [
+            "a = 1\nlisten = \n",
+            "listen = \"[::]:1\"\nlisten = \"[::]:2\"",
+            "\ntokens = 99999999999999999999",
+        ] {
+            let error = refusal(text);
+            assert!(error.starts_with("federation.toml:2: not TOML: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn files_are_loaded() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("client.toml");
+        let error = load::<ClientConfig>(&path).unwrap_err();
+        assert!(matches!(&error, ConfigError::Missing(missing) if *missing == path), "{error}");
+        let error = load::<ClientConfig>(folder.path()).unwrap_err();
+        assert!(matches!(error, ConfigError::Read { .. }), "{error}");
+        fs::write(&path, "name = \"ward 7\"\n").unwrap();
+        assert_eq!(load::<ClientConfig>(&path).unwrap().name, "ward 7");
+    }
 }
