@@ -49,7 +49,7 @@ pub async fn enroll(
     let response = timeout(ANSWER_TIMEOUT, client.enroll(request))
         .await
         .map_err(|_| EnrollError::Timeout)?
-        .map_err(|status| EnrollError::from_status(&status))?
+        .map_err(EnrollError::from_status)?
         .into_inner();
     let enrolled = Enrolled::verify(keys.complete(token, response)?, unix_now())?;
     keystore.save(&enrolled)?;
@@ -75,14 +75,17 @@ pub enum EnrollError {
     /// The coordinator speaks another version of the protocol.
     #[error("coordinator refuses the protocol version: {0}")]
     ProtocolVersion(String),
-    /// The coordinator refuses for another reason, or the connection broke.
-    #[error("coordinator refuses to enrol: {message}{}", .code.map(|code| format!(" ({code})")).unwrap_or_default())]
+    /// The coordinator refuses for another reason.
+    #[error("coordinator refuses to enrol: {message} ({code})")]
     Refused {
-        /// The coordinator's code; none if the answer is not by a coordinator.
-        code: Option<ErrorCode>,
+        /// The coordinator's code.
+        code: ErrorCode,
         /// The coordinator's message.
         message: String,
     },
+    /// The call failed before the coordinator's enrolment could answer it.
+    #[error("failed to call the coordinator")]
+    Call(#[source] Box<Status>),
     /// No answer came.
     #[error("coordinator did not answer within {} s", ANSWER_TIMEOUT.as_secs())]
     Timeout,
@@ -124,12 +127,13 @@ pub enum EnrollError {
 }
 
 impl EnrollError {
-    fn from_status(status: &Status) -> Self {
+    fn from_status(status: Status) -> Self {
+        let Some(code) = ErrorCode::of(&status) else { return Self::Call(Box::new(status)) };
         let message = status.message().to_owned();
-        match ErrorCode::of(status) {
-            Some(ErrorCode::InvalidToken) => Self::InvalidToken(message),
-            Some(ErrorCode::TokenAlreadyUsed) => Self::TokenAlreadyUsed(message),
-            Some(ErrorCode::ProtocolVersion) => Self::ProtocolVersion(message),
+        match code {
+            ErrorCode::InvalidToken => Self::InvalidToken(message),
+            ErrorCode::TokenAlreadyUsed => Self::TokenAlreadyUsed(message),
+            ErrorCode::ProtocolVersion => Self::ProtocolVersion(message),
             code => Self::Refused { code, message },
         }
     }
@@ -263,7 +267,7 @@ mod tests {
 
     #[test]
     fn refusals_keep_their_meaning() {
-        let from = |code: ErrorCode| EnrollError::from_status(&code.status("why"));
+        let from = |code: ErrorCode| EnrollError::from_status(code.status("why"));
         assert!(matches!(from(ErrorCode::InvalidToken), EnrollError::InvalidToken(why) if why == "why"));
         assert!(matches!(from(ErrorCode::TokenAlreadyUsed), EnrollError::TokenAlreadyUsed(_)));
         assert!(matches!(from(ErrorCode::ProtocolVersion), EnrollError::ProtocolVersion(_)));
@@ -271,7 +275,7 @@ mod tests {
             from(ErrorCode::LimitExceeded).to_string(),
             "coordinator refuses to enrol: why (limit-exceeded)"
         );
-        let foreign = EnrollError::from_status(&Status::unavailable("gone"));
-        assert_eq!(foreign.to_string(), "coordinator refuses to enrol: gone");
+        let foreign = EnrollError::from_status(Status::unavailable("gone"));
+        assert!(matches!(foreign, EnrollError::Call(status) if status.message() == "gone"));
     }
 }

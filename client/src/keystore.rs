@@ -375,7 +375,7 @@ pub enum KeystoreError {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use rcgen::{
         BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     };
@@ -383,6 +383,10 @@ pub(crate) mod tests {
     use super::*;
 
     const AUTHORITY: [u8; 32] = [4; 32];
+
+    /// A time at which everything here is valid, and the last second of identities; unix seconds.
+    const NOW: u64 = 1_800_000_000;
+    const END: u64 = NOW + 100;
 
     fn ca() -> (Vec<u8>, Issuer<'static, KeyPair>) {
         let key = KeyPair::generate().unwrap();
@@ -420,44 +424,44 @@ pub(crate) mod tests {
 
     #[test]
     fn consistent_credentials_are_accepted() {
-        let enrolled = Enrolled::verify(parts(100), 100).unwrap();
+        let enrolled = Enrolled::verify(parts(END), END).unwrap();
         assert_eq!(enrolled.name(), "phone-1");
-        assert!(enrolled.client_config(100).is_ok());
+        assert!(enrolled.client_config(END).is_ok());
         assert!(matches!(
-            enrolled.client_config(101),
-            Err(CredentialError::Identity(IdentityError::Expired { not_after: 100, now: 101 }))
+            enrolled.client_config(END + 1),
+            Err(CredentialError::Identity(IdentityError::Expired { not_after: END, .. }))
         ));
     }
 
     #[test]
     fn parts_of_two_enrolments_do_not_mix() {
         // The TLS certificate of another client.
-        let mut mixed = parts(100);
-        mixed.tls_key = parts(100).tls_key;
+        let mut mixed = parts(END);
+        mixed.tls_key = parts(END).tls_key;
         assert!(matches!(
-            refused(mixed, 1),
+            refused(mixed, NOW),
             CredentialError::Certificate(rustls::Error::InconsistentKeys(_))
         ));
         // Of another federation.
-        let mut mixed = parts(100);
-        mixed.ca = parts(100).ca;
+        let mut mixed = parts(END);
+        mixed.ca = parts(END).ca;
         assert!(matches!(
-            refused(mixed, 1),
+            refused(mixed, NOW),
             CredentialError::Certificate(rustls::Error::InvalidCertificate(_))
         ));
         // The identity of another client.
-        let mut mixed = parts(100);
+        let mut mixed = parts(END);
         mixed.identity_key = SigningKey::from_bytes(&[6; 32]);
-        assert!(matches!(refused(mixed, 1), CredentialError::Identity(IdentityError::OtherKey)));
+        assert!(matches!(refused(mixed, NOW), CredentialError::Identity(IdentityError::OtherKey)));
         // By another enrolment authority.
-        let mut mixed = parts(100);
+        let mut mixed = parts(END);
         mixed.authority_key = SigningKey::from_bytes(&[6; 32]).verifying_key().to_bytes();
-        assert!(matches!(refused(mixed, 1), CredentialError::Identity(IdentityError::Forged)));
+        assert!(matches!(refused(mixed, NOW), CredentialError::Identity(IdentityError::Forged)));
         // A signer that anyone could sign for: the neutral point.
-        let mut weak = parts(100);
+        let mut weak = parts(END);
         weak.signing_key = [0; 32];
         weak.signing_key[0] = 1;
-        assert!(matches!(refused(weak, 1), CredentialError::PublicKey { owner: "model signer" }));
+        assert!(matches!(refused(weak, NOW), CredentialError::PublicKey { owner: "model signer" }));
     }
 
     #[test]
@@ -467,8 +471,8 @@ pub(crate) mod tests {
         let CredentialError::Expired { not_after, now } = error else { panic!("{error}") };
         assert_eq!((now, not_after), (year_5000, 67_090_118_400), "1 January 4096");
         assert!(matches!(
-            refused(parts(100), 101),
-            CredentialError::Identity(IdentityError::Expired { not_after: 100, now: 101 })
+            refused(parts(END), END + 1),
+            CredentialError::Identity(IdentityError::Expired { not_after: END, .. })
         ));
     }
 
@@ -476,23 +480,23 @@ pub(crate) mod tests {
     fn an_enrolment_is_kept() {
         let root = tempfile::tempdir().unwrap();
         let keystore = Keystore::open(&root.path().join("keys/client")).unwrap();
-        assert!(keystore.load(1).unwrap().is_none());
-        let enrolled = Enrolled::verify(parts(100), 1).unwrap();
+        assert!(keystore.load(NOW).unwrap().is_none());
+        let enrolled = Enrolled::verify(parts(END), NOW).unwrap();
         keystore.prepare().unwrap();
         // An interrupted enrolment leaves nothing that the next one trips over.
         fs::write(root.path().join("keys/client/enrollment.partial/ca.der"), b"half").unwrap();
-        assert!(keystore.load(1).unwrap().is_none());
+        assert!(keystore.load(NOW).unwrap().is_none());
         keystore.prepare().unwrap();
         keystore.save(&enrolled).unwrap();
 
-        let loaded = keystore.load(1).unwrap().unwrap();
+        let loaded = keystore.load(NOW).unwrap().unwrap();
         assert_eq!(loaded.client_id(), enrolled.client_id());
         assert_eq!(loaded.identity_certificate(), enrolled.identity_certificate());
         assert_eq!(loaded.signing_key(), enrolled.signing_key());
         assert_eq!(loaded.authority_key(), enrolled.authority_key());
         assert_eq!(*loaded.parts.tls_key, *enrolled.parts.tls_key);
         assert!(matches!(keystore.prepare(), Err(KeystoreError::Occupied { .. })));
-        let error = keystore.load(101).err().unwrap();
+        let error = keystore.load(END + 1).err().unwrap();
         assert!(matches!(
             error,
             KeystoreError::Credentials {
@@ -504,10 +508,10 @@ pub(crate) mod tests {
 
     #[test]
     fn memory_keeps_nothing() {
-        let enrolled = Enrolled::verify(parts(100), 1).unwrap();
+        let enrolled = Enrolled::verify(parts(END), NOW).unwrap();
         Keystore::Memory.prepare().unwrap();
         Keystore::Memory.save(&enrolled).unwrap();
-        assert!(Keystore::Memory.load(1).unwrap().is_none());
+        assert!(Keystore::Memory.load(NOW).unwrap().is_none());
     }
 
     #[test]
@@ -515,12 +519,12 @@ pub(crate) mod tests {
         let root = tempfile::tempdir().unwrap();
         let keystore = Keystore::open(root.path()).unwrap();
         keystore.prepare().unwrap();
-        keystore.save(&Enrolled::verify(parts(100), 1).unwrap()).unwrap();
+        keystore.save(&Enrolled::verify(parts(END), NOW).unwrap()).unwrap();
         let file = root.path().join("enrollment").join(SIGNING_KEY);
         fs::write(&file, [0; 31]).unwrap();
-        assert!(matches!(keystore.load(1), Err(KeystoreError::Length { found: 31, .. })));
+        assert!(matches!(keystore.load(NOW), Err(KeystoreError::Length { found: 31, .. })));
         fs::remove_file(&file).unwrap();
-        assert!(matches!(keystore.load(1), Err(KeystoreError::Io { path, .. }) if path == file));
+        assert!(matches!(keystore.load(NOW), Err(KeystoreError::Io { path, .. }) if path == file));
     }
 
     #[cfg(unix)]
@@ -531,7 +535,7 @@ pub(crate) mod tests {
         let directory = root.path().join("client");
         let keystore = Keystore::open(&directory).unwrap();
         keystore.prepare().unwrap();
-        keystore.save(&Enrolled::verify(parts(100), 1).unwrap()).unwrap();
+        keystore.save(&Enrolled::verify(parts(END), NOW).unwrap()).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&directory), mode(&directory.join("enrollment"))), (0o700, 0o700));
         for entry in fs::read_dir(directory.join("enrollment")).unwrap() {
@@ -539,6 +543,6 @@ pub(crate) mod tests {
         }
         let file = directory.join("enrollment").join(TLS_KEY);
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(keystore.load(1), Err(KeystoreError::Exposed { mode: 0o644, .. })));
+        assert!(matches!(keystore.load(NOW), Err(KeystoreError::Exposed { mode: 0o644, .. })));
     }
 }
