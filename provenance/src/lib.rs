@@ -24,11 +24,16 @@
 pub mod checkpoint;
 pub mod digest;
 pub mod dsse;
+#[cfg(test)]
+mod fixtures;
 pub mod lineage;
 pub mod manifest;
 pub mod merkle;
 pub mod run;
 mod statement;
+
+/// The key types of the API.
+pub use ed25519_dalek::{SigningKey, VerifyingKey};
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use digest::{Digest, ParseDigestError};

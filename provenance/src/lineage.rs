@@ -142,7 +142,7 @@ pub enum Refusal {
         offered: Digest,
     },
     /// A checkpoint of another log.
-    #[error("the checkpoint is of log {offered:?}, this client follows log {pinned:?}")]
+    #[error("the checkpoint is of log \"{offered}\", this client follows log \"{pinned}\"")]
     OtherLog {
         /// Origin of the log that the client follows.
         pinned: String,
@@ -172,11 +172,11 @@ pub enum Refusal {
         round: u32,
     },
     /// A manifest that follows another one than the client's.
-    #[error("the manifest of round {round} follows {offered}, this client holds {held:?}")]
+    #[error("the manifest of round {round} follows {offered}, expected {}", name(.held.as_ref()))]
     WrongParent {
         /// Its round.
         round: u32,
-        /// The manifest that the client holds; `None` where the initial model names a parent.
+        /// The manifest that the client holds; `None` where it holds none and round 0 names a parent.
         held: Option<Digest>,
         /// The parent it names.
         offered: Digest,
@@ -384,6 +384,10 @@ impl Refusal {
     }
 }
 
+fn name(manifest: Option<&Digest>) -> String {
+    manifest.map_or_else(|| "no parent".to_owned(), Digest::to_string)
+}
+
 impl fmt::Display for Rollback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -399,5 +403,272 @@ impl fmt::Display for Signed {
             Self::Manifest => "manifest",
             Self::Checkpoint => "checkpoint",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{History, ORIGIN, key, manifest, model, pins, task};
+
+    /// A client that followed `history` to its end.
+    fn follower(history: &History) -> Lineage {
+        let mut lineage = Lineage::new(pins(), None);
+        for leaf in 0..history.log.size() {
+            follow(&mut lineage, history, leaf);
+        }
+        lineage
+    }
+
+    fn follow(lineage: &mut Lineage, history: &History, leaf: u64) {
+        let publication = history.publication(leaf, lineage.known_size()).to_bytes();
+        let accepted = lineage.accept(&publication).unwrap();
+        lineage.apply(&accepted);
+    }
+
+    /// What a client that followed rounds 0 to 2 says about the newest publication of `history`.
+    fn offer(history: &History) -> Result<Accepted, Refusal> {
+        let lineage = follower(&History::of(2));
+        lineage.accept(&history.newest(lineage.known_size().min(history.log.size())))
+    }
+
+    #[test]
+    fn a_client_follows_the_rounds_and_keeps_its_place() {
+        let mut history = History::new();
+        let mut lineage = Lineage::new(pins(), None);
+        for round in [0, 1, 2, 5] {
+            history.push(round);
+            let accepted = lineage.accept(&history.newest(lineage.known_size())).unwrap();
+            assert_eq!(accepted.round.round, round);
+            assert_eq!(accepted.check_model(&model(round)), Ok(()));
+            lineage.apply(&accepted);
+            assert_eq!(lineage.head().unwrap().log, history.log.head());
+            let kept = serde_json::to_string(lineage.head().unwrap()).unwrap();
+            lineage = Lineage::new(pins(), Some(serde_json::from_str(&kept).unwrap()));
+        }
+    }
+
+    #[test]
+    fn a_client_that_missed_rounds_catches_up_in_order() {
+        let mut history = History::of(1);
+        let mut lineage = follower(&history);
+        (2..=5).for_each(|round| history.push(round));
+        let skipping = lineage.accept(&history.publication(5, 2).to_bytes());
+        assert!(matches!(skipping, Err(Refusal::WrongParent { round: 5, .. })));
+        (2..=5).for_each(|leaf| follow(&mut lineage, &history, leaf));
+        assert_eq!(lineage.head().unwrap().round, 5);
+    }
+
+    #[test]
+    fn a_newcomer_trusts_its_first_publication_by_the_key() {
+        let history = History::of(4);
+        let lineage = Lineage::new(pins(), None);
+        assert_eq!(lineage.accept(&history.newest(0)).unwrap().head.log, history.log.head());
+        assert!(matches!(lineage.accept(&history.newest(2)), Err(Refusal::Malformed(_))));
+        let mut other = History { key: key(2), ..History::new() };
+        other.push(0);
+        assert_eq!(lineage.accept(&other.newest(0)), Err(Refusal::UnknownSigner(Signed::Manifest)));
+    }
+
+    #[test]
+    fn a_repeated_publication_is_told_from_a_rollback() {
+        assert_eq!(offer(&History::of(2)), Err(Refusal::AlreadyAccepted { round: 2 }));
+    }
+
+    #[test]
+    fn an_unknown_signer_is_refused() {
+        let mut history = History::of(2);
+        history.key = key(2);
+        history.push(3);
+        assert_eq!(offer(&history), Err(Refusal::UnknownSigner(Signed::Manifest)));
+
+        let history = History::of(3);
+        let mut publication = history.publication(3, 3);
+        publication.checkpoint = Checkpoint::sign(ORIGIN, &history.log.head(), &key(2)).unwrap();
+        let lineage = follower(&History::of(2));
+        assert_eq!(lineage.accept(&publication.to_bytes()), Err(Refusal::UnknownSigner(Signed::Checkpoint)));
+    }
+
+    #[test]
+    fn a_changed_manifest_or_checkpoint_is_refused() {
+        let lineage = follower(&History::of(2));
+        let publication = History::of(3).publication(3, 3);
+
+        let mut changed = publication.clone();
+        let payload = changed.manifest.iter().position(|byte| *byte == b'e').unwrap();
+        changed.manifest[payload + 20] ^= 1;
+        assert_eq!(lineage.accept(&changed.to_bytes()), Err(Refusal::BadSignature(Signed::Manifest)));
+
+        let mut changed = publication;
+        changed.checkpoint = changed.checkpoint.replace("\n4\n", "\n5\n");
+        assert_eq!(lineage.accept(&changed.to_bytes()), Err(Refusal::BadSignature(Signed::Checkpoint)));
+    }
+
+    #[test]
+    fn no_byte_of_a_publication_can_change() {
+        let lineage = follower(&History::of(2));
+        let publication = History::of(3).newest(3);
+        assert!(lineage.accept(&publication).is_ok());
+        for at in 0..publication.len() {
+            let mut changed = publication.clone();
+            changed[at] ^= 1;
+            assert!(lineage.accept(&changed).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn too_few_signers_are_refused() {
+        let envelope = |keys: &[u8]| {
+            let keys: Vec<_> = keys.iter().map(|seed| key(*seed)).collect();
+            manifest(0, None).sign(&keys.iter().collect::<Vec<_>>()).unwrap()
+        };
+        let signers = [1, 2, 3].map(|seed| key(seed).verifying_key()).to_vec();
+        let lineage = Lineage::new(Pins { signers, threshold: 2, ..pins() }, None);
+        for (keys, expected) in [
+            (&[1][..], Some(Refusal::TooFewSigners { valid: 1, threshold: 2 })),
+            (&[1, 1], Some(Refusal::TooFewSigners { valid: 1, threshold: 2 })),
+            (&[1, 4], Some(Refusal::TooFewSigners { valid: 1, threshold: 2 })),
+            (&[4, 5], Some(Refusal::UnknownSigner(Signed::Manifest))),
+            (&[1, 3], None),
+        ] {
+            let mut history = History { key: key(2), ..History::new() };
+            history.log.append(envelope(keys));
+            assert_eq!(lineage.accept(&history.newest(0)).err(), expected, "{keys:?}");
+        }
+    }
+
+    #[test]
+    fn another_task_is_refused() {
+        let mut history = History::of(2);
+        let mut other = manifest(3, history.tip());
+        other.round.task_digest = Digest::of("other task");
+        history.push_manifest(&other);
+        let expected = Refusal::OtherTask { pinned: task(), offered: Digest::of("other task") };
+        assert_eq!(offer(&history), Err(expected));
+    }
+
+    #[test]
+    fn another_log_is_refused() {
+        let history = History::of(3);
+        let mut publication = history.publication(3, 3);
+        publication.checkpoint =
+            Checkpoint::sign("other.example", &history.log.head(), &history.key).unwrap();
+        let expected = Refusal::OtherLog { pinned: ORIGIN.to_owned(), offered: "other.example".to_owned() };
+        assert_eq!(follower(&History::of(2)).accept(&publication.to_bytes()), Err(expected));
+    }
+
+    #[test]
+    fn rollback_to_an_older_round_is_refused() {
+        let history = History::of(4);
+        let expected = Refusal::Rollback { what: Rollback::Round, held: 4, offered: 3 };
+        let lineage = follower(&history);
+        assert_eq!(lineage.accept(&history.publication(3, 5).to_bytes()), Err(expected.clone()));
+        // The publication as it was made then, with the log as it was.
+        assert_eq!(lineage.accept(&History::of(3).newest(4)), Err(expected));
+    }
+
+    #[test]
+    fn rollback_to_a_shorter_log_is_refused() {
+        let mut short = History::of(0);
+        short.push_manifest(&manifest(3, History::of(2).tip()));
+        assert_eq!(offer(&short), Err(Refusal::Rollback { what: Rollback::LogSize, held: 3, offered: 2 }));
+    }
+
+    /// The signer drops round 1 from the log and puts the next model on top: the parent is right, the log is not.
+    #[test]
+    fn fork_of_the_log_is_refused() {
+        let mut fork = History::of(0);
+        fork.push(7);
+        fork.push(8);
+        fork.push_manifest(&manifest(9, History::of(2).tip()));
+        assert_eq!(offer(&fork), Err(Refusal::Fork { held: 3, offered: 4 }));
+    }
+
+    /// Two logs of one size, each with a history of its own.
+    #[test]
+    fn fork_at_the_same_size_is_refused() {
+        let mut fork = History::of(1);
+        fork.push_manifest(&manifest(3, History::of(2).tip()));
+        assert_eq!(offer(&fork), Err(Refusal::Fork { held: 3, offered: 3 }));
+    }
+
+    /// A second manifest of round 2 for some clients alone, in the log for everyone to see.
+    #[test]
+    fn two_models_of_one_round_are_refused() {
+        let mut history = History::of(2);
+        let mut twin = manifest(2, History::of(1).tip());
+        twin.model = Digest::of("another model");
+        history.push_manifest(&twin);
+        assert!(matches!(offer(&history), Err(Refusal::WrongParent { round: 2, .. })));
+    }
+
+    #[test]
+    fn wrong_parent_is_refused() {
+        let mut history = History::of(2);
+        let stranger = Digest::of("stranger");
+        history.push_manifest(&manifest(3, Some(stranger)));
+        let held = History::of(2).tip();
+        assert_eq!(offer(&history), Err(Refusal::WrongParent { round: 3, held, offered: stranger }));
+
+        let mut history = History::new();
+        history.push_manifest(&manifest(0, Some(stranger)));
+        let newcomer = Lineage::new(pins(), None).accept(&history.newest(0));
+        assert_eq!(newcomer, Err(Refusal::WrongParent { round: 0, held: None, offered: stranger }));
+    }
+
+    #[test]
+    fn missing_parent_is_refused() {
+        let mut history = History::of(2);
+        history.push_manifest(&manifest(3, None));
+        assert_eq!(offer(&history), Err(Refusal::MissingParent { round: 3 }));
+        let newcomer = Lineage::new(pins(), None).accept(&history.newest(0));
+        assert_eq!(newcomer, Err(Refusal::MissingParent { round: 3 }));
+    }
+
+    /// Signed, with the right parent and a consistent log, but never logged.
+    #[test]
+    fn a_manifest_outside_the_log_is_refused() {
+        let lineage = follower(&History::of(2));
+        let mut publication = History::of(3).publication(3, 3);
+        let mut secret = manifest(3, History::of(2).tip());
+        secret.model = Digest::of("secret model");
+        publication.manifest = secret.sign(&[&key(1)]).unwrap();
+        assert_eq!(lineage.accept(&publication.to_bytes()), Err(Refusal::NotIncluded { index: 3, size: 4 }));
+        publication.leaf_index = u64::MAX;
+        assert_eq!(
+            lineage.accept(&publication.to_bytes()),
+            Err(Refusal::NotIncluded { index: u64::MAX, size: 4 })
+        );
+    }
+
+    #[test]
+    fn another_model_is_refused() {
+        let accepted = offer(&History::of(3)).unwrap();
+        assert_eq!(accepted.check_model(&model(3)), Ok(()));
+        let expected = Refusal::ModelMismatch { expected: accepted.model, found: Digest::of(model(2)) };
+        assert_eq!(accepted.check_model(&model(2)), Err(expected));
+    }
+
+    #[test]
+    fn bytes_that_are_no_publication_are_refused() {
+        let lineage = Lineage::new(pins(), None);
+        for bytes in [&b""[..], b"{}", b"null", b"\xff\xfe", &[b'['; 1000]] {
+            assert!(matches!(lineage.accept(bytes), Err(Refusal::Malformed(_))));
+        }
+        let long = vec![b' '; MAX_PUBLICATION_BYTES + 1];
+        assert!(matches!(lineage.accept(&long), Err(Refusal::Malformed(text)) if text.contains("at most")));
+        const { assert!(MAX_PUBLICATION_BYTES < 1 << 20) };
+    }
+
+    /// The largest manifest that can be signed can be published.
+    #[test]
+    fn limits_fit_each_other() {
+        let mut large = manifest(0, None);
+        let base = large.sign(&[&key(1)]).unwrap().len();
+        large.round.rule = "x".repeat((MAX_MANIFEST_BYTES - base) / 4 * 3 - 8);
+        let mut history = History::new();
+        history.push_manifest(&large);
+        assert!(history.log.leaf(0).unwrap().len() > MAX_MANIFEST_BYTES - 32);
+        assert!(Lineage::new(pins(), None).accept(&history.newest(0)).is_ok());
     }
 }

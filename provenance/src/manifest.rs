@@ -133,7 +133,7 @@ pub enum ManifestError {
         survivors: u32,
     },
     /// A path that could lead out of the run folder.
-    #[error("{0:?} is not a relative path inside the run folder")]
+    #[error("\"{0}\" is not a relative path inside the run folder")]
     Path(String),
 }
 
@@ -209,4 +209,149 @@ fn check_size(envelope: &[u8]) -> Result<(), ManifestError> {
         return Err(ManifestError::TooLarge(envelope.len()));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        dsse::{DsseError, Envelope},
+        fixtures::{History, key, manifest},
+        run::INDEX_FILE,
+    };
+
+    fn signers() -> [VerifyingKey; 1] {
+        [key(1).verifying_key()]
+    }
+
+    /// An envelope by the right key around a changed statement.
+    fn resigned(from: &str, to: &str) -> Result<Manifest, ManifestError> {
+        let envelope =
+            Envelope::parse(&manifest(1, Some(Digest::of("parent"))).sign(&[&key(1)]).unwrap()).unwrap();
+        let payload = String::from_utf8(envelope.danger_unverified_payload().to_vec()).unwrap();
+        assert!(payload.contains(from), "{from} is not in {payload}");
+        let payload = payload.replacen(from, to, 1).into_bytes();
+        let envelope = Envelope::sign("application/vnd.in-toto+json", payload, &[&key(1)]);
+        Manifest::verify(&envelope.to_json(), &signers(), 1)
+    }
+
+    #[test]
+    fn a_signed_manifest_reads_back() {
+        for made in [manifest(0, None), manifest(7, Some(Digest::of("parent")))] {
+            let envelope = made.sign(&[&key(1)]).unwrap();
+            assert_eq!(Manifest::verify(&envelope, &signers(), 1), Ok(made));
+        }
+    }
+
+    #[test]
+    fn only_trusted_keys_are_believed() {
+        let envelope = manifest(0, None).sign(&[&key(2)]).unwrap();
+        assert!(matches!(
+            Manifest::verify(&envelope, &signers(), 1),
+            Err(ManifestError::Statement(StatementError::Envelope(DsseError::UnknownSigner { .. })))
+        ));
+    }
+
+    #[test]
+    fn members_that_nobody_defined_are_refused() {
+        assert!(resigned("\"rule\"", "\"rule\"").is_ok());
+        for (from, to) in [
+            ("\"rule\":", "\"ruler\":0,\"rule\":"),
+            ("\"rule\":", "\"rule\":\"mean\",\"rule\":"),
+            ("\"members\":", "\"color\":0,\"members\":"),
+            ("\"sha256\":", "\"sha512\":\"\",\"sha256\":"),
+            ("\"_type\":", "\"x\":0,\"_type\":"),
+            ("\"kept\"", "\"Kept\""),
+            ("\"round\":1", "\"round\":-1"),
+            ("\"round\":1", "\"round\":4294967296"),
+            ("\"survivors\":16", "\"survivors\":16.5"),
+            ("\"epsilon_spent\":0.7", "\"epsilon_spent\":null"),
+            ("\"epsilon_spent\":0.7", "\"epsilon_spent\":1e999"),
+        ] {
+            let read = resigned(from, to);
+            assert!(
+                matches!(read, Err(ManifestError::Statement(StatementError::Malformed(_)))),
+                "{to}: {read:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_manifest_is_about_one_model() {
+        let one = format!("{{\"name\":\"{MODEL_FILE}\"");
+        assert!(
+            matches!(resigned(&one, "{\"name\":\"other\""), Err(ManifestError::Subject(name)) if name == "other")
+        );
+        let digest = Digest::of("");
+        let two = format!("{{\"name\":\"a\",\"digest\":{{\"sha256\":\"{digest}\"}}}},{one}");
+        assert!(matches!(resigned(&one, &two), Err(ManifestError::Subject(count)) if count == "2 files"));
+    }
+
+    #[test]
+    fn a_run_index_is_not_a_manifest() {
+        let index = &History::of(1).folder().0[INDEX_FILE];
+        let Err(ManifestError::Statement(StatementError::Type { member, .. })) =
+            Manifest::verify(index, &signers(), 1)
+        else {
+            panic!("an index was read as a manifest");
+        };
+        assert_eq!(member, "predicateType");
+        let v2 = resigned(ROUND_PREDICATE_TYPE, "urn:fedveil:round:v2");
+        assert!(matches!(v2, Err(ManifestError::Statement(StatementError::Type { .. }))));
+        let v2 = resigned("Statement/v1", "Statement/v2");
+        assert!(matches!(v2, Err(ManifestError::Statement(StatementError::Type { member: "_type", .. }))));
+    }
+
+    #[test]
+    fn numbers_have_ranges_on_both_sides() {
+        type Change = fn(&mut RoundPredicate);
+        let changes: [(Change, &str); 6] = [
+            (|round| round.epsilon_spent = f64::NAN, "epsilon_spent"),
+            (|round| round.epsilon_budget = f64::INFINITY, "epsilon_budget"),
+            (|round| round.epsilon_spent = -0.1, "epsilon_spent"),
+            (|round| round.delta = 1.0, "delta"),
+            (|round| round.delta = f64::NAN, "delta"),
+            (|round| round.groups[0].score = Some(f64::NAN), "score"),
+        ];
+        for (change, expected) in changes {
+            let mut made = manifest(1, Some(Digest::of("parent")));
+            change(&mut made.round);
+            let signed = made.sign(&[&key(1)]);
+            assert!(
+                matches!(signed, Err(ManifestError::Number { field, .. }) if field == expected),
+                "{expected}"
+            );
+        }
+        assert!(matches!(
+            resigned("\"epsilon_spent\":0.7", "\"epsilon_spent\":-0.7"),
+            Err(ManifestError::Number { field: "epsilon_spent", .. })
+        ));
+        assert!(matches!(
+            resigned("\"survivors\":16", "\"survivors\":19"),
+            Err(ManifestError::Survivors { index: 0, members: 18, survivors: 19 })
+        ));
+    }
+
+    #[test]
+    fn paths_stay_inside_the_folder() {
+        for path in ["model.safetensors", "manifests/00000.dsse.json", "a/b/c", "..a/b..", ".a"] {
+            assert_eq!(check_path(path), Ok(()), "{path}");
+        }
+        for path in ["", "/etc/passwd", "../a", "a/../b", "a//b", "a/", "./a", "a\\b", "C:/a", "a\0b", "a\nb"]
+        {
+            assert!(matches!(check_path(path), Err(ManifestError::Path(_))), "{path:?}");
+        }
+        let files = "\"files\":[";
+        let entry = format!("{files}{{\"path\":\"../a\",\"digest\":\"{}\"}}", Digest::of(""));
+        assert!(matches!(resigned(files, &entry), Err(ManifestError::Path(_))));
+    }
+
+    #[test]
+    fn a_manifest_that_no_client_would_read_is_not_signed() {
+        let mut made = manifest(0, None);
+        made.round.rule = "x".repeat(MAX_MANIFEST_BYTES);
+        assert!(matches!(made.sign(&[&key(1)]), Err(ManifestError::TooLarge(_))));
+        let bytes = vec![b' '; MAX_MANIFEST_BYTES + 1];
+        assert_eq!(Manifest::verify(&bytes, &signers(), 1), Err(ManifestError::TooLarge(bytes.len())));
+    }
 }

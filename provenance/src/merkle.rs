@@ -167,3 +167,287 @@ fn digests(proof: &[u8]) -> Vec<Digest> {
 fn concat(proof: &[Digest]) -> Vec<u8> {
     proof.iter().flat_map(|digest| digest.0).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    // Reference vectors of Certificate Transparency, as in github.com/transparency-dev/merkle,
+    // testonly/reference_test.go: eight leaves, the roots after each, and proofs.
+    const LEAVES: [&str; 8] =
+        ["", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f"];
+    const EMPTY_ROOT: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    const ROOTS: [&str; 8] = [
+        "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+        "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
+        "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77",
+        "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+        "4e3bbb1f7b478dcfe71fb631631519a3bca12c9aefca1612bfce4c13a86264d4",
+        "76e67dadbcdf1e10e1b74ddc608abd2f98dfb16fbce75277b5232a127f2087ef",
+        "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
+        "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
+    ];
+    /// Size, leaf index, proof.
+    const INCLUSION: [(u64, u64, &[&str]); 6] = [
+        (1, 0, &[]),
+        (2, 1, &["6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d"]),
+        (3, 2, &["fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125"]),
+        (
+            5,
+            1,
+            &[
+                "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+                "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
+                "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
+            ],
+        ),
+        (
+            8,
+            0,
+            &[
+                "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7",
+                "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
+                "6b47aaf29ee3c2af9af889bc1fb9254dabd31177f16232dd6aab035ca39bf6e4",
+            ],
+        ),
+        (
+            8,
+            5,
+            &[
+                "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
+                "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0",
+                "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+            ],
+        ),
+    ];
+    /// Old size, new size, proof.
+    const CONSISTENCY: [(u64, u64, &[&str]); 4] = [
+        (1, 1, &[]),
+        (
+            1,
+            8,
+            &[
+                "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7",
+                "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
+                "6b47aaf29ee3c2af9af889bc1fb9254dabd31177f16232dd6aab035ca39bf6e4",
+            ],
+        ),
+        (
+            2,
+            5,
+            &[
+                "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
+                "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
+            ],
+        ),
+        (
+            6,
+            8,
+            &[
+                "0ebc5d3437fbe2db158b9f126a1d118e308181031d0a949f8dededebc558ef6a",
+                "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0",
+                "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+            ],
+        ),
+    ];
+
+    fn reference_log(size: u64) -> Log {
+        let mut log = Log::new();
+        for leaf in &LEAVES[..size as usize] {
+            log.append(hex::decode(leaf).unwrap());
+        }
+        log
+    }
+
+    fn parsed(proof: &[&str]) -> Vec<Digest> {
+        proof.iter().map(|digest| digest.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn reference_roots() {
+        assert_eq!(Log::new().root().to_string(), EMPTY_ROOT);
+        for (size, root) in (1..).zip(ROOTS) {
+            assert_eq!(reference_log(size).root().to_string(), root, "size {size}");
+        }
+    }
+
+    #[test]
+    fn reference_proofs() {
+        for (size, index, proof) in INCLUSION {
+            let log = reference_log(size);
+            assert_eq!(log.inclusion_proof(index), Ok(parsed(proof)));
+            assert_eq!(
+                verify_inclusion(&log.head(), log.leaf(index).unwrap(), index, &parsed(proof)),
+                Ok(())
+            );
+        }
+        for (old, new, proof) in CONSISTENCY {
+            let (before, log) = (reference_log(old).head(), reference_log(new));
+            assert_eq!(log.consistency_proof(old), Ok(parsed(proof)));
+            assert_eq!(verify_consistency(&before, &log.head(), &parsed(proof)), Ok(()));
+        }
+    }
+
+    #[test]
+    fn what_a_log_does_not_have_is_an_error() {
+        let log = reference_log(3);
+        assert_eq!(log.leaf(3), Err(MerkleError::NoLeaf { index: 3, size: 3 }));
+        assert_eq!(log.inclusion_proof(3), Err(MerkleError::NoLeaf { index: 3, size: 3 }));
+        assert_eq!(log.inclusion_proof(u64::MAX), Err(MerkleError::NoLeaf { index: u64::MAX, size: 3 }));
+        assert_eq!(log.consistency_proof(4), Err(MerkleError::NoPrefix { old: 4, new: 3 }));
+        assert_eq!(log.consistency_proof(0), Ok(vec![]));
+        let (head, shorter) = (log.head(), reference_log(2).head());
+        assert_eq!(verify_consistency(&head, &shorter, &[]), Err(MerkleError::NoPrefix { old: 3, new: 2 }));
+        let empty = Log::new().head();
+        assert_eq!(verify_consistency(&empty, &head, &[]), Err(MerkleError::NoPrefix { old: 0, new: 3 }));
+        assert_eq!(verify_inclusion(&empty, b"", 0, &[]), Err(MerkleError::NoLeaf { index: 0, size: 0 }));
+    }
+
+    /// Tree arithmetic overflows near 2^63; a signer may put any number into a checkpoint.
+    #[test]
+    fn absurd_sizes_are_refused() {
+        let root = Digest([0; 32]);
+        for size in [MAX_SIZE + 1, 1 << 63, u64::MAX] {
+            let head = TreeHead { size, root };
+            assert_eq!(verify_inclusion(&head, b"", size - 1, &[]), Err(MerkleError::TooLarge(size)));
+            assert_eq!(
+                verify_consistency(&TreeHead { size: 1, root }, &head, &[]),
+                Err(MerkleError::TooLarge(size))
+            );
+            assert_eq!(verify_consistency(&head, &head, &[]), Err(MerkleError::TooLarge(size)));
+        }
+        let head = TreeHead { size: MAX_SIZE, root };
+        let index = MAX_SIZE - 1;
+        assert_eq!(
+            verify_inclusion(&head, b"", index, &[root; 48]),
+            Err(MerkleError::NotIncluded { index, size: MAX_SIZE })
+        );
+    }
+
+    // RFC 6962 §2.1, word for word: slow and plainly right.
+
+    fn split(leaves: &[Vec<u8>]) -> usize {
+        leaves.len().next_power_of_two() / 2
+    }
+
+    fn tree_hash(leaves: &[Vec<u8>]) -> Digest {
+        match leaves {
+            [] => Digest::of(b""),
+            [leaf] => Digest::of([&[0], leaf.as_slice()].concat()),
+            _ => {
+                let (left, right) = leaves.split_at(split(leaves));
+                Digest::of([&[1][..], &tree_hash(left).0, &tree_hash(right).0].concat())
+            }
+        }
+    }
+
+    fn path(index: usize, leaves: &[Vec<u8>]) -> Vec<Digest> {
+        if leaves.len() == 1 {
+            return vec![];
+        }
+        let at = split(leaves);
+        let (left, right) = leaves.split_at(at);
+        let (mut proof, sibling) =
+            if index < at { (path(index, left), right) } else { (path(index - at, right), left) };
+        proof.push(tree_hash(sibling));
+        proof
+    }
+
+    fn subproof(old: usize, leaves: &[Vec<u8>], complete: bool) -> Vec<Digest> {
+        if old == leaves.len() {
+            return if complete { vec![] } else { vec![tree_hash(leaves)] };
+        }
+        let at = split(leaves);
+        let (left, right) = leaves.split_at(at);
+        let (mut proof, sibling) = if old <= at {
+            (subproof(old, left, complete), right)
+        } else {
+            (subproof(old - at, right, false), left)
+        };
+        proof.push(tree_hash(sibling));
+        proof
+    }
+
+    fn leaves(size: usize) -> Vec<Vec<u8>> {
+        (0..size).map(|leaf| vec![leaf as u8; leaf % 5]).collect()
+    }
+
+    #[test]
+    fn every_proof_up_to_40_leaves_is_that_of_the_rfc() {
+        let mut log = Log::new();
+        let mut heads = vec![log.head()];
+        let leaves = leaves(40);
+        for size in 1..=40 {
+            let so_far = &leaves[..size];
+            assert_eq!(log.append(leaves[size - 1].clone()), size as u64 - 1);
+            assert_eq!(log.root(), tree_hash(so_far));
+            heads.push(log.head());
+            for (index, leaf) in so_far.iter().enumerate() {
+                let proof = log.inclusion_proof(index as u64).unwrap();
+                assert_eq!(proof, path(index, so_far));
+                assert_eq!(verify_inclusion(&log.head(), leaf, index as u64, &proof), Ok(()));
+            }
+            for before in &heads[1..] {
+                let proof = log.consistency_proof(before.size).unwrap();
+                assert_eq!(proof, subproof(before.size as usize, so_far, true));
+                assert_eq!(verify_consistency(before, &log.head(), &proof), Ok(()));
+            }
+        }
+    }
+
+    fn log_of(leaves: &[Vec<u8>]) -> Log {
+        let mut log = Log::new();
+        for leaf in leaves {
+            log.append(leaf.clone());
+        }
+        log
+    }
+
+    /// Damages a proof in one of three ways.
+    fn damage(proof: &mut Vec<Digest>, at: usize, how: u8) {
+        match how {
+            0 if !proof.is_empty() => {
+                let at = at % proof.len();
+                proof[at].0[at % 32] ^= 1;
+            }
+            1 if !proof.is_empty() => drop(proof.pop()),
+            _ => proof.push(Digest([at as u8; 32])),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_inclusion_proof_fails(size in 1_usize..40, index: usize, at: usize, how in 0_u8..3) {
+            let leaves = leaves(size);
+            let log = log_of(&leaves);
+            let index = index % size;
+            let mut proof = log.inclusion_proof(index as u64).unwrap();
+            prop_assert!(verify_inclusion(&log.head(), b"another leaf", index as u64, &proof).is_err());
+            if size > 1 {
+                let other = (index + 1) % size;
+                prop_assert!(verify_inclusion(&log.head(), &leaves[index], other as u64, &proof).is_err());
+            }
+            damage(&mut proof, at, how);
+            prop_assert!(verify_inclusion(&log.head(), &leaves[index], index as u64, &proof).is_err());
+        }
+
+        #[test]
+        fn a_rewritten_log_is_inconsistent(size in 2_usize..40, old: usize, changed: usize, at: usize, how in 0_u8..3) {
+            let leaves = leaves(size);
+            let old = 1 + old % (size - 1);
+            let before = log_of(&leaves[..old]).head();
+            let log = log_of(&leaves);
+            let mut rewritten = leaves;
+            rewritten[changed % old] = b"rewritten".to_vec();
+            let rewritten = log_of(&rewritten);
+            let mut proof = rewritten.consistency_proof(old as u64).unwrap();
+            prop_assert!(verify_consistency(&before, &rewritten.head(), &proof).is_err());
+            proof = log.consistency_proof(old as u64).unwrap();
+            prop_assert!(verify_consistency(&before, &rewritten.head(), &proof).is_err());
+            damage(&mut proof, at, how);
+            prop_assert!(verify_consistency(&before, &log.head(), &proof).is_err());
+        }
+    }
+}

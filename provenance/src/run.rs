@@ -90,7 +90,7 @@ pub enum IndexError {
     #[error("{INDEX_FILE} cannot be listed in itself")]
     Itself,
     /// One path, two files.
-    #[error("{0:?} is listed twice")]
+    #[error("\"{0}\" is listed twice")]
     Twice(String),
     /// A file without which a run cannot be verified, or one too many in a numbered series.
     #[error("{0}")]
@@ -168,6 +168,7 @@ pub fn verify_run(files: &dyn Files, trusted: Option<&VerifyingKey>) -> RunRepor
     let manifests = count(&listed, MANIFESTS);
     let mut check = Check { key, listed, parts: BTreeMap::new(), intact: BTreeMap::new() };
     check.digests(files);
+    check.key_file();
     let newest = check.history(manifests);
     check.newest(manifests, newest.as_ref());
 
@@ -183,7 +184,7 @@ type Verdict = Result<String, String>;
 #[serde(deny_unknown_fields)]
 struct RunPredicate {}
 
-/// The state of one check: verdicts by path, and the bytes of manifests and checkpoints whose digests match.
+/// The state of one check: verdicts by path, and the bytes of the key, manifests and checkpoints whose digests match.
 struct Check {
     key: VerifyingKey,
     listed: BTreeMap<String, Digest>,
@@ -200,13 +201,26 @@ impl Check {
                 if found != *expected {
                     return Err(format!("its digest is {found}, the index says {expected}"));
                 }
-                if path.starts_with(MANIFESTS) || path.starts_with(CHECKPOINTS) {
+                if path == KEY_FILE || path.starts_with(MANIFESTS) || path.starts_with(CHECKPOINTS) {
                     self.intact.insert(path.clone(), bytes);
                 }
                 Ok("digest".to_owned())
             });
             self.parts.insert(path.clone(), verdict);
         }
+    }
+
+    /// The folder names the key that signed it, not another one.
+    fn key_file(&mut self) {
+        let Some(text) = self.intact.remove(KEY_FILE) else { return };
+        let verdict = match parse_key(&text) {
+            Ok(key) if key == self.key => Ok("the key that signed the index".to_owned()),
+            Ok(key) => {
+                Err(format!("names key {}, the index is signed by {}", key_id(&key), key_id(&self.key)))
+            }
+            Err(error) => Err(error),
+        };
+        self.refine(KEY_FILE, verdict);
     }
 
     /// Checks manifests and checkpoints in the order of the log; returns the newest manifest, if it holds.
@@ -405,5 +419,261 @@ impl From<(String, Verdict)> for PartResult {
         let ok = verdict.is_ok();
         let (Ok(detail) | Err(detail)) = verdict;
         Self { name, ok, detail }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{Folder, History, key, manifest};
+
+    fn failures(report: &RunReport) -> Vec<&str> {
+        report.failures().map(|part| part.name.as_str()).collect()
+    }
+
+    /// The parts that fail, with and without the trusted key, which must be the same.
+    fn check(folder: &Folder) -> Vec<String> {
+        let report = verify_run(folder, Some(&key(1).verifying_key()));
+        let names = failures(&report);
+        assert_eq!(failures(&verify_run(folder, None)), names);
+        assert_eq!(report.ok(), names.is_empty());
+        names.into_iter().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_whole_run_passes() {
+        let folder = History::of(3).folder();
+        let key = key(1).verifying_key();
+        let report = verify_run(&folder, Some(&key));
+        assert!(report.ok(), "{:?}", report.failures().collect::<Vec<_>>());
+        assert_eq!(report.signer, Some(Signer::Trusted(key_id(&key))));
+        assert_eq!(report.manifests, 4);
+        assert_eq!(report.newest.unwrap().round.round, 3);
+        let names: Vec<_> = report.parts.iter().map(|part| &part.name).collect();
+        assert_eq!(names[0], INDEX_FILE);
+        assert_eq!(names.len(), folder.0.len());
+        assert!(report.parts.iter().all(|part| !part.detail.contains("not compared")));
+        assert_eq!(verify_run(&folder, None).signer, Some(Signer::SelfAsserted(key_id(&key))));
+    }
+
+    #[test]
+    fn a_run_that_ended_before_its_first_round_passes() {
+        assert_eq!(check(&History::of(0).folder()), Vec::<String>::new());
+    }
+
+    /// Every byte of every file, the index included.
+    #[test]
+    fn one_flipped_byte_fails_exactly_its_own_part() {
+        let folder = History::of(2).folder();
+        let trusted = key(1).verifying_key();
+        for (path, bytes) in &folder.0 {
+            for at in 0..bytes.len() {
+                let mut damaged = folder.clone();
+                damaged.0.get_mut(path).unwrap()[at] ^= 1 << (at / 2 % 8);
+                // The two ways to verify take turns: each costs many signatures.
+                let report = verify_run(&damaged, at.is_multiple_of(2).then_some(&trusted));
+                assert_eq!(failures(&report), [path.as_str()], "byte {at} of {path}");
+                assert!(!report.ok());
+            }
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let folder = History::of(2).folder();
+        for path in folder.0.keys().filter(|path| *path != KEY_FILE) {
+            let mut damaged = folder.clone();
+            damaged.0.remove(path);
+            assert_eq!(check(&damaged), [path.as_str()]);
+        }
+        let mut damaged = folder;
+        damaged.0.remove(KEY_FILE);
+        assert_eq!(failures(&verify_run(&damaged, None)), [KEY_FILE]);
+        assert_eq!(failures(&verify_run(&damaged, Some(&key(1).verifying_key()))), [KEY_FILE]);
+    }
+
+    #[test]
+    fn an_extra_file_is_named() {
+        let mut folder = History::of(1).folder();
+        folder.0.insert("manifests/00002.dsse.json".to_owned(), b"{}".to_vec());
+        folder.0.insert("notes.txt".to_owned(), vec![]);
+        assert_eq!(check(&folder), ["manifests/00002.dsse.json", "notes.txt"]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named() {
+        struct Broken(Folder);
+        impl Files for Broken {
+            fn read(&self, path: &str) -> Result<Option<Vec<u8>>, String> {
+                if path == MODEL_FILE { Err("permission denied".to_owned()) } else { self.0.read(path) }
+            }
+            fn list(&self) -> Result<Vec<String>, String> {
+                Err("cannot be listed".to_owned())
+            }
+        }
+        let report = verify_run(&Broken(History::of(1).folder()), None);
+        assert_eq!(failures(&report), [MODEL_FILE, "."]);
+        assert!(report.failures().any(|part| part.detail == "permission denied"));
+    }
+
+    #[test]
+    fn another_signer_is_not_trusted() {
+        let folder = (History { key: key(2), ..History::new() }).then_push().folder();
+        assert!(verify_run(&folder, None).ok());
+        let report = verify_run(&folder, Some(&key(1).verifying_key()));
+        assert_eq!(failures(&report), [INDEX_FILE]);
+        assert_eq!(report.signer, None);
+    }
+
+    impl History {
+        fn then_push(mut self) -> Self {
+            self.push(0);
+            self
+        }
+    }
+
+    /// The folder after `change`, indexed and signed anew by its own key: what a dishonest signer can make.
+    fn resigned(history: &History, change: impl FnOnce(&mut BTreeMap<String, Vec<u8>>)) -> Vec<String> {
+        let mut folder = history.folder();
+        change(&mut folder.0);
+        folder.index(&key(1));
+        check(&folder)
+    }
+
+    #[test]
+    fn the_signer_cannot_exchange_the_model() {
+        let names =
+            resigned(&History::of(2), |files| drop(files.insert(MODEL_FILE.to_owned(), b"other".to_vec())));
+        assert_eq!(names, [MODEL_FILE]);
+    }
+
+    #[test]
+    fn the_signer_cannot_show_an_older_manifest() {
+        let names = resigned(&History::of(2), |files| {
+            files.insert(MANIFEST_FILE.to_owned(), files[&manifest_path(1)].clone());
+        });
+        assert_eq!(names, [MANIFEST_FILE]);
+    }
+
+    #[test]
+    fn the_folder_names_the_key_that_signed_it() {
+        let mut folder = History::of(1).folder();
+        folder.0.insert(KEY_FILE.to_owned(), encode_key(&key(2).verifying_key()).into_bytes());
+        folder.index(&key(1));
+        assert_eq!(failures(&verify_run(&folder, Some(&key(1).verifying_key()))), [KEY_FILE]);
+        assert_eq!(failures(&verify_run(&folder, None)), [INDEX_FILE]);
+    }
+
+    #[test]
+    fn a_rewritten_history_does_not_match_its_checkpoints() {
+        // Round 1 is replaced after the checkpoints were signed: every root from there on differs.
+        let mut rewritten = History::of(0);
+        let mut twin = manifest(1, rewritten.tip());
+        twin.model = Digest::of("another model");
+        rewritten.push_manifest(&twin);
+        rewritten.push(2);
+        rewritten.checkpoints = History::of(2).checkpoints;
+        assert_eq!(check(&rewritten.folder()), [checkpoint_path(1), checkpoint_path(2)]);
+    }
+
+    #[test]
+    fn a_broken_parent_chain_is_named() {
+        let mut history = History::of(1);
+        history.push_manifest(&manifest(2, Some(Digest::of("stranger"))));
+        history.push(3);
+        assert_eq!(check(&history.folder()), [manifest_path(2)]);
+        let mut history = History::of(1);
+        history.push_manifest(&manifest(2, None));
+        assert_eq!(check(&history.folder()), [manifest_path(2)]);
+    }
+
+    #[test]
+    fn rounds_grow_from_zero() {
+        let mut history = History::of(2);
+        history.push_manifest(&manifest(2, history.tip()));
+        assert!(check(&history.folder()).contains(&manifest_path(3)));
+        let mut history = History::new();
+        history.push_manifest(&manifest(1, None));
+        assert!(check(&history.folder()).contains(&manifest_path(0)));
+        let mut history = History::of(0);
+        history.push_manifest(&manifest(0, history.tip()));
+        assert!(check(&history.folder()).contains(&manifest_path(1)));
+    }
+
+    #[test]
+    fn a_run_is_one_task_and_one_log() {
+        let mut history = History::of(1);
+        let mut other = manifest(2, history.tip());
+        other.round.task_digest = Digest::of("other task");
+        history.push_manifest(&other);
+        assert_eq!(check(&history.folder()), [manifest_path(2)]);
+
+        let mut history = History::of(1);
+        history.checkpoints[1] =
+            Checkpoint::sign("other.example", &history.log.head(), &history.key).unwrap();
+        assert_eq!(check(&history.folder()), [checkpoint_path(1)]);
+        history.checkpoints[1] = history.checkpoints[0].clone();
+        assert_eq!(check(&history.folder()), [checkpoint_path(1)]);
+    }
+
+    #[test]
+    fn manifests_and_checkpoints_are_by_the_key_of_the_run() {
+        let mut history = History::of(1);
+        history.key = key(2);
+        history.push(2);
+        history.key = key(1);
+        assert_eq!(check(&history.folder()), [checkpoint_path(2), manifest_path(2)]);
+    }
+
+    #[test]
+    fn an_index_lists_what_a_run_is_made_of() {
+        let folder = History::of(1).folder();
+        let listed: Vec<_> = folder.0.iter().map(|(path, bytes)| (path.clone(), Digest::of(bytes))).collect();
+        let without =
+            |name: &str| listed.iter().filter(|(path, _)| path != name).cloned().collect::<Vec<_>>();
+        assert_eq!(build_index(&listed, &key(1)), Err(IndexError::Itself));
+        let good = without(INDEX_FILE);
+        assert_eq!(build_index(&good, &key(1)).as_ref(), Ok(&folder.0[INDEX_FILE]));
+
+        let with =
+            |path: &str| good.iter().cloned().chain([(path.to_owned(), Digest::of(""))]).collect::<Vec<_>>();
+        assert!(matches!(build_index(&with("../a"), &key(1)), Err(IndexError::Path(_))));
+        assert!(
+            matches!(build_index(&with(MODEL_FILE), &key(1)), Err(IndexError::Twice(path)) if path == MODEL_FILE)
+        );
+        for extra in ["manifests/00003.dsse.json", "manifests/readme", "checkpoints/00002.checkpoint"] {
+            assert!(matches!(build_index(&with(extra), &key(1)), Err(IndexError::Layout(_))), "{extra}");
+        }
+        for path in
+            [KEY_FILE, MODEL_FILE, MANIFEST_FILE, "manifests/00000.dsse.json", "checkpoints/00001.checkpoint"]
+        {
+            let missing: Vec<_> = good.iter().filter(|(listed, _)| listed != path).cloned().collect();
+            assert!(matches!(build_index(&missing, &key(1)), Err(IndexError::Layout(_))), "{path}");
+        }
+    }
+
+    /// A signed index that does not list all of a run is no index.
+    #[test]
+    fn a_signed_index_with_gaps_fails_by_name() {
+        let mut folder = History::of(1).folder();
+        let subject = [FileEntry { path: KEY_FILE.to_owned(), digest: Digest::of(&folder.0[KEY_FILE]) }];
+        let index = statement::sign(RUN_PREDICATE_TYPE, subject, &RunPredicate {}, &[&key(1)]);
+        folder.0.insert(INDEX_FILE.to_owned(), index);
+        assert_eq!(check(&folder), [INDEX_FILE]);
+        folder.0.insert(INDEX_FILE.to_owned(), folder.0[MANIFEST_FILE].clone());
+        assert_eq!(check(&folder), [INDEX_FILE]);
+    }
+
+    #[test]
+    fn keys_have_one_spelling() {
+        let public = key(1).verifying_key();
+        let text = encode_key(&public);
+        assert_eq!(parse_key(text.as_bytes()), Ok(public));
+        assert_eq!(parse_key(text.trim_end().as_bytes()), Ok(public));
+        let weak = format!("01{}\n", "0".repeat(62));
+        for bad in ["", "zz", &text.to_uppercase(), &format!("{text}\n"), &format!(" {text}"), &weak] {
+            assert!(parse_key(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+        assert!(parse_key(&[0xff; 64]).is_err());
     }
 }

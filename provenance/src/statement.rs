@@ -27,7 +27,7 @@ pub enum StatementError {
     #[error("not the expected statement: {0}")]
     Malformed(String),
     /// A statement of another type, or about another thing.
-    #[error("{member} is {found:?}, expected {expected:?}")]
+    #[error("{member} is \"{found}\", expected \"{expected}\"")]
     Type {
         /// The member of the statement.
         member: &'static str,
