@@ -1,1 +1,8 @@
 //! Datasets, partitions, attacks and the deterministic runner over the two cores
+
+pub mod attack;
+pub mod datasets;
+pub mod partition;
+pub mod record;
+pub mod report;
+mod sampling;

@@ -44,10 +44,6 @@ pub struct GroupRecord {
     pub reason: String,
     /// The robust rule's score, larger is more suspicious; none where the sum was not scored.
     pub score: Option<f64>,
-    /// L2 norm of the group mean, noise included.
-    pub norm: Option<f64>,
-    /// L2 distance of the group mean to the aggregate.
-    pub distance: Option<f64>,
 }
 
 /// One round.
@@ -111,9 +107,9 @@ pub struct Summary {
     /// `secagg` or `insecure_plain`.
     pub aggregation_mode: String,
     /// Accuracy of the published model on the test set, from 0 to 1.
-    pub test_accuracy: f64,
+    pub test_accuracy: Option<f64>,
     /// Accuracy of the model before round 1.
-    pub initial_accuracy: f64,
+    pub initial_accuracy: Option<f64>,
     /// Epsilon spent by the client that was charged most, at `delta`.
     pub epsilon: f64,
     /// Epsilon at which the task stops.
@@ -140,7 +136,7 @@ pub struct Summary {
     pub wall_seconds: f64,
     /// Seed of data split, initial model, attackers and drop-outs.
     pub seed: u64,
-    /// Why no further round was run.
+    /// Why no further round was run: a lower-case fragment that completes "stopped because".
     pub stopped_because: String,
     /// Version of the software.
     pub version: String,

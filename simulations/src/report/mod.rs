@@ -14,7 +14,7 @@ use chart::{Axis, Chart, Mark, Marker, Point, Series};
 const STYLE: &str = include_str!("style.css");
 
 /// Scores whose largest is this many times the smallest are drawn on a logarithmic axis.
-const LOGARITHMIC_FROM_RATIO: f64 = 30.0;
+const LOGARITHMIC_FROM_RATIO: f64 = 10.0;
 
 /// The report of a run. `notes` are plain sentences for the privacy section, one a point.
 pub fn html(summary: &Summary, rounds: &[RoundRecord], notes: &[String]) -> String {
@@ -52,6 +52,7 @@ pub fn html(summary: &Summary, rounds: &[RoundRecord], notes: &[String]) -> Stri
                     (setting(summary))
                     section {
                         h2 { "Rounds" }
+                        p.muted { "Bytes are sums over the clients of the round. A digest shows in full under the pointer." }
                         (round_table(rounds))
                     }
                     section {
@@ -72,13 +73,13 @@ fn headline(summary: &Summary) -> Markup {
     let cards = [
         (
             "Test accuracy",
-            percent(summary.test_accuracy),
-            format!("{} before round 1", percent(summary.initial_accuracy)),
+            or_dash(summary.test_accuracy, percent),
+            format!("initially {}", or_dash(summary.initial_accuracy, percent)),
         ),
         (
             "Privacy spent",
-            format!("ε = {}", short(summary.epsilon)),
-            format!("of {} at δ = {}", short(summary.epsilon_budget), short(summary.delta)),
+            format!("ε = {}", epsilon(summary.epsilon)),
+            format!("of {} at δ = {}", epsilon(summary.epsilon_budget), short(summary.delta)),
         ),
         (
             "Byzantine clients",
@@ -122,15 +123,16 @@ fn accuracy_chart(summary: &Summary, rounds: &[RoundRecord]) -> Chart {
         y: Some(accuracy),
         title: format!("after round {round}: {}", percent(accuracy)),
     };
-    let mut learned = vec![at(first, summary.initial_accuracy)];
+    let mut learned: Vec<Point> =
+        summary.initial_accuracy.map(|accuracy| at(first, accuracy)).into_iter().collect();
     learned.extend(rounds.iter().filter_map(|round| Some(at(round.round, round.test_accuracy?))));
     Chart {
         title: "Test accuracy",
         alt: format!(
             "Line plot of test accuracy over {}: {} before the first, {} in the end.",
             count(summary.rounds, "round"),
-            percent(summary.initial_accuracy),
-            percent(summary.test_accuracy)
+            or_dash(summary.initial_accuracy, percent),
+            or_dash(summary.test_accuracy, percent)
         ),
         x: Axis::counts("round", first, last),
         y: Axis::linear("test accuracy (%)", 0.0, 1.0, |share| format!("{:.0}", 100.0 * share)),
@@ -139,7 +141,7 @@ fn accuracy_chart(summary: &Summary, rounds: &[RoundRecord]) -> Chart {
                 name: "initial model".to_owned(),
                 class: "grey",
                 mark: Mark::Dashes,
-                points: level(first, last, summary.initial_accuracy),
+                points: summary.initial_accuracy.map_or(Vec::new(), |accuracy| level(first, last, accuracy)),
             },
             Series {
                 name: "global model".to_owned(),
@@ -159,7 +161,7 @@ fn epsilon_chart(summary: &Summary, rounds: &[RoundRecord]) -> Chart {
         .map(|round| Point {
             x: f64::from(round.round),
             y: Some(round.epsilon),
-            title: format!("after round {}: ε = {}", round.round, short(round.epsilon)),
+            title: format!("after round {}: ε = {}", round.round, epsilon(round.epsilon)),
         })
         .collect();
     let highest = greatest(spent.iter().filter_map(|point| point.y).chain([summary.epsilon_budget]));
@@ -168,8 +170,8 @@ fn epsilon_chart(summary: &Summary, rounds: &[RoundRecord]) -> Chart {
         alt: format!(
             "Line plot of the epsilon spent over {}: {} in the end, of a budget of {}.",
             count(summary.rounds, "round"),
-            short(summary.epsilon),
-            short(summary.epsilon_budget)
+            epsilon(summary.epsilon),
+            epsilon(summary.epsilon_budget)
         ),
         x: Axis::counts("round", first, last),
         y: Axis::linear(format!("ε at δ = {}", short(summary.delta)), 0.0, 1.06 * highest, short),
@@ -246,8 +248,11 @@ fn score_chart(rounds: &[RoundRecord]) -> Chart {
     } else {
         Axis::linear(label, least.min(0.0), 1.08 * most, short)
     };
-    let unscored =
-        if groups().any(|group| group.score.is_none()) { "; on the bottom edge, not scored" } else { "" };
+    let unscored = if groups().any(|group| group.score.is_none()) {
+        " (markers on the bottom edge: no score)"
+    } else {
+        ""
+    };
     Chart {
         title: "Group scores",
         alt: format!(
@@ -290,8 +295,8 @@ fn privacy(summary: &Summary, notes: &[String]) -> Markup {
             div.panel {
                 ul {
                     li {
-                        "The client that was charged most spent ε = " (short(summary.epsilon)) " of "
-                        (short(summary.epsilon_budget)) " at δ = " (short(summary.delta)) "."
+                        "The client that was charged most spent ε = " (epsilon(summary.epsilon)) " of "
+                        (epsilon(summary.epsilon_budget)) " at δ = " (short(summary.delta)) "."
                     }
                     @for note in notes { li { (note) } }
                 }
@@ -329,7 +334,7 @@ fn setting(summary: &Summary) -> Markup {
 
 fn round_table(rounds: &[RoundRecord]) -> Markup {
     html! {
-        div.panel.scroll {
+        div.panel.scroll role="region" aria-label="Rounds" tabindex="0" {
             table {
                 thead {
                     tr {
@@ -369,8 +374,8 @@ fn round_table(rounds: &[RoundRecord]) -> Markup {
                             td { (round.groups_dropped) }
                             td { (round.groups_withheld) }
                             td { (or_dash(round.test_accuracy, percent)) }
-                            td { (or_dash(round.test_loss, short)) }
-                            td { (short(round.epsilon)) }
+                            td { (or_dash(round.test_loss, |loss| format!("{loss:.3}"))) }
+                            td { (epsilon(round.epsilon)) }
                             td { (bytes(round.bytes_up as f64)) }
                             td { (bytes(round.bytes_down as f64)) }
                             td { (format!("{:.1}", round.seconds)) }
@@ -402,8 +407,6 @@ fn group_table(round: &RoundRecord) -> Markup {
                             th scope="col" { "Clients" }
                             th scope="col" { "Survivors" }
                             th scope="col" { "Score" }
-                            th scope="col" { "Norm of the mean (L2)" }
-                            th scope="col" { "Distance to the aggregate (L2)" }
                             th.words scope="col" { "Reason" }
                         }
                     }
@@ -415,8 +418,6 @@ fn group_table(round: &RoundRecord) -> Markup {
                                 td { (group.size) }
                                 td { (group.survivors) }
                                 td { (or_dash(group.score, short)) }
-                                td { (or_dash(group.norm, short)) }
-                                td { (or_dash(group.distance, short)) }
                                 td.words { (group.reason) }
                             }
                         }
@@ -460,7 +461,7 @@ fn or_dash(value: Option<f64>, format: fn(f64) -> String) -> String {
 
 fn digest(hex: &str) -> Markup {
     html! {
-        @if hex.is_empty() { "–" } @else { code title=(hex) { (hex.chars().take(12).collect::<String>()) } }
+        @if hex.is_empty() { "–" } @else { code title=(hex) { (hex.chars().take(8).collect::<String>()) } }
     }
 }
 
@@ -472,10 +473,17 @@ fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
 }
 
+/// Two decimals, rounded up: a privacy loss is never shown smaller than it is.
+fn epsilon(value: f64) -> String {
+    // The hair keeps a value that is exact in decimals from being rounded up for its binary form; without `abs`
+    // it would turn zero into minus zero.
+    format!("{:.2}", ((100.0 * value - 1e-6).ceil() / 100.0).abs())
+}
+
 /// Three significant digits, in scientific notation where that is shorter.
 fn short(value: f64) -> String {
     let magnitude = value.abs();
-    if magnitude != 0.0 && !(1e-3..1e5).contains(&magnitude) {
+    if magnitude != 0.0 && !(1e-3..1e4).contains(&magnitude) {
         return format!("{value:.1e}").replace(".0e", "e");
     }
     let decimals = if magnitude >= 100.0 {

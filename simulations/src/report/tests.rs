@@ -10,8 +10,8 @@ fn summary() -> Summary {
         dataset: "digits".to_owned(),
         rule: "multi-krum".to_owned(),
         aggregation_mode: "secagg".to_owned(),
-        test_accuracy: 0.871,
-        initial_accuracy: 0.104,
+        test_accuracy: Some(0.871),
+        initial_accuracy: Some(0.104),
         epsilon: 12.96,
         epsilon_budget: 15.0,
         delta: 1e-5,
@@ -33,7 +33,7 @@ fn summary() -> Summary {
 fn group(round: u32, index: u32) -> GroupRecord {
     let status = match (round + index) % 11 {
         0..=6 => GroupStatus::Kept,
-        7 if round % 4 == 0 => GroupStatus::Withheld,
+        7 if round.is_multiple_of(4) => GroupStatus::Withheld,
         _ => GroupStatus::Dropped,
     };
     let noise = f64::from((round * 31 + index * 17) % 23) / 23.0;
@@ -44,8 +44,7 @@ fn group(round: u32, index: u32) -> GroupRecord {
         }
         GroupStatus::Withheld => (None, "13 clients left, 14 needed"),
     };
-    let (norm, distance) = (score.map(|score| score / 10.0), score.map(|score| score / 15.0));
-    GroupRecord { index, size: 18, survivors: 17, status, reason: reason.to_owned(), score, norm, distance }
+    GroupRecord { index, size: 18, survivors: 17, status, reason: reason.to_owned(), score }
 }
 
 fn round(round: u32) -> RoundRecord {
@@ -88,9 +87,9 @@ fn shows_plots_numbers_tables_and_notes() {
     }
     for text in [
         "87.1 %",
-        "10.4 % before round 1",
-        "ε = 13",
-        "of 15 at δ = 1e-5",
+        "initially 10.4 %",
+        "ε = 12.96",
+        "of 15.00 at δ = 1e-5",
         "4 of 200",
         "30 KiB",
         "1 min 15 s",
@@ -98,7 +97,7 @@ fn shows_plots_numbers_tables_and_notes() {
         "aborted: 6 groups left, 11 needed",
         "13 clients left, 14 needed",
         "<li>The coordinator sees sums of groups only.</li>",
-        "round 1, group 0: kept, score 30",
+        "round 1, group 0: kept, score 22.8",
     ] {
         assert!(page.contains(text), "the page lacks {text:?}");
     }
@@ -166,6 +165,17 @@ fn runs_of_no_and_of_one_round_are_drawn() {
 }
 
 #[test]
+fn a_run_without_test_data_shows_dashes() {
+    let summary = Summary { test_accuracy: None, initial_accuracy: None, ..summary() };
+    let mut rounds = rounds(3);
+    for round in &mut rounds {
+        round.test_accuracy = None;
+    }
+    assert!(accuracy_chart(&summary, &rounds).series.iter().all(|series| series.points.is_empty()));
+    assert!(html(&summary, &rounds, &[]).contains("initially –"));
+}
+
+#[test]
 fn values_that_are_not_finite_do_not_reach_a_plot() {
     let mut summary = summary();
     summary.epsilon_budget = f64::INFINITY;
@@ -183,13 +193,12 @@ fn values_that_are_not_finite_do_not_reach_a_plot() {
         score_chart(&rounds),
     ] {
         let drawn = chart.figure().into_string();
-        assert!(
-            !drawn.contains("\"NaN")
-                && !drawn.contains(",NaN")
-                && !drawn.contains(",inf")
-                && !drawn.contains(" inf"),
-            "{drawn}"
-        );
+        for attribute in [" d=\"", " points=\"", " x=\"", " y=\""] {
+            for rest in drawn.split(attribute).skip(1) {
+                let value = rest.split('"').next().unwrap();
+                assert!(!value.contains("NaN") && !value.contains("inf"), "{attribute}{value}");
+            }
+        }
     }
 }
 
@@ -197,18 +206,22 @@ fn values_that_are_not_finite_do_not_reach_a_plot() {
 fn suspicious_scores_far_off_get_a_logarithmic_axis() {
     let ticks = |rounds: &[RoundRecord]| score_chart(rounds).figure().into_string();
     let mut rounds = rounds(2);
-    assert!(!ticks(&rounds).contains(">1e6<"));
+    for group in rounds.iter_mut().flat_map(|round| &mut round.groups) {
+        group.score = Some(25.0);
+    }
+    assert!(!ticks(&rounds).contains(">100<") && !ticks(&rounds).contains(">1e6<"));
     rounds[0].groups[0].score = Some(2e6);
     assert!(ticks(&rounds).contains(">1e6<") && ticks(&rounds).contains(">100<"));
 }
 
 #[test]
 fn numbers_are_short() {
-    let shorts = [0.0, 1e-5, 1.25e-7, 0.0421, 0.5, 1.0, 1.4, 12.96, 128.4, 99_999.0, 2e6, -3.25];
+    let shorts = [0.0, 1e-5, 1.25e-7, 0.0421, 0.5, 1.0, 1.4, 12.96, 128.4, 9_999.0, 2e6, -3.25];
     assert_eq!(
         shorts.map(short),
-        ["0", "1e-5", "1.2e-7", "0.042", "0.5", "1", "1.4", "13", "128", "99999", "2e6", "-3.25"]
+        ["0", "1e-5", "1.2e-7", "0.042", "0.5", "1", "1.4", "13", "128", "9999", "2e6", "-3.25"]
     );
+    assert_eq!([12.96, 15.0, 0.001, 3.1234, 0.0].map(epsilon), ["12.96", "15.00", "0.01", "3.13", "0.00"]);
     assert_eq!([12.0, 2048.0, 3.5 * 1024.0 * 1024.0].map(bytes), ["12 bytes", "2 KiB", "3.5 MiB"]);
     assert_eq!([2.34, 75.4, 7_500.0].map(duration), ["2.3 s", "1 min 15 s", "2 h 5 min"]);
 }
