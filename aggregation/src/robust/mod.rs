@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!            ┌ empty, ragged, not finite, too large ┐
-//! rows, f ──►│ fewer than Rule::minimum_rows(f)     │──► rule ──► Aggregate { vector, kept, scores }
+//! rows, f ──►│ too few for f, or f too large        │──► rule ──► Aggregate { vector, kept, scores }
 //!            └────────── RuleError ─────────────────┘
 //! ```
 //!
@@ -20,6 +20,7 @@
 mod coordinate;
 mod geometric_median;
 mod krum;
+mod minimum_diameter;
 
 use std::{fmt, str::FromStr};
 
@@ -46,6 +47,9 @@ pub enum Rule {
     Krum,
     /// Mean of the `n − f` rows with the best Krum scores (Blanchard et al., NeurIPS 2017).
     MultiKrum,
+    /// Minimum diameter averaging: mean of the `n − f` rows with the least largest pairwise distance
+    /// (Rousseeuw 1985; El Mhamdi et al., ICML 2018). An exact search, exponential in `f`, which is at most 20.
+    Mda,
 }
 
 /// What a rule made of its rows.
@@ -105,6 +109,18 @@ pub enum RuleError {
         /// The number of rows given.
         found: usize,
     },
+    /// The exact search that the rule makes would take too long.
+    #[error(
+        "{rule} with f = {f} Byzantine rows would search up to 2^{f} branches; f may be at most {maximum}"
+    )]
+    SearchTooLarge {
+        /// The rule asked for.
+        rule: Rule,
+        /// The assumed number of Byzantine rows.
+        f: usize,
+        /// The largest number searched.
+        maximum: usize,
+    },
 }
 
 /// A name that is no rule's.
@@ -117,8 +133,15 @@ pub struct UnknownRule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 6] =
-        [Self::Mean, Self::Median, Self::TrimmedMean, Self::GeometricMedian, Self::Krum, Self::MultiKrum];
+    pub const ALL: [Self; 7] = [
+        Self::Mean,
+        Self::Median,
+        Self::TrimmedMean,
+        Self::GeometricMedian,
+        Self::Krum,
+        Self::MultiKrum,
+        Self::Mda,
+    ];
 
     /// The name in configurations, on the command line and in reports.
     pub fn name(self) -> &'static str {
@@ -129,6 +152,7 @@ impl Rule {
             Self::GeometricMedian => "geometric-median",
             Self::Krum => "krum",
             Self::MultiKrum => "multi-krum",
+            Self::Mda => "mda",
         }
     }
 
@@ -141,6 +165,7 @@ impl Rule {
             Self::GeometricMedian => "point with the least sum of distances to the rows",
             Self::Krum => "the one row that is closest to its n-f-2 nearest others",
             Self::MultiKrum => "mean of the n-f rows that are closest to their n-f-2 nearest others",
+            Self::Mda => "mean of the n-f rows with the least diameter (largest pairwise distance)",
         }
     }
 
@@ -149,22 +174,33 @@ impl Rule {
     pub fn minimum_rows(self, f: usize) -> usize {
         let beyond_majority = match self {
             Self::Mean => return 1,
-            Self::Median | Self::TrimmedMean | Self::GeometricMedian => 1,
+            Self::Median | Self::TrimmedMean | Self::GeometricMedian | Self::Mda => 1,
             Self::Krum | Self::MultiKrum => 3,
         };
         f.saturating_mul(2).saturating_add(beyond_majority)
     }
 
+    /// Refuses what [`aggregate`](Self::aggregate) refuses whatever the rows hold: too few of them, or an `f` beyond
+    /// an exact search.
+    pub fn check_counts(self, rows: usize, f: usize) -> Result<(), RuleError> {
+        let minimum = self.minimum_rows(f);
+        if rows < minimum {
+            return Err(RuleError::TooFewRows { rule: self, f, minimum, found: rows });
+        }
+        if self == Self::Mda && f > minimum_diameter::MAX_F {
+            return Err(RuleError::SearchTooLarge { rule: self, f, maximum: minimum_diameter::MAX_F });
+        }
+        Ok(())
+    }
+
     /// Aggregates `rows`, of which at most `f` are assumed Byzantine.
     ///
     /// Cost for `n` rows of dimension `d`: `O(n² d)` for the Krum rules, `O(n d)` an iteration for the geometric
-    /// median, `O(d · n log n)` for the coordinate-wise rules.
+    /// median, `O(d · n log n)` for the coordinate-wise rules, `O(n² d + 2^f n²)` at worst for minimum diameter
+    /// averaging.
     pub fn aggregate(self, rows: &[Vec<f64>], f: usize) -> Result<Aggregate, RuleError> {
         check(rows)?;
-        let minimum = self.minimum_rows(f);
-        if rows.len() < minimum {
-            return Err(RuleError::TooFewRows { rule: self, f, minimum, found: rows.len() });
-        }
+        self.check_counts(rows.len(), f)?;
         Ok(match self {
             Self::Mean => from_every_row(coordinate::mean(rows), rows),
             Self::Median => from_every_row(coordinate::median(rows), rows),
@@ -172,6 +208,11 @@ impl Rule {
             Self::GeometricMedian => from_every_row(geometric_median::geometric_median(rows), rows),
             Self::Krum => krum::select(rows, rows.len() - f - 2, 1),
             Self::MultiKrum => krum::select(rows, rows.len() - f - 2, rows.len() - f),
+            Self::Mda => {
+                let kept = minimum_diameter::select(rows, f);
+                let vector = coordinate::mean_of(rows, kept.iter().copied());
+                Aggregate { kept, ..from_every_row(vector, rows) }
+            }
         })
     }
 }

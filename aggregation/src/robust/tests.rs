@@ -20,6 +20,7 @@ struct Case {
     weiszfeld_8: Vec<f64>,
     krum: Vec<f64>,
     multi_krum: Vec<f64>,
+    mda: Vec<f64>,
 }
 
 #[track_caller]
@@ -42,9 +43,12 @@ fn agrees_with_byzfl() {
     for case in oracle.cases {
         let Case { name, f, rows, .. } = case;
         let n = rows.len();
-        for (rule, expected) in
-            [(Rule::Mean, &case.mean), (Rule::Median, &case.median), (Rule::TrimmedMean, &case.trimmed_mean)]
-        {
+        for (rule, expected) in [
+            (Rule::Mean, &case.mean),
+            (Rule::Median, &case.median),
+            (Rule::TrimmedMean, &case.trimmed_mean),
+            (Rule::Mda, &case.mda),
+        ] {
             let found = rule.aggregate(&rows, f).unwrap().vector;
             assert_close(&found, expected, 1e-12, &format!("{rule}, {name}"));
         }
@@ -81,6 +85,44 @@ fn krum_breaks_ties_by_index() {
     assert_eq!(Rule::Krum.aggregate(&rows, 2).unwrap().kept, [0]);
     assert_eq!(Rule::MultiKrum.aggregate(&rows, 2).unwrap().kept, [0, 1, 2, 3, 5]);
     assert_eq!(krum::select(&rows, 3, 4).kept, [0, 1, 2, 3]);
+}
+
+#[test]
+fn mda_keeps_the_least_diameter() {
+    // Of four neighbours, 3 to 6 span 3, every other choice more.
+    let rows = column(&[9.0, 5.0, 3.0, 6.0, -2.0, 3.5]);
+    assert_eq!(
+        Rule::Mda.aggregate(&rows, 2).unwrap(),
+        Aggregate {
+            vector: vec![4.375],
+            kept: vec![1, 2, 3, 5],
+            scores: vec![4.625, 0.625, 1.375, 1.625, 6.375, 0.875]
+        }
+    );
+}
+
+#[test]
+fn mda_breaks_ties_by_index() {
+    let kept = |values: &[f64], f| Rule::Mda.aggregate(&column(values), f).unwrap().kept;
+    // Without either end the rest spans 3.
+    assert_eq!(kept(&[1.0, 2.0, 3.0, 4.0, 0.0], 1), [0, 1, 2, 3]);
+    assert_eq!(kept(&[0.0, 4.0, 3.0, 2.0, 1.0], 1), [0, 2, 3, 4]);
+    // Nothing to choose by: the last rows go.
+    assert_eq!(kept(&[7.0; 7], 3), [0, 1, 2, 3]);
+    // The row 2 has to go whatever the tie between 0 and 1 is decided by.
+    assert_eq!(kept(&[0.0, 4.0, 100.0, 1.0, 2.0, 3.0], 2), [0, 3, 4, 5]);
+}
+
+#[test]
+fn mda_refuses_an_f_beyond_its_search() {
+    let rows = column(&[0.0; 43]);
+    let found = Rule::Mda.aggregate(&rows, 20).unwrap();
+    assert_eq!(found.kept, (0..23).collect::<Vec<_>>());
+    assert_eq!(
+        Rule::Mda.aggregate(&rows, 21).unwrap_err().to_string(),
+        "mda with f = 21 Byzantine rows would search up to 2^21 branches; f may be at most 20"
+    );
+    assert_eq!(Rule::Median.check_counts(43, 21), Ok(()));
 }
 
 #[test]
@@ -208,8 +250,22 @@ fn names_round_trip_and_unknown_ones_are_refused() {
     }
     assert_eq!(
         "Krum".parse::<Rule>().unwrap_err().to_string(),
-        "unknown rule \"Krum\"; accepted are mean, median, trimmed-mean, geometric-median, krum, multi-krum"
+        "unknown rule \"Krum\"; accepted are mean, median, trimmed-mean, geometric-median, krum, multi-krum, mda"
     );
+}
+
+fn squared_diameter(rows: &[Vec<f64>], of: &[usize]) -> f64 {
+    of.iter().flat_map(|&i| of.iter().map(move |&j| squared_distance(&rows[i], &rows[j]))).fold(0.0, f64::max)
+}
+
+/// The subsets of `0..n` with `k` members, in lexicographic order.
+fn subsets(n: usize, k: usize) -> Vec<Vec<usize>> {
+    let mut found: Vec<Vec<usize>> = (0..1_u32 << n)
+        .filter(|bits| bits.count_ones() as usize == k)
+        .map(|bits| (0..n).filter(|i| bits >> i & 1 == 1).collect())
+        .collect();
+    found.sort_unstable();
+    found
 }
 
 /// Rows of small integers, so that distances and Krum scores are exact, and an `f` that every rule accepts.
@@ -228,6 +284,11 @@ proptest! {
         let permuted: Vec<Vec<f64>> = order.iter().map(|&i| rows[i].clone()).collect();
         for rule in Rule::ALL {
             let (a, b) = (rule.aggregate(&rows, f).unwrap(), rule.aggregate(&permuted, f).unwrap());
+            if rule == Rule::Mda {
+                // Subsets often share their diameter; which one is kept, and with it every score, depends on the order.
+                prop_assert_eq!(squared_diameter(&rows, &a.kept), squared_diameter(&permuted, &b.kept));
+                continue;
+            }
             let scores: Vec<f64> = order.iter().map(|&i| a.scores[i]).collect();
             assert_close(&b.scores, &scores, 1e-3, rule.name());
             let mut sorted = scores.clone();
@@ -241,6 +302,24 @@ proptest! {
             kept.sort_unstable();
             prop_assert_eq!(kept, a.kept, "{}", rule);
         }
+    }
+
+    /// The first of the subsets with the least diameter, by looking at every one. The coordinates are few, so that
+    /// ties are many.
+    #[test]
+    fn mda_agrees_with_exhaustive_search(
+        rows in (1..11usize, 1..4usize, 1..9i32).prop_flat_map(|(n, d, spread)| {
+            let row = proptest::collection::vec((-spread..=spread).prop_map(f64::from), d);
+            proptest::collection::vec(row, n)
+        }),
+        f in 0..5usize,
+    ) {
+        let f = f.min((rows.len() - 1) / 2);
+        let all = subsets(rows.len(), rows.len() - f);
+        let diameters: Vec<f64> = all.iter().map(|subset| squared_diameter(&rows, subset)).collect();
+        let least = diameters.iter().copied().fold(f64::INFINITY, f64::min);
+        let first = diameters.iter().position(|&diameter| diameter == least).unwrap();
+        prop_assert_eq!(&Rule::Mda.aggregate(&rows, f).unwrap().kept, &all[first]);
     }
 
     #[test]
