@@ -89,6 +89,7 @@ pub(crate) struct Failure {
 
 impl Failure {
     /// A failure with the text of `message`.
+    #[expect(clippy::needless_pass_by_value, reason = "errors and literals are given away here")]
     pub(crate) fn new(exit: Exit, message: impl ToString) -> Self {
         Self { exit, message: message.to_string() }
     }
