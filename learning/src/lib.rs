@@ -2,7 +2,7 @@
 //!
 //! A model is a [`ModelSpec`] and one flat `&[f32]`: the vector that clients clip, mask and submit, and that the
 //! coordinator averages. This crate turns that vector into tensors, trains it on a [`Dataset`], and writes it
-//! as a safetensors file.
+//! as a safetensors file, whose data section is the flat vector itself.
 //!
 //! ```text
 //! ModelSpec::initial(seed) ──► parameters ──► train(spec, parameters, data, …) ──► new parameters

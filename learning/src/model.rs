@@ -17,8 +17,11 @@ pub const MAX_PARAMETERS: usize = 1 << 24;
 ///
 /// | model | order |
 /// |---|---|
-/// | softmax | `output.weight` (inputs × classes), `output.bias` (classes) |
-/// | mlp | `hidden.weight` (inputs × hidden), `hidden.bias` (hidden), `output.weight` (hidden × classes), `output.bias` (classes) |
+/// | softmax | `output.bias` (classes), `output.weight` (inputs × classes) |
+/// | mlp | `hidden.bias` (hidden), `hidden.weight` (inputs × hidden), `output.bias` (classes), `output.weight` (hidden × classes) |
+///
+/// This is the order of the tensors' names, in which a safetensors file holds them too: whoever has the file can
+/// add an update to its data section without knowing the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ModelSpec {
     /// Multinomial logistic regression: one affine layer, then softmax.
@@ -74,8 +77,8 @@ impl ModelSpec {
                 Self::Softmax { .. } => 0.0,
                 Self::Mlp { .. } => (6.0 / layer.inputs as f32).sqrt(),
             };
-            parameters.extend((0..layer.inputs * layer.outputs).map(|_| bound * symmetric_uniform(&mut rng)));
             parameters.extend((0..layer.outputs).map(|_| 0.0));
+            parameters.extend((0..layer.inputs * layer.outputs).map(|_| bound * symmetric_uniform(&mut rng)));
         }
         parameters
     }
@@ -146,7 +149,7 @@ impl FromStr for ModelSpec {
     }
 }
 
-/// One affine layer `x · weight + bias`; in the flat vector the weight (inputs × outputs) comes before the bias.
+/// One affine layer `x · weight + bias`; in the flat vector the bias comes before the weight (inputs × outputs).
 #[derive(Clone, Copy)]
 pub(crate) struct Layer {
     pub(crate) name: &'static str,
@@ -226,9 +229,9 @@ mod tests {
         assert_eq!(initial.len(), MLP.parameters());
         assert_eq!(initial, MLP.initial(1));
         assert_ne!(initial, MLP.initial(2));
-        let (hidden, rest) = initial.split_at(64 * 32);
-        let (hidden_bias, rest) = rest.split_at(32);
-        let (output, output_bias) = rest.split_at(32 * 10);
+        let (hidden_bias, rest) = initial.split_at(32);
+        let (hidden, rest) = rest.split_at(64 * 32);
+        let (output_bias, output) = rest.split_at(10);
         assert!(hidden_bias.iter().chain(output_bias).all(|bias| *bias == 0.0));
         for (weights, inputs) in [(hidden, 64.0), (output, 32.0)] {
             let variance = weights.iter().map(|w| w * w).sum::<f32>() / weights.len() as f32;

@@ -3,6 +3,10 @@
 //! One `F32` tensor per weight and bias, named and shaped as [`ModelSpec`] lists them, and the text form of the
 //! spec under the metadata key `fedveil.model`. Writing is byte-deterministic, so the digest of a file names its
 //! model. Reading is strict: exactly those tensors, all finite. Other metadata keys are ignored.
+//!
+//! The data section of a file is the flat vector, in little-endian `f32`: safetensors lays tensors of one type out
+//! by name, and [`ModelSpec`] puts its parameters in the order of their names. So the coordinator adds an update to
+//! a file it has no model for.
 
 use std::collections::HashMap;
 
@@ -83,8 +87,8 @@ pub fn from_safetensors(bytes: &[u8]) -> Result<(ModelSpec, Vec<f32>), LearningE
 /// Name and shape of the tensors of a layer, in the order of the flat vector.
 fn tensors_of(layer: Layer) -> [(String, Vec<usize>); 2] {
     [
-        (format!("{}.weight", layer.name), vec![layer.inputs, layer.outputs]),
         (format!("{}.bias", layer.name), vec![layer.outputs]),
+        (format!("{}.weight", layer.name), vec![layer.inputs, layer.outputs]),
     ]
 }
 
@@ -142,8 +146,22 @@ mod tests {
         assert_eq!(names, ["hidden.bias", "hidden.weight", "output.bias", "output.weight"]);
         let weight = file.tensor("output.weight").unwrap();
         assert_eq!((weight.dtype(), weight.shape()), (Dtype::F32, [3, 2].as_slice()));
-        let expected: Vec<u8> = (9..15).flat_map(|i| (i as f32).to_le_bytes()).collect();
+        let expected: Vec<u8> = (11..17).flat_map(|i| (i as f32).to_le_bytes()).collect();
         assert_eq!(weight.data(), expected);
+    }
+
+    #[test]
+    fn the_data_section_is_the_flat_vector() {
+        for spec in [ModelSpec::Softmax { inputs: 25, classes: 10 }, MLP] {
+            let bytes = to_safetensors(&spec, &counting(spec)).unwrap();
+            let (length, rest) = bytes.split_at(8);
+            let header = u64::from_le_bytes(length.try_into().unwrap()) as usize;
+            let (_json, data) = rest.split_at(header);
+            let (values, odd_bytes) = data.as_chunks();
+            assert!(odd_bytes.is_empty());
+            let found: Vec<f32> = values.iter().map(|value| f32::from_le_bytes(*value)).collect();
+            assert_eq!(found, counting(spec), "{spec}");
+        }
     }
 
     #[test]
@@ -188,11 +206,10 @@ mod tests {
 
     #[test]
     fn refuses_values_that_are_not_finite() {
-        // The library lays tensors out by name, so the file ends with the last value of output.weight.
         let mut bytes = to_safetensors(&MLP, &counting(MLP)).unwrap();
         let last = bytes.len() - size_of::<f32>();
         bytes[last..].copy_from_slice(&f32::NAN.to_le_bytes());
-        assert_eq!(refusal(&bytes), "parameter 14 is NaN: expected a finite number");
+        assert_eq!(refusal(&bytes), "parameter 16 is NaN: expected a finite number");
     }
 
     #[test]

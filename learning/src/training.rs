@@ -88,10 +88,10 @@ struct Network {
     device: Device,
 }
 
-/// `weight` is inputs × outputs, `bias` 1 × outputs.
+/// `bias` is 1 × outputs, `weight` inputs × outputs.
 struct Affine {
-    weight: Tensor<2>,
     bias: Tensor<2>,
+    weight: Tensor<2>,
 }
 
 impl Network {
@@ -106,14 +106,14 @@ impl Network {
         };
         let layers = spec
             .layers()
-            .map(|layer| Affine { weight: take(layer.inputs, layer.outputs), bias: take(1, layer.outputs) })
+            .map(|layer| Affine { bias: take(1, layer.outputs), weight: take(layer.inputs, layer.outputs) })
             .collect();
         Self { layers, device }
     }
 
     fn into_parameters(self) -> Result<Vec<f32>, LearningError> {
         let mut parameters = Vec::new();
-        for tensor in self.layers.into_iter().flat_map(|layer| [layer.weight, layer.bias]) {
+        for tensor in self.layers.into_iter().flat_map(|layer| [layer.bias, layer.weight]) {
             parameters.extend(tensor.try_into_vec_as::<f32>().map_err(backend)?);
         }
         Ok(parameters)
@@ -248,10 +248,10 @@ mod tests {
                 let mut rest = parameters;
                 for (depth, layer) in spec.layers().enumerate() {
                     if depth > 0 {
-                        values.iter_mut().for_each(|value| *value = value.max(0.0));
+                        values = values.iter().map(|value| value.max(0.0)).collect();
                     }
-                    let (weight, after) = rest.split_at(layer.inputs * layer.outputs);
-                    let (bias, after) = after.split_at(layer.outputs);
+                    let (bias, after) = rest.split_at(layer.outputs);
+                    let (weight, after) = after.split_at(layer.inputs * layer.outputs);
                     rest = after;
                     values = (0..layer.outputs)
                         .map(|o| {
@@ -275,7 +275,7 @@ mod tests {
         let data = Dataset::new(vec![2.0, -1.0], vec![1], 2, 3).unwrap();
         let trained = train(&SOFTMAX, &SOFTMAX.initial(0), &data, &ONE_STEP, 0).unwrap();
         let (away, toward) = (-0.5 / 3.0, 0.5 * 2.0 / 3.0);
-        let expected = [2.0 * away, 2.0 * toward, 2.0 * away, -away, -toward, -away, away, toward, away];
+        let expected = [away, toward, away, 2.0 * away, 2.0 * toward, 2.0 * away, -away, -toward, -away];
         for (found, expected) in trained.iter().zip(expected) {
             assert!((found - expected).abs() < 1e-6, "{trained:?}");
         }

@@ -60,13 +60,13 @@ mod tests {
 
     #[test]
     fn uniform_has_its_moments() {
-        let (mean, variance) = moments(|rng| uniform(rng));
+        let (mean, variance) = moments(uniform);
         assert!((mean - 0.5).abs() < 0.005 && (variance - 1.0 / 12.0).abs() < 0.002, "{mean} {variance}");
     }
 
     #[test]
     fn normal_has_its_moments() {
-        let (mean, variance) = moments(|rng| standard_normal(rng));
+        let (mean, variance) = moments(standard_normal);
         assert!(mean.abs() < 0.02 && (variance - 1.0).abs() < 0.03, "{mean} {variance}");
     }
 
