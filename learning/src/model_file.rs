@@ -183,8 +183,8 @@ mod tests {
             (file(&[], &[weight, bias]), "no metadata key fedveil.model"),
             (file(&[(SPEC_KEY, "softmax:3")], &[weight, bias]), "unknown model \"softmax:3\""),
             (
-                file(&[(SPEC_KEY, "softmax:2x3")], &[weight, bias]),
-                "tensor output.weight is F32 [3, 2]: expected F32 [2, 3]",
+                file(&[(SPEC_KEY, "softmax:4x2")], &[weight, bias]),
+                "tensor output.weight is F32 [3, 2]: expected F32 [4, 2]",
             ),
             (file(&spec, &[weight]), "1 tensors: expected 2"),
             (file(&spec, &[weight, bias, ("extra", Dtype::F32, &[1])]), "3 tensors: expected 2"),
