@@ -153,7 +153,8 @@ impl Folder {
             let entry = entry.map_err(failure)?;
             let name = entry.file_name();
             // A name made readable could be taken for that of a listed file.
-            let name = name.to_str().ok_or_else(|| format!("a file name is not UTF-8: {}", name.display()))?;
+            let name =
+                name.to_str().ok_or_else(|| format!("a file name is not UTF-8: {}", name.display()))?;
             let path = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
             if entry.file_type().map_err(failure)?.is_dir() {
                 self.collect(&path, depth + 1, paths)?;

@@ -58,8 +58,8 @@ impl Default for CoordinatorConfig {
             tokens_dir: "tokens".into(),
             task: TaskSection { name: "digits".to_owned(), rounds: 8, phase_seconds: 30 },
             model: ModelSection { architecture: "softmax:64x10".to_owned() },
-            cohort: Cohort { clients: 200, minimum: 198, assumed_malicious: 4 },
-            training: Training { epochs: 3, batch_size: 64, learning_rate: 1.0 },
+            cohort: Cohort { clients: 200, minimum: 180, assumed_malicious: 4 },
+            training: Training { epochs: 5, batch_size: 64, learning_rate: 0.6 },
             privacy: Privacy {
                 clip_norm: 0.5,
                 noise_multiplier: 1.12,
@@ -70,12 +70,12 @@ impl Default for CoordinatorConfig {
             aggregation: Aggregation {
                 group_size: 18,
                 threshold: 13,
-                min_survivors: 13,
-                max_missing_reveals: 0,
+                min_survivors: 15,
+                max_missing_reveals: 2,
                 masks: "aes-256-ctr".to_owned(),
             },
             server: Server {
-                rule: "multi-krum".to_owned(),
+                rule: "mda".to_owned(),
                 assumed_byzantine: 4,
                 learning_rate: 4.0,
                 momentum: 0.5,
@@ -215,7 +215,7 @@ impl Config for CoordinatorConfig {
         key(
             "server.rule",
             "Byzantine-robust rule over the group means.",
-            "mean, median, trimmed-mean, geometric-median, krum or multi-krum",
+            "mean, median, trimmed-mean, geometric-median, krum, multi-krum or mda",
         ),
         key(
             "server.assumed_byzantine",
@@ -296,6 +296,8 @@ fn resolve(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use fedveil_aggregation::robust::Rule;
+
     use super::*;
 
     /// How the message begins, and the change that it refuses.
@@ -330,12 +332,12 @@ mod tests {
             let key = CoordinatorConfig::KEYS.iter().find(|key| key.path == path).unwrap();
             key.accepted.replace(" or ", ", ").split(", ").map(str::to_owned).collect::<Vec<_>>()
         };
+        assert_eq!(words("server.rule"), Rule::ALL.map(Rule::name));
         for rule in words("server.rule") {
             let mut config = CoordinatorConfig::default();
-            config.server.rule = rule;
+            (config.server.rule, config.server.assumed_byzantine) = (rule, 0);
             config.check().unwrap();
         }
-        assert_eq!(words("server.rule").len(), fedveil_aggregation::robust::Rule::ALL.len());
         for masks in words("aggregation.masks") {
             let mut config = CoordinatorConfig::default();
             config.aggregation.masks = masks;
@@ -375,7 +377,7 @@ mod tests {
             assert!(error.starts_with(expected), "{error}");
         }
         let error = refusal(|config| config.server.assumed_byzantine = 5_000);
-        assert!(error.contains("multi-krum bears 5000 poisoned groups only among 10003 or more"), "{error}");
+        assert!(error.contains("bears 5000 poisoned groups only among 1000"), "{error}");
     }
 
     #[test]
