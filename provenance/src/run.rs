@@ -425,7 +425,10 @@ impl From<(String, Verdict)> for PartResult {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::{Folder, History, key, manifest};
+    use crate::{
+        fixtures::{Folder, History, ORIGIN, key, manifest},
+        merkle::TreeHead,
+    };
 
     fn failures(report: &RunReport) -> Vec<&str> {
         report.failures().map(|part| part.name.as_str()).collect()
@@ -613,6 +616,9 @@ mod tests {
             Checkpoint::sign("other.example", &history.log.head(), &history.key).unwrap();
         assert_eq!(check(&history.folder()), [checkpoint_path(1)]);
         history.checkpoints[1] = history.checkpoints[0].clone();
+        assert_eq!(check(&history.folder()), [checkpoint_path(1)]);
+        let longer = TreeHead { size: 9, ..history.log.head() };
+        history.checkpoints[1] = Checkpoint::sign(ORIGIN, &longer, &history.key).unwrap();
         assert_eq!(check(&history.folder()), [checkpoint_path(1)]);
     }
 
