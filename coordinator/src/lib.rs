@@ -1,6 +1,9 @@
-//! The coordinator's server
+//! The coordinator's server: storage, enrolment, TLS, the gRPC services and the thread that owns the core.
 
 pub mod authority;
 pub mod enrollment;
 pub mod keys;
+pub mod server;
+pub mod service;
+pub mod store;
 pub mod tls;

@@ -102,11 +102,11 @@ impl SqliteStore {
     fn append_event(&self, tx: &rusqlite::Transaction<'_>, event: &Event) -> rusqlite::Result<()> {
         let body = serde_json::to_string(event)
             .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-        tx.prepare_cached("INSERT INTO events (body) VALUES (?1)")?.execute([body])?;
+        tx.prepare("INSERT INTO events (body) VALUES (?1)")?.execute([body])?;
         let seq = tx.last_insert_rowid();
         match event {
             Event::PrivacyCharged { clients, .. } => {
-                let mut insert = tx.prepare_cached("INSERT INTO ledger (seq, client) VALUES (?1, ?2)")?;
+                let mut insert = tx.prepare("INSERT INTO ledger (seq, client) VALUES (?1, ?2)")?;
                 for client in clients {
                     insert.execute(params![seq, client.to_string()])?;
                 }

@@ -57,7 +57,7 @@ impl Default for CoordinatorConfig {
             tokens: 0,
             tokens_dir: "tokens".into(),
             task: TaskSection { name: "digits".to_owned(), rounds: 8, phase_seconds: 30 },
-            model: ModelSection { architecture: "softmax:64x10".to_owned() },
+            model: ModelSection { architecture: "softmax:25x10".to_owned() },
             cohort: Cohort { clients: 200, minimum: 180, assumed_malicious: 4 },
             training: Training { epochs: 5, batch_size: 64, learning_rate: 0.6 },
             privacy: Privacy {

@@ -31,6 +31,8 @@ pub enum Input {
     Message(Kind, Vec<u8>),
     /// Local training ended with this update: new parameters minus old, in model file order.
     Trained(Vec<f32>),
+    /// Local training gave nothing, for this reason.
+    TrainingFailed(String),
     /// Values that enter the sum unclipped and without noise, as a poisoned client would send. No honest shell has
     /// a use for it: it exists so that demonstrations and tests attack through the real protocol.
     DangerUnbounded(Vec<i64>),
@@ -43,7 +45,12 @@ pub enum Effect {
     Persist(Record),
     /// Send a message to the coordinator.
     Send(Kind, Vec<u8>),
-    /// Train on the adopted model and come back with [`Input::Trained`].
+    /// What is sent from here on belongs to this round.
+    Entered {
+        /// The round.
+        round: u32,
+    },
+    /// Train on the adopted model and come back with [`Input::Trained`] or [`Input::TrainingFailed`].
     Train {
         /// The round.
         round: u32,
@@ -211,8 +218,25 @@ impl Participant {
         }
     }
 
-    /// Takes one input. A refusal erases the session's secrets; see [`Refusal::is_final`].
+    /// Takes one input. A refusal erases the session's secrets; one that [is final](Refusal::is_final) ends the task,
+    /// and only another plan is listened to.
     pub fn handle(
+        &mut self,
+        input: Input,
+        now_unix_seconds: u64,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Vec<Effect>, Refusal> {
+        let result = self.on_input(input, now_unix_seconds, rng);
+        if let Err(refusal) = &result {
+            self.session = Session::Idle;
+            if refusal.is_final() {
+                self.task = None;
+            }
+        }
+        result
+    }
+
+    fn on_input(
         &mut self,
         input: Input,
         now_unix_seconds: u64,
@@ -225,6 +249,7 @@ impl Participant {
                 let values = self.contribution(update, &noise, rng)?;
                 self.submit(input, values)
             }
+            Input::TrainingFailed(reason) => Err(Refusal::Update(reason)),
             Input::DangerUnbounded(values) => {
                 let Session::Training { input, .. } = self.take_session() else { return Ok(Vec::new()) };
                 self.submit(input, values.iter().map(|&value| value as u32).collect())
@@ -278,6 +303,9 @@ impl Participant {
     /// A publication waits for its model, unless newer ones follow it.
     fn on_publication(&mut self, bytes: &[u8]) -> Result<Vec<Effect>, Refusal> {
         let task = self.task.as_mut().ok_or(unexpected(Kind::Publication, "before a plan"))?;
+        if task.incoming.is_some() {
+            return Err(unexpected(Kind::Publication, "before the model of the one before"));
+        }
         let accepted = task.lineage.accept(bytes)?;
         if Publication::parse(bytes)?.leaf_index + 1 < accepted.head.log.size {
             task.lineage.apply(&accepted);
@@ -340,7 +368,8 @@ impl Participant {
             secagg::advertise(config, &self.credentials.identity, &self.credentials.certificate, now, rng)?;
         self.session = Session::Roster(session);
         self.task_record().last_round = round;
-        Ok(vec![Effect::Persist(self.record.clone()), Effect::Send(Kind::Advertise, message)])
+        let record = Effect::Persist(self.record.clone());
+        Ok(vec![Effect::Entered { round }, record, Effect::Send(Kind::Advertise, message)])
     }
 
     fn on_session_message(

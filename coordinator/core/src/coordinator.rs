@@ -131,7 +131,7 @@ impl Coordinator {
         if let Some(round) = &self.round {
             return round.advance(self, now);
         }
-        if let Some(reason) = self.end_of_task() {
+        if let Some(reason) = self.end_of_task(now) {
             return vec![Event::TaskClosed { reason }];
         }
         self.open_round(now, seed).into_iter().collect()
@@ -364,13 +364,16 @@ impl Coordinator {
         }
     }
 
-    fn end_of_task(&self) -> Option<String> {
+    fn end_of_task(&self, now: Millis) -> Option<String> {
         let rounds = self.settings.plan.plan().rounds;
         if self.last_round >= rounds {
             return Some(format!("all {rounds} rounds are done"));
         }
         let affordable = self.terms.affordable_rounds;
-        if self.last_round >= affordable && !self.joined.keys().any(|client| self.can_pay(client)) {
+        let minimum = self.settings.plan.plan().cohort.minimum as usize;
+        let paying = self.joined.keys().filter(|client| self.can_pay(client)).count();
+        // A round that enough clients are there for, and too few of them can pay for.
+        if self.last_round >= affordable && self.has_waited(now) && self.joined.len() >= minimum && paying < minimum {
             return Some(format!(
                 "one more round would pass the privacy budget epsilon {} (spent {:.2} in {affordable} rounds)",
                 self.settings.plan.plan().privacy.epsilon,
@@ -378,6 +381,11 @@ impl Coordinator {
             ));
         }
         None
+    }
+
+    /// Whether the time for others to join is over.
+    fn has_waited(&self, now: Millis) -> bool {
+        now >= self.idle_since.plus_seconds(JOIN_WINDOW_SECONDS)
     }
 
     fn can_pay(&self, client: &Client) -> bool {
@@ -388,8 +396,7 @@ impl Coordinator {
         let cohort = &self.settings.plan.plan().cohort;
         let mut ready: Vec<Client> =
             self.joined.keys().filter(|client| self.can_pay(client)).copied().collect();
-        let waited = now >= self.idle_since.plus_seconds(JOIN_WINDOW_SECONDS);
-        let wanted = if waited { cohort.minimum } else { cohort.clients } as usize;
+        let wanted = if self.has_waited(now) { cohort.minimum } else { cohort.clients } as usize;
         if ready.len() < wanted {
             return None;
         }

@@ -50,6 +50,8 @@ pub struct Driver<S> {
     effects: Vec<Effect>,
     pending: Vec<Event>,
     now: Millis,
+    /// The store failed once.
+    failed: bool,
 }
 
 /// What a batch of commands led to.
@@ -69,14 +71,21 @@ impl<S: Store> Driver<S> {
         for event in store.events()? {
             core.apply(&event);
         }
-        while core.poll_effect().is_some() {}
+        let mut effects = Vec::new();
+        while let Some(effect) = core.poll_effect() {
+            // A round in progress is aborted, and its jobs with it; nobody repeats the signing of the initial model.
+            if matches!(effect, Effect::Compute(_)) && core.log().size() == 0 {
+                effects.push(effect);
+            }
+        }
         Ok(Self {
             core,
             store,
             sums: BTreeMap::new(),
-            effects: Vec::new(),
+            effects,
             pending: Vec::new(),
             now: Millis(0),
+            failed: false,
         })
     }
 
@@ -89,6 +98,9 @@ impl<S: Store> Driver<S> {
         now: Millis,
         seed: [u8; 32],
     ) -> Result<Outcomes, StoreError> {
+        if self.failed {
+            return Err(StoreError("an earlier batch is not durable; start again from the store".to_owned()));
+        }
         self.now = now;
         let mut blobs = Vec::new();
         let mut rejects = Vec::new();
@@ -97,7 +109,7 @@ impl<S: Store> Driver<S> {
             self.advance(now, seed);
         }
         if !self.pending.is_empty() || !blobs.is_empty() {
-            self.store.append(&self.pending, &blobs)?;
+            self.store.append(&self.pending, &blobs).inspect_err(|_| self.failed = true)?;
         }
         Ok(Outcomes {
             events: std::mem::take(&mut self.pending),

@@ -89,6 +89,8 @@ impl Job {
 pub struct CloseJob {
     round: u32,
     model: Digest,
+    /// Parameters of the plan's model.
+    parameters: usize,
     momentum: Option<Digest>,
     /// Every group in order; `sum` is there if it was unmasked.
     groups: Vec<GroupResult>,
@@ -133,6 +135,7 @@ impl CloseJob {
         Box::new(Self {
             round,
             model,
+            parameters: plan.model.parameters as usize,
             momentum: coordinator.momentum(),
             groups,
             rule: terms.rule,
@@ -154,7 +157,10 @@ impl CloseJob {
         let old_file = store.blob(&self.model)?;
         let mut blobs = Vec::new();
         let (model, momentum, groups) = if self.round == 0 {
-            parameters(&old_file)?;
+            let found = parameters(&old_file)?.len();
+            if found != self.parameters {
+                return Err(ModelFileError::Length { found, expected: self.parameters }.into());
+            }
             (self.model, None, Vec::new())
         } else {
             let (file, momentum, groups) = self.step(&old_file, store)?;

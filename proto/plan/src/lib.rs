@@ -279,7 +279,7 @@ impl TaskPlan {
         at_least("training.epochs", self.training.epochs, 1, 1_000)?;
         at_least("training.batch_size", self.training.batch_size, 1, 65_536)?;
         positive("training.learning_rate", self.training.learning_rate, 1e3)?;
-        at_least("aggregation.group_size", self.aggregation.group_size, 2, self.cohort.minimum)?;
+        at_least("aggregation.group_size", self.aggregation.group_size, 3, self.cohort.minimum)?;
         at_least(
             "aggregation.threshold",
             self.aggregation.threshold,
@@ -298,6 +298,7 @@ impl TaskPlan {
             0,
             self.cohort.minimum / 10,
         )?;
+        at_least("server.assumed_byzantine", self.server.assumed_byzantine, 0, self.cohort.clients)?;
         positive("server.learning_rate", self.server.learning_rate, 1e3)?;
         if !(0.0..1.0).contains(&self.server.momentum) {
             return Err(field("server.momentum", self.server.momentum, "0 or more, below 1"));

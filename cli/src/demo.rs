@@ -1,0 +1,467 @@
+//! `fedveil demo`: the main job on one machine.
+//!
+//! A real coordinator on loopback, real clients that share nothing with it but the network, real data inside the binary,
+//! poisoned clients among them. Nothing here has a shortcut into the coordinator: tokens are all that passes by hand.
+
+use crate::config::CoordinatorConfig;
+use crate::coordinator::{Run, follow, server_failure, task_id};
+use crate::device::{Role, Share, Staged, shares, test_set};
+use crate::exit::{Exit, Failure};
+use crate::folder::RunFolder;
+use crate::progress::Progress;
+use crate::verify::verify;
+use crate::watch::{Evaluate, Watch};
+use fedveil_client::agent::{self, AgentOptions};
+use fedveil_client::enroll::enroll;
+use fedveil_client::keystore::Keystore;
+use fedveil_client::record::RecordFile;
+use fedveil_client_core::Policy;
+use fedveil_coordinator::server::{Keys, Running, ServerConfig, start};
+use fedveil_learning::{Dataset, ModelSpec, evaluate, model_file};
+use fedveil_proto::JoinToken;
+use fedveil_proto_plan::{Cohort, TaskPlan, Terms};
+use fedveil_simulations::attack::Attack;
+use fedveil_simulations::record::Summary;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+/// How long a demo's client tries to reach the coordinator.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Enrolments and connections that start at the same time.
+const STARTING_TOGETHER: usize = 16;
+
+/// Options of the demo.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Clients in the federation.
+    #[arg(long, default_value_t = 200, value_name = "N")]
+    clients: u32,
+    /// Rounds at most; the privacy budget may end the task earlier.
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    rounds: u32,
+    /// Poisoned clients: they ignore the clip and send what they like.
+    #[arg(long, default_value_t = 4, value_name = "N")]
+    byzantine: u32,
+    /// What poisoned clients send: sign-flip, gaussian, scale or label-flip.
+    #[arg(long, default_value = "sign-flip", value_name = "NAME")]
+    attack: Attack,
+    /// Share of the clients that drop out in the middle of each round.
+    #[arg(long, default_value_t = 0.05, value_name = "SHARE")]
+    dropout: f64,
+    /// Byzantine-robust rule over group means: mda, multi-krum, krum, geometric-median, median, trimmed-mean or mean.
+    #[arg(long, default_value = "mda", value_name = "NAME")]
+    rule: String,
+    /// Poisoned groups that the rule is set to bear.
+    #[arg(long, default_value_t = 4, value_name = "F")]
+    assumed_byzantine: u32,
+    /// Smallest size of the random groups whose sums alone are seen.
+    #[arg(long, default_value_t = 18, value_name = "N")]
+    group_size: u32,
+    /// Privacy budget: the task stops before a client would spend more.
+    #[arg(long, default_value_t = 15.0, value_name = "EPSILON")]
+    epsilon: f64,
+    /// Noise guaranteed in a group's sum, as a multiple of the clip norm.
+    #[arg(long, default_value_t = 1.12, value_name = "Z")]
+    noise_multiplier: f64,
+    /// Fixes the data split, the poisoned and the drop-outs. Keys, masks and noise come from the operating system.
+    #[arg(long, default_value_t = 1, value_name = "SEED")]
+    seed: u64,
+    /// Run folder; it must be new or empty. [default: runs/<time>]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Run every client as a process of its own.
+    #[arg(long)]
+    processes: bool,
+    /// Print nothing but the summary, as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Concentration of the Dirichlet split over clients.
+const ALPHA: f64 = 1.0;
+
+/// Runs the demo.
+pub(crate) async fn run(args: Args) -> Result<(), Failure> {
+    let (plan, terms, spec) = args.plan()?;
+    let out = args.out.clone().unwrap_or_else(default_folder);
+    let folder = RunFolder::create(&out, false)?;
+    let test = test_set(args.seed).map_err(|error| Failure::new(Exit::General, error))?;
+    let initial = model_file::to_safetensors(&spec, &spec.initial(args.seed))
+        .map_err(|error| Failure::new(Exit::General, error))?;
+    let keys = Keys::ephemeral().map_err(|error| server_failure(&error))?;
+    let signing = keys.signing.clone();
+    let config = ServerConfig {
+        listen: ([127, 0, 0, 1], 0).into(),
+        names: vec!["127.0.0.1".to_owned(), "localhost".to_owned()],
+        out: out.clone(),
+        plan: plan.clone(),
+        initial_model: initial,
+        tokens: args.clients,
+    };
+    let started = Instant::now();
+    let mut running = start(config, keys).await.map_err(|error| server_failure(&error))?;
+
+    let progress = Progress::new(args.json, plan.rounds);
+    progress.say(&args.opening(&plan, &terms, &running, &out));
+    let evaluate = evaluator(out.clone(), spec, test);
+    let mut watch = Watch::new(progress, plan.rounds, plan.privacy.epsilon, Some(evaluate));
+    let mut clients = args.start_clients(&mut running)?;
+    let interrupted = follow(&mut running, &mut watch, &folder).await?;
+    running.finish().await.map_err(|error| server_failure(&error))?;
+    let farewell = async { while clients.join_next().await.is_some() {} };
+    // Clients have been told; one that does not listen is not waited for.
+    let _ = tokio::time::timeout(Duration::from_secs(10), farewell).await;
+
+    let run = Run {
+        plan: &plan,
+        clients: args.clients,
+        byzantine: args.byzantine,
+        dropout: args.dropout,
+        attack: args.attack.to_string(),
+        dataset: "digits".to_owned(),
+        seed: args.seed,
+        wall_seconds: started.elapsed().as_secs_f64(),
+    };
+    let summary = run.summary(&watch);
+    let notes = privacy_notes(&plan, &terms, &watch);
+    folder.seal(&summary, &watch.rounds, &notes, &signing)?;
+    watch.finish();
+    args.print(&summary, &notes, &out)?;
+    if interrupted {
+        return Err(Failure::new(
+            Exit::Interrupted,
+            format!("interrupted; {} holds a complete, signed record of what was done", out.display()),
+        ));
+    }
+    if summary.rounds == 0 {
+        return Err(Failure::new(Exit::General, format!("no model was published: {}", summary.stopped_because)));
+    }
+    Ok(())
+}
+
+impl Args {
+    /// The plan that the options ask for, and what it means.
+    fn plan(&self) -> Result<(TaskPlan, Terms, ModelSpec), Failure> {
+        let usage = |message: String| Failure::new(Exit::Usage, message);
+        if !(0.0..0.5).contains(&self.dropout) {
+            return Err(usage(format!("--dropout is {}, accepted is 0 up to 0.5", self.dropout)));
+        }
+        let size = self.group_size;
+        if !(3..=self.clients).contains(&size) {
+            return Err(usage(format!("--group-size is {size}, accepted is 3 to --clients ({})", self.clients)));
+        }
+        let rule: fedveil_aggregation::robust::Rule =
+            self.rule.parse().map_err(|error| usage(format!("--rule: {error}")))?;
+        let needed = rule.minimum_rows(self.assumed_byzantine as usize) as u32;
+        let groups = self.clients / size;
+        if needed > groups {
+            return Err(Failure::new(
+                Exit::Tolerance,
+                format!(
+                    "--rule {rule} bears --assumed-byzantine {} only among {needed} groups or more, and --clients {} \
+                     in groups of --group-size {size} make {groups}",
+                    self.assumed_byzantine, self.clients
+                ),
+            ));
+        }
+        if self.byzantine > self.assumed_byzantine {
+            return Err(Failure::new(
+                Exit::Tolerance,
+                format!(
+                    "--byzantine {} is more than the groups tolerate: --assumed-byzantine is {}, and each poisoned \
+                     client may spoil a group of its own",
+                    self.byzantine, self.assumed_byzantine
+                ),
+            ));
+        }
+        let (plan, spec) = self.plan_for(needed)?;
+        let terms = plan.check().map_err(|error| usage(error.to_string()))?;
+        if terms.affordable_rounds == 0 {
+            return Err(Failure::new(
+                Exit::Tolerance,
+                format!(
+                    "--epsilon {} does not pay for one round, which costs {:.2}",
+                    self.epsilon,
+                    terms.guarantee.epsilon(1)
+                ),
+            ));
+        }
+        Ok((plan, terms, spec))
+    }
+
+    fn plan_for(&self, needed_groups: u32) -> Result<(TaskPlan, ModelSpec), Failure> {
+        let size = self.group_size;
+        let max_missing_reveals = (self.clients - needed_groups * size).min(2).min(self.clients / 20);
+        let minimum = (needed_groups * size + max_missing_reveals).max(self.clients * 9 / 10);
+        let mut config = CoordinatorConfig::default();
+        "digits demo".clone_into(&mut config.task.name);
+        config.task.rounds = self.rounds;
+        config.cohort = Cohort { clients: self.clients, minimum, assumed_malicious: self.assumed_byzantine };
+        config.privacy.epsilon = self.epsilon;
+        config.privacy.noise_multiplier = self.noise_multiplier;
+        config.aggregation.group_size = size;
+        config.aggregation.threshold = 2 * size / 3 + 1;
+        config.aggregation.min_survivors = size - (size / 6).max(1);
+        config.aggregation.max_missing_reveals = max_missing_reveals;
+        config.server.rule.clone_from(&self.rule);
+        config.server.assumed_byzantine = self.assumed_byzantine;
+        let spec: ModelSpec = config
+            .model
+            .architecture
+            .parse()
+            .map_err(|error| Failure::new(Exit::Usage, format!("model.architecture: {error}")))?;
+        Ok((config.plan(task_id()?, spec.parameters() as u32), spec))
+    }
+
+    fn opening(&self, plan: &TaskPlan, terms: &Terms, running: &Running, out: &Path) -> String {
+        format!(
+            "coordinator on {} (mutual TLS), run folder {}\n\
+             {} clients on UCI digits, {} poisoned ({}), {} drop out in each round\n\
+             groups of {} to {}, sums of fewer than {} withheld; {} over {} group means bears {} poisoned groups\n\
+             this plan spends epsilon {:.2} at delta {:e} over {} rounds (budget {})",
+            running.address,
+            out.display(),
+            self.clients,
+            self.byzantine,
+            self.attack,
+            self.dropouts(),
+            plan.aggregation.group_size,
+            terms.largest_group,
+            plan.aggregation.min_survivors,
+            plan.server.rule,
+            terms.groups,
+            plan.server.assumed_byzantine,
+            terms.guarantee.epsilon(terms.affordable_rounds),
+            plan.privacy.delta,
+            terms.affordable_rounds,
+            plan.privacy.epsilon,
+        )
+    }
+
+    fn dropouts(&self) -> u32 {
+        (self.dropout * f64::from(self.clients)).ceil() as u32
+    }
+
+    fn role(&self, index: u32) -> Role {
+        let Self { seed, clients, byzantine, .. } = *self;
+        Role { seed, clients, index, byzantine, dropouts: self.dropouts() }
+    }
+
+    /// Starts every client, as a task or as a process.
+    fn start_clients(&self, running: &mut Running) -> Result<JoinSet<()>, Failure> {
+        let url = format!("https://{}", running.address);
+        let tokens = std::mem::take(&mut running.tokens);
+        let starting = Arc::new(Semaphore::new(STARTING_TOGETHER));
+        let mut clients = JoinSet::new();
+        if self.processes {
+            let program = std::env::current_exe()
+                .map_err(|error| Failure::new(Exit::General, format!("cannot find this program: {error}")))?;
+            for (index, token) in (0..).zip(tokens) {
+                let order = Order {
+                    url: url.clone(),
+                    token: token.to_text().to_string(),
+                    role: self.role(index),
+                    attack: self.attack.to_string(),
+                };
+                clients.spawn(report(index, supervise(program.clone(), order)));
+            }
+            return Ok(clients);
+        }
+        let data = shares(self.clients, ALPHA, self.seed).map_err(|error| Failure::new(Exit::Usage, error))?;
+        let workers = workers();
+        for ((index, token), data) in (0..).zip(tokens).zip(data) {
+            let device = Staged::new(data, self.role(index), self.attack);
+            let client = participate(url.clone(), token, device, workers.clone(), starting.clone());
+            clients.spawn(report(index, client));
+        }
+        Ok(clients)
+    }
+
+    fn print(&self, summary: &Summary, notes: &[String], out: &Path) -> Result<(), Failure> {
+        if self.json {
+            let json = serde_json::to_string_pretty(summary).map_err(|error| Failure::new(Exit::General, error))?;
+            println!("{json}");
+            return Ok(());
+        }
+        println!("\n{}", table(summary));
+        for note in notes {
+            println!("- {note}");
+        }
+        let mut report = Vec::new();
+        verify(out, None, false, &mut report)?;
+        let parts = String::from_utf8_lossy(&report).lines().filter(|line| line.contains("ok")).count();
+        println!("\nverified: {parts} parts of {} are signed and consistent; check it yourself:", out.display());
+        println!("  fedveil verify {}", out.display());
+        println!("  open {}", out.join("report.html").display());
+        Ok(())
+    }
+}
+
+/// What a client process is told on its standard input.
+#[derive(Serialize, Deserialize)]
+struct Order {
+    url: String,
+    token: String,
+    role: Role,
+    attack: String,
+}
+
+/// `fedveil demo-client`.
+pub(crate) async fn client_process() -> Result<(), Failure> {
+    let failure = |error: String| Failure::new(Exit::General, error);
+    let order: Order =
+        serde_json::from_reader(std::io::stdin().lock()).map_err(|error| failure(format!("standard input: {error}")))?;
+    let token: JoinToken = order.token.parse().map_err(|error| failure(format!("{error}")))?;
+    let attack = order.attack.parse().map_err(|error| failure(format!("{error}")))?;
+    let Role { clients, index, seed, .. } = order.role;
+    let data = Share { clients, index, alpha: ALPHA, seed }.load().map_err(failure)?;
+    let device = Staged::new(data, order.role, attack);
+    participate(order.url, token, device, workers(), Arc::new(Semaphore::new(1))).await.map_err(failure)
+}
+
+async fn supervise(program: PathBuf, order: Order) -> Result<(), String> {
+    let mut child = tokio::process::Command::new(program)
+        .arg("demo-client")
+        .stdin(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| format!("cannot start a process: {error}"))?;
+    let order = serde_json::to_vec(&order).map_err(|error| error.to_string())?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(&order).await.map_err(|error| format!("cannot instruct the process: {error}"))?;
+    }
+    let status = child.wait().await.map_err(|error| error.to_string())?;
+    if status.success() { Ok(()) } else { Err(format!("the process ended with {status}")) }
+}
+
+/// One client, from its token to the end of the task.
+async fn participate(
+    url: String,
+    token: JoinToken,
+    device: Staged,
+    workers: Arc<Semaphore>,
+    starting: Arc<Semaphore>,
+) -> Result<(), String> {
+    let permit = starting.acquire().await;
+    let name = format!("client-{:04}", device.index());
+    let enrolled =
+        enroll(&url, &token, &name, &Keystore::Memory).await.map_err(|error| crate::client::chain(&error))?;
+    drop(permit);
+    let policy = Policy { min_survivors: 2, min_colluders_to_break: 1, max_epsilon: f64::MAX, ..Policy::default() };
+    let options = AgentOptions { url, policy, record: RecordFile::Memory, workers, patience: PATIENCE };
+    agent::run(&enrolled, Box::new(device), options).await.map_err(|error| crate::client::chain(&error))?;
+    Ok(())
+}
+
+async fn report(index: u32, client: impl Future<Output = Result<(), String>>) {
+    if let Err(error) = client.await {
+        tracing::error!(client = index, %error, "a client gave up");
+    }
+}
+
+fn workers() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from)))
+}
+
+fn evaluator(out: PathBuf, spec: ModelSpec, test: Dataset) -> Evaluate {
+    Box::new(move |model| {
+        let path = out.join("blobs").join(model.to_string());
+        let bytes = std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let (_, parameters) = model_file::from_safetensors(&bytes).map_err(|error| error.to_string())?;
+        let metrics = evaluate(&spec, &parameters, &test).map_err(|error| error.to_string())?;
+        Ok((metrics.accuracy, metrics.loss))
+    })
+}
+
+fn default_folder() -> PathBuf {
+    Path::new("runs").join(jiff::Zoned::now().strftime("%Y-%m-%d_%H-%M-%S").to_string())
+}
+
+fn table(summary: &Summary) -> String {
+    let percent = |share: Option<f64>| share.map_or("-".to_owned(), |share| format!("{:.1} %", 100.0 * share));
+    let rows = [
+        ("rounds", format!("{} published, {} aborted", summary.rounds, summary.rounds_aborted)),
+        ("clients", format!("{}, {} of them poisoned ({})", summary.clients, summary.byzantine, summary.attack)),
+        ("dropped out", format!("{:.0} % in each round", 100.0 * summary.dropout)),
+        ("test accuracy", format!("{} (before: {})", percent(summary.test_accuracy), percent(summary.initial_accuracy))),
+        ("epsilon", format!("{:.2} at delta {:e} (budget {})", summary.epsilon, summary.delta, summary.epsilon_budget)),
+        ("rule", format!("{}, {} groups dropped by it", summary.rule, summary.groups_dropped)),
+        (
+            "bytes",
+            format!(
+                "{} up and {} down for a client and round",
+                indicatif::HumanBytes(summary.bytes_up_per_client_round),
+                indicatif::HumanBytes(summary.bytes_down_per_client_round)
+            ),
+        ),
+        ("model", format!("{} parameters", summary.model_parameters)),
+        ("time", format!("{:.1} s", summary.wall_seconds)),
+        ("ended", summary.stopped_because.clone()),
+    ];
+    rows.map(|(name, value)| format!("  {name:<14} {value}")).join("\n")
+}
+
+/// What the number means, in words.
+fn privacy_notes(plan: &TaskPlan, terms: &Terms, watch: &Watch) -> Vec<String> {
+    let rounds = watch.rounds.len().max(1) as u32;
+    let mut notes = vec![
+        format!(
+            "User-level privacy: whatever anyone sees of this run, it would have been almost as likely with one \
+             client's updates replaced by zero: a factor of at most e^{:.2}, but for a probability of {:e}.",
+            watch.rounds.last().map_or(0.0, |round| round.epsilon),
+            plan.privacy.delta
+        ),
+        format!(
+            "That is a weak promise. A cohort of {} is small: each group's sum carries the whole noise, and a model \
+             that still learns leaves an epsilon of this size.",
+            plan.cohort.clients
+        ),
+    ];
+    let larger: Vec<String> = [5, 10, 50]
+        .iter()
+        .filter_map(|&factor| {
+            let plan = scaled(plan, factor);
+            let epsilon = plan.check().ok()?.guarantee.epsilon(rounds.min(plan.rounds));
+            Some(format!("{} clients {epsilon:.2}", plan.cohort.clients))
+        })
+        .collect();
+    if !larger.is_empty() {
+        notes.push(format!(
+            "With as many rounds, as many groups and as much noise in a group's mean, larger cohorts would spend: {}.",
+            larger.join(", ")
+        ));
+    }
+    notes.push(format!(
+        "The noise counts {} honest survivors in a group; up to {} colluders in it are assumed to add none. A \
+         coordinator needs more than {} colluders in one group to see an update.",
+        terms.guarantee.honest,
+        terms.guarantee.colluders,
+        terms.colluders_to_break - 1
+    ));
+    notes.push("Accuracy is measured on test examples that no client holds; it costs no privacy.".to_owned());
+    notes
+}
+
+/// The plan for a cohort that is `factor` times as large, in groups as much larger, with the same noise in a group's
+/// mean and the same share of colluders.
+fn scaled(plan: &TaskPlan, factor: u32) -> TaskPlan {
+    let mut plan = plan.clone();
+    for count in [
+        &mut plan.cohort.clients,
+        &mut plan.cohort.minimum,
+        &mut plan.cohort.assumed_malicious,
+        &mut plan.aggregation.group_size,
+        &mut plan.aggregation.threshold,
+        &mut plan.aggregation.min_survivors,
+    ] {
+        *count *= factor;
+    }
+    plan.privacy.noise_multiplier *= f64::from(factor);
+    plan
+}

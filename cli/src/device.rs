@@ -1,0 +1,212 @@
+//! A device that holds a share of a dataset: what `fedveil client` and the demo's clients train on.
+
+use fedveil_client::agent::{Behavior, Contribution};
+use fedveil_learning::{Dataset, LocalTraining, ModelSpec, model_file, permutation, train};
+use fedveil_proto::Kind;
+use fedveil_proto_plan::TaskPlan;
+use fedveil_simulations::attack::{self, Attack};
+use fedveil_simulations::{datasets, partition};
+use rand_core::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// Which part of the digits a device holds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Share {
+    /// Devices among which the training examples are split.
+    pub(crate) clients: u32,
+    /// Which of them this is, from 0.
+    pub(crate) index: u32,
+    /// Concentration of the Dirichlet split: small values give devices few classes.
+    pub(crate) alpha: f64,
+    /// Seed of the split into training and test examples and over devices.
+    pub(crate) seed: u64,
+}
+
+/// The test examples that no device holds.
+pub(crate) fn test_set(seed: u64) -> Result<Dataset, String> {
+    Ok(split(seed)?.1)
+}
+
+/// The share of every device in one go.
+pub(crate) fn shares(clients: u32, alpha: f64, seed: u64) -> Result<Vec<Dataset>, String> {
+    let (train, _) = split(seed)?;
+    let rows = partition::dirichlet(train.labels(), train.classes(), clients as usize, alpha, seed)
+        .map_err(|error| error.to_string())?;
+    rows.iter().map(|rows| train.subset(rows).map_err(|error| error.to_string())).collect()
+}
+
+impl Share {
+    /// The examples of this device.
+    pub(crate) fn load(&self) -> Result<Dataset, String> {
+        let mut all = shares(self.clients, self.alpha, self.seed)?;
+        let index = self.index as usize;
+        if index >= all.len() {
+            return Err(format!("data.index is {index}, accepted is 0 to {}", all.len() - 1));
+        }
+        Ok(all.swap_remove(index))
+    }
+}
+
+fn split(seed: u64) -> Result<(Dataset, Dataset), String> {
+    datasets::split(&datasets::digits_low_frequency(), datasets::TEST_SHARE, seed).map_err(|error| error.to_string())
+}
+
+/// A device that trains honestly.
+pub(crate) struct Honest {
+    data: Dataset,
+    seed: u64,
+}
+
+impl Honest {
+    pub(crate) fn new(data: Dataset, seed: u64) -> Self {
+        Self { data, seed }
+    }
+
+    fn update(&self, data: &Dataset, round: u32, model: &[u8], plan: &TaskPlan) -> Result<Vec<f32>, String> {
+        let (spec, old) = model_file::from_safetensors(model).map_err(|error| error.to_string())?;
+        let planned: ModelSpec = plan.model.architecture.parse().map_err(|error| format!("model.architecture: {error}"))?;
+        if spec != planned || spec.inputs() != data.inputs() || spec.classes() != data.classes() {
+            return Err(format!(
+                "the model is {spec}, the plan says {planned}, this device's data is for {} inputs and {} classes",
+                data.inputs(),
+                data.classes()
+            ));
+        }
+        let training = LocalTraining {
+            epochs: plan.training.epochs,
+            batch_size: plan.training.batch_size,
+            learning_rate: plan.training.learning_rate as f32,
+        };
+        let seed = self.seed.wrapping_add(u64::from(round));
+        let new = train(&spec, &old, data, &training, seed).map_err(|error| error.to_string())?;
+        Ok(new.iter().zip(&old).map(|(new, old)| new - old).collect())
+    }
+}
+
+impl Behavior for Honest {
+    fn contribute(&mut self, round: u32, model: &[u8], plan: &TaskPlan) -> Result<Contribution, String> {
+        self.update(&self.data, round, model, plan).map(Contribution::Update)
+    }
+}
+
+/// What a demo makes of a device, besides its data.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Role {
+    /// Seed of the demo: it fixes who is poisoned and who drops out when.
+    pub(crate) seed: u64,
+    /// All devices of the demo.
+    pub(crate) clients: u32,
+    /// Which one this is, from 0.
+    pub(crate) index: u32,
+    /// How many are poisoned.
+    pub(crate) byzantine: u32,
+    /// How many honest ones drop out in each round.
+    pub(crate) dropouts: u32,
+}
+
+impl Role {
+    /// Whether this device is poisoned.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.poisoned().contains(&(self.index as usize))
+    }
+
+    /// The message before which this device vanishes from the round, if it does. The poisoned stay.
+    pub(crate) fn vanishes_before(&self, round: u32) -> Option<Kind> {
+        let poisoned = self.poisoned();
+        let mut order = permutation(self.clients as usize, &mut self.rng("drop out", round));
+        order.retain(|index| !poisoned.contains(index));
+        let place = order.iter().position(|&index| index == self.index as usize)?;
+        let moments = [Kind::Shares, Kind::Input, Kind::Consistency, Kind::Unmask];
+        (place < self.dropouts as usize).then(|| moments[place % moments.len()])
+    }
+
+    fn poisoned(&self) -> Vec<usize> {
+        let mut order = permutation(self.clients as usize, &mut self.rng("poisoned", 0));
+        order.truncate(self.byzantine as usize);
+        order
+    }
+
+    fn rng(&self, purpose: &str, round: u32) -> chacha20::ChaCha20Rng {
+        let mut hash = Sha256::new_with_prefix(purpose.as_bytes());
+        hash.update(self.seed.to_be_bytes());
+        hash.update(round.to_be_bytes());
+        chacha20::ChaCha20Rng::from_seed(hash.finalize().into())
+    }
+}
+
+/// A device of the demo: honest or poisoned, and now and then gone.
+pub(crate) struct Staged {
+    honest: Honest,
+    role: Role,
+    attack: Option<Attack>,
+}
+
+impl Staged {
+    pub(crate) fn new(data: Dataset, role: Role, attack: Attack) -> Self {
+        let seed = role.rng("training", role.index).next_u64();
+        Self { honest: Honest::new(data, seed), role, attack: role.is_poisoned().then_some(attack) }
+    }
+
+    /// Which device of the demo this is.
+    pub(crate) fn index(&self) -> u32 {
+        self.role.index
+    }
+}
+
+impl Behavior for Staged {
+    fn contribute(&mut self, round: u32, model: &[u8], plan: &TaskPlan) -> Result<Contribution, String> {
+        let Some(attack) = self.attack else { return self.honest.contribute(round, model, plan) };
+        let data = if attack.flips_labels() {
+            attack::poisoned_labels(&self.honest.data)
+        } else {
+            self.honest.data.clone()
+        };
+        let update = self.honest.update(&data, round, model, plan)?;
+        let forged = attack.forge(&update, plan.privacy.clip_norm, &mut self.role.rng("attack", round));
+        let steps_per_unit = f64::from(plan.privacy.resolution) / plan.privacy.clip_norm;
+        let terms = plan.check().map_err(|error| error.to_string())?;
+        let largest = (1i64 << (terms.guarantee.ring_bits - 1)) - 1;
+        let steps = |value: &f32| ((f64::from(*value) * steps_per_unit).round() as i64).clamp(-largest, largest);
+        Ok(Contribution::DangerUnbounded(forged.iter().map(steps).collect()))
+    }
+
+    fn vanishes(&mut self, round: u32, before: Kind) -> bool {
+        self.role.vanishes_before(round) == Some(before)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn roles(byzantine: u32, dropouts: u32) -> impl Iterator<Item = Role> {
+        (0..200).map(move |index| Role { seed: 7, clients: 200, index, byzantine, dropouts })
+    }
+
+    #[test]
+    fn exactly_as_many_are_poisoned_and_drop_out_as_asked() {
+        assert_eq!(roles(4, 10).filter(Role::is_poisoned).count(), 4);
+        for round in 1..6 {
+            let gone: Vec<Role> = roles(4, 10).filter(|role| role.vanishes_before(round).is_some()).collect();
+            assert_eq!(gone.len(), 10);
+            assert!(!gone.iter().any(Role::is_poisoned));
+        }
+        assert_eq!(roles(0, 0).filter(|role| role.vanishes_before(1).is_some()).count(), 0);
+    }
+
+    #[test]
+    fn the_seed_decides_who() {
+        let poisoned = |seed| -> Vec<u32> {
+            roles(4, 0).map(|role| Role { seed, ..role }).filter(Role::is_poisoned).map(|role| role.index).collect()
+        };
+        assert_eq!(poisoned(1), poisoned(1));
+        assert_ne!(poisoned(1), poisoned(2));
+    }
+
+    #[test]
+    fn a_share_out_of_range_is_refused() {
+        let share = Share { clients: 10, index: 10, alpha: 1.0, seed: 1 };
+        assert!(share.load().unwrap_err().contains("data.index is 10, accepted is 0 to 9"));
+    }
+}

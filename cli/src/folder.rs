@@ -1,0 +1,90 @@
+//! The run folder: made before the run, signed after it.
+
+use crate::exit::{Exit, Failure};
+use ed25519_dalek::SigningKey;
+use fedveil_coordinator::store::write_durably;
+use fedveil_provenance::{Digest, build_index, run};
+use fedveil_simulations::record::{RoundRecord, Summary};
+use fedveil_simulations::report;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// A folder for the run of one task.
+pub(crate) struct RunFolder(PathBuf);
+
+impl RunFolder {
+    /// Makes the folder. One that has something in it is taken only if `resume` allows it.
+    pub(crate) fn create(path: &Path, resume: bool) -> Result<Self, Failure> {
+        let failure = |detail: &dyn std::fmt::Display| {
+            Failure::new(Exit::Output, format!("output folder {}: {detail}", path.display()))
+        };
+        fs::create_dir_all(path).map_err(|error| failure(&error))?;
+        let mut entries = fs::read_dir(path).map_err(|error| failure(&error))?;
+        if !resume && entries.next().is_some() {
+            return Err(failure(&"it is not empty; accepted is a new or an empty folder"));
+        }
+        let probe = path.join("rounds.jsonl");
+        fs::OpenOptions::new().create(true).append(true).open(&probe).map_err(|error| failure(&error))?;
+        Ok(Self(path.to_owned()))
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Adds a round to `rounds.jsonl`.
+    pub(crate) fn append(&self, record: &RoundRecord) -> Result<(), Failure> {
+        let path = self.0.join("rounds.jsonl");
+        let mut line = serde_json::to_vec(record).map_err(|error| unwritable(&path, &error))?;
+        line.push(b'\n');
+        let append = || fs::OpenOptions::new().append(true).open(&path)?.write_all(&line);
+        append().map_err(|error: std::io::Error| unwritable(&path, &error))
+    }
+
+    /// Writes summary and report, and signs the index of every file in the folder.
+    pub(crate) fn seal(
+        &self,
+        summary: &Summary,
+        rounds: &[RoundRecord],
+        notes: &[String],
+        key: &SigningKey,
+    ) -> Result<(), Failure> {
+        let write = |name: &str, bytes: &[u8]| {
+            let path = self.0.join(name);
+            write_durably(&path, bytes).map_err(|error| unwritable(&path, &error))
+        };
+        let mut json = serde_json::to_vec_pretty(summary).map_err(|error| unwritable(&self.0, &error))?;
+        json.push(b'\n');
+        write("summary.json", &json)?;
+        write("report.html", report::html(summary, rounds, notes).as_bytes())?;
+        write(run::KEY_FILE, run::encode_key(&key.verifying_key()).as_bytes())?;
+        let mut files = Vec::new();
+        self.digests(Path::new(""), &mut files)?;
+        let index = build_index(&files, key).map_err(|error| unwritable(&self.0.join(run::INDEX_FILE), &error))?;
+        write(run::INDEX_FILE, &index)
+    }
+
+    fn digests(&self, below: &Path, files: &mut Vec<(String, Digest)>) -> Result<(), Failure> {
+        let folder = self.0.join(below);
+        let entries = fs::read_dir(&folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let mut entries = entries.map_err(|error| unwritable(&folder, &error))?;
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let path = below.join(entry.file_name());
+            if entry.path().is_dir() {
+                self.digests(&path, files)?;
+            } else if path != Path::new(run::INDEX_FILE) {
+                let bytes = fs::read(entry.path()).map_err(|error| unwritable(&entry.path(), &error))?;
+                let name: Vec<_> = path.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+                files.push((name.join("/"), Digest::of(&bytes)));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unwritable(path: &Path, error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(Exit::Output, format!("{}: {error}", path.display()))
+}

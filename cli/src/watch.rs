@@ -1,0 +1,168 @@
+//! From the coordinator's events to what is kept of a run and what a watching person sees.
+
+use crate::progress::{Progress, Standing};
+use fedveil_coordinator::server::Observed;
+use fedveil_coordinator_core::{Event, Millis};
+use fedveil_provenance::{Decision, Digest};
+use fedveil_simulations::record::{GroupRecord, GroupStatus, RoundOutcome, RoundRecord};
+use std::collections::BTreeMap;
+
+/// Accuracy and loss of a model file on held-out examples.
+pub(crate) type Evaluate = Box<dyn Fn(&Digest) -> Result<(f64, f64), String> + Send>;
+
+/// Follows one task.
+pub(crate) struct Watch {
+    progress: Progress,
+    evaluate: Option<Evaluate>,
+    /// What is to be seen right now.
+    standing: Standing,
+    /// Finished rounds.
+    pub(crate) rounds: Vec<RoundRecord>,
+    /// Accuracy of the initial model.
+    pub(crate) initial_accuracy: Option<f64>,
+    /// Why the task is over.
+    pub(crate) closed: Option<String>,
+    opened_at: Millis,
+    bytes_before: (u64, u64),
+    log_size: u64,
+    /// Groups of the round in progress that gave nothing, or a sum that was not used.
+    settled: BTreeMap<u32, (GroupStatus, String)>,
+}
+
+impl Watch {
+    pub(crate) fn new(progress: Progress, rounds: u32, epsilon_budget: f64, evaluate: Option<Evaluate>) -> Self {
+        Self {
+            progress,
+            evaluate,
+            standing: Standing { rounds, epsilon_budget, ..Standing::default() },
+            rounds: Vec::new(),
+            initial_accuracy: None,
+            closed: None,
+            opened_at: Millis(0),
+            bytes_before: (0, 0),
+            log_size: 0,
+            settled: BTreeMap::new(),
+        }
+    }
+
+    /// Takes note of an event; gives the record of a round that it ends.
+    pub(crate) fn note(&mut self, observed: &Observed) -> Result<Option<&RoundRecord>, String> {
+        let standing = &mut self.standing;
+        standing.epsilon = observed.epsilon;
+        standing.bytes = (observed.bytes_up, observed.bytes_down);
+        let mut ended = None;
+        match &observed.event {
+            Event::ClientJoined { .. } => standing.connected += 1,
+            Event::ClientLeft { .. } => standing.connected = standing.connected.saturating_sub(1),
+            Event::RoundOpened { round, cohort, .. } => {
+                self.opened_at = observed.at;
+                self.bytes_before = (observed.bytes_up, observed.bytes_down);
+                self.settled.clear();
+                *standing = Standing {
+                    round: *round,
+                    clients: cohort.len() as u32,
+                    phase: "keys",
+                    dropped: 0,
+                    groups: 0,
+                    withheld: 0,
+                    ..standing.clone()
+                };
+            }
+            Event::RosterSealed { .. } => standing.phase = "beacon",
+            Event::GroupsFormed { groups, .. } => (standing.groups, standing.phase) = (*groups, "sharing"),
+            Event::GroupAdvanced { stage, .. } => standing.phase = stage.name(),
+            Event::ClientDropped { .. } => standing.dropped += 1,
+            Event::GroupSummed { group, .. } => {
+                let unused = "the round gave no model".to_owned();
+                self.settled.insert(*group, (GroupStatus::Dropped, unused));
+            }
+            Event::GroupWithheld { group, reason } => {
+                standing.withheld += 1;
+                self.settled.insert(*group, (GroupStatus::Withheld, reason.clone()));
+            }
+            Event::AggregationStarted => standing.phase = "aggregating",
+            Event::Published { round, model, manifest, groups, .. } => {
+                self.log_size += 1;
+                let metrics = self.evaluate.as_ref().map(|evaluate| evaluate(model)).transpose()?;
+                standing.accuracy = metrics.map(|(accuracy, _)| accuracy);
+                if *round == 0 {
+                    self.initial_accuracy = standing.accuracy;
+                } else {
+                    let mut record = self.record(observed, RoundOutcome::Published, None);
+                    record.groups = groups.iter().map(decided).collect();
+                    (record.test_accuracy, record.test_loss) = metrics.unzip();
+                    record.model_digest = model.to_string();
+                    record.manifest_digest = Digest::of(&manifest.0).to_string();
+                    ended = Some(record);
+                }
+            }
+            Event::RoundAborted { reason, .. } => {
+                let mut record = self.record(observed, RoundOutcome::Aborted, Some(reason.clone()));
+                let settled = self.settled.iter();
+                record.groups = settled.map(|(&index, (status, reason))| undecided(index, *status, reason)).collect();
+                ended = Some(record);
+            }
+            Event::TaskClosed { reason } => self.closed = Some(reason.clone()),
+            _ => {}
+        }
+        let is_over = ended.is_some();
+        if let Some(mut record) = ended {
+            let count = |status| record.groups.iter().filter(|group| group.status == status).count() as u32;
+            record.groups_kept = count(GroupStatus::Kept);
+            record.groups_dropped = count(GroupStatus::Dropped);
+            record.groups_withheld = count(GroupStatus::Withheld);
+            self.progress.round(&record, &self.standing);
+            self.rounds.push(record);
+        }
+        self.progress.show(&self.standing);
+        Ok(self.rounds.last().filter(|_| is_over))
+    }
+
+    /// Ends the display.
+    pub(crate) fn finish(&self) {
+        self.progress.finish();
+    }
+
+    fn record(&self, observed: &Observed, outcome: RoundOutcome, reason: Option<String>) -> RoundRecord {
+        RoundRecord {
+            round: self.standing.round,
+            outcome,
+            reason,
+            clients_joined: self.standing.clients,
+            clients_dropped: self.standing.dropped,
+            groups: Vec::new(),
+            groups_kept: 0,
+            groups_dropped: 0,
+            groups_withheld: 0,
+            test_accuracy: None,
+            test_loss: None,
+            epsilon: observed.epsilon,
+            bytes_up: observed.bytes_up - self.bytes_before.0,
+            bytes_down: observed.bytes_down - self.bytes_before.1,
+            seconds: observed.at.0.saturating_sub(self.opened_at.0) as f64 / 1000.0,
+            model_digest: String::new(),
+            manifest_digest: String::new(),
+            log_size: self.log_size,
+        }
+    }
+}
+
+fn decided(group: &fedveil_provenance::GroupDecision) -> GroupRecord {
+    let status = match group.decision {
+        Decision::Kept => GroupStatus::Kept,
+        Decision::Dropped => GroupStatus::Dropped,
+        Decision::Withheld => GroupStatus::Withheld,
+    };
+    GroupRecord {
+        index: group.index,
+        size: group.members,
+        survivors: group.survivors,
+        status,
+        reason: group.reason.clone(),
+        score: group.score,
+    }
+}
+
+fn undecided(index: u32, status: GroupStatus, reason: &str) -> GroupRecord {
+    GroupRecord { index, size: 0, survivors: 0, status, reason: reason.to_owned(), score: None }
+}
