@@ -2,4 +2,5 @@
 
 #![allow(clippy::unwrap_used, reason = "what a test cannot go on without is its failure")]
 
+mod architecture;
 mod enrollment;
