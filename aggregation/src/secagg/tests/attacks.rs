@@ -118,6 +118,9 @@ fn a_colluder_repeats_a_key() {
     let (mut clients, mut advertisements) = session.until_roster();
     let victims = session.seal(&advertisements).members()[0].mask_key;
     advertisements[6] = sign(&session, 6, &Offer { mask_key: victims, ..offer(&session, 6) });
+    let mut cohort = Cohort::new(session.config.clone());
+    cohort.apply_advertise(cohort.check_advertise(&advertisements[0], NOW).unwrap());
+    assert_eq!(cohort.check_advertise(&advertisements[6], NOW), Err(Fault::RepeatedKey));
     let refused = refusal(clients.swap_remove(0).on_roster(&roster_of(&advertisements), NOW));
     assert_eq!(refused, RosterError::RepeatedKey.into());
 }
@@ -380,17 +383,17 @@ fn second_survivor_set() {
     assert_eq!(on_signatures(&pick(&[0, 1, 2, 3, 5])), Refusal::BadSignature { signer: 5 });
 }
 
-/// Signatures of a survivor set of the honest session, changed.
-fn refusal_of_signatures(change: impl FnOnce(&mut BTreeMap<usize, Consistency>, &Session)) -> Refusal {
+/// What the victim says to signatures on its survivor set, of all but client 6, that were changed. The change is given
+/// a way to sign that set with any client's key.
+fn refusal_of_signatures(
+    change: impl FnOnce(&mut BTreeMap<usize, Consistency>, &dyn Fn(usize) -> Consistency),
+) -> Refusal {
     let mut session = Session::of_seven(1);
     let (mut clients, server, _) = session.until_signatures(&[0, 1, 2, 3, 4, 5]);
-    let mut signatures = BTreeMap::new();
     let message = survivors(&ALL, &[0, 1, 2, 3, 4, 5]);
-    for client in 0..6 {
-        let signature = Consistency::sign(server.transcript(), &message, &session.keys[client]);
-        signatures.insert(client, signature);
-    }
-    change(&mut signatures, &session);
+    let sign = |client: usize| Consistency::sign(server.transcript(), &message, &session.keys[client]);
+    let mut signatures = (0..6).map(|client| (client, sign(client))).collect();
+    change(&mut signatures, &sign);
     refusal(clients.remove(&0).unwrap().on_signatures(&encode_signatures(signatures.iter())))
 }
 
@@ -402,26 +405,27 @@ fn too_few_consistency_signatures() {
 
 #[test]
 fn signature_of_a_member_that_is_no_survivor() {
-    let refused = refusal_of_signatures(|signatures, _| {
-        signatures.insert(6, signatures[&5]);
+    let refused = refusal_of_signatures(|signatures, sign| {
+        signatures.insert(6, sign(6));
     });
     assert_eq!(refused, Refusal::BadSignature { signer: 6 });
 }
 
 #[test]
 fn signature_moved_to_another_member() {
-    let refused = refusal_of_signatures(|signatures, _| {
-        signatures.insert(3, signatures[&5]);
+    let refused = refusal_of_signatures(|signatures, sign| {
+        signatures.insert(3, sign(5));
     });
     assert_eq!(refused, Refusal::BadSignature { signer: 3 });
 }
 
 #[test]
-fn signatures_of_an_older_session() {
-    let refused = refusal_of_signatures(|signatures, session| {
-        let (_, server, _) = Session::of_seven(2).until_survivors(&ALL);
+fn signature_of_an_older_session() {
+    let refused = refusal_of_signatures(|signatures, _| {
+        let mut older = Session::of_seven(2);
+        let (_, server, _) = older.until_survivors(&ALL);
         let message = survivors(&ALL, &[0, 1, 2, 3, 4, 5]);
-        signatures.insert(2, Consistency::sign(server.transcript(), &message, &session.keys[2]));
+        signatures.insert(2, Consistency::sign(server.transcript(), &message, &older.keys[2]));
     });
     assert_eq!(refused, Refusal::BadSignature { signer: 2 });
 }

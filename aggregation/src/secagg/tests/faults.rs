@@ -79,6 +79,9 @@ fn shares_come_once_from_members_in_their_phase() {
     let late = Fault::Phase { phase: Phase::Collecting, expected: Phase::Sharing };
     assert_eq!(server.check_shares(session.id(5), &shares[5]), Err(late));
     assert_eq!(server.expects_input(session.id(5)), Err(Fault::NotASharer));
+    server.apply_masked_input(session.id(5));
+    assert!(server.received().is_empty(), "what was not accepted is not recorded either");
+    assert_eq!(server.close_collecting(), Err(Abort::TooFewSurvivors { found: 0, min: 5 }));
 }
 
 #[test]
