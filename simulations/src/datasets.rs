@@ -58,8 +58,9 @@ pub fn digits() -> Dataset {
 /// The digits by their low frequencies: 25 inputs, of which input 5u + v is coefficient (u, v) of the orthonormal
 /// two-dimensional DCT-II of the centred image, weighted by (1 + u² + v²)^¼.
 ///
-/// The map is the same for every image and learns nothing from the data. It is for training under noise: noise
-/// grows with the number of parameters, and strokes as wide as these live in the low frequencies.
+/// It is for training under noise: the norm of the noise grows with the number of parameters, and strokes as wide
+/// as these live in the low frequencies. The map is fixed and looks at one image at a time, so that a client applies
+/// it alone and at no cost in privacy. Its shape was chosen by the accuracy on these digits, which no ε covers.
 pub fn digits_spectrum() -> Dataset {
     let images = digits();
     let basis = dct_basis();
@@ -156,6 +157,34 @@ mod tests {
         // Frequency 5 is left out.
         let fine = |row: usize, _: usize| 0.3 + (PI * (2 * row + 1) as f64 * 5.0 / 16.0).cos();
         assert!(close(&spectrum_of(&fine), 0, 0.0));
+    }
+
+    #[test]
+    fn waves_are_orthogonal_and_as_long_as_their_weight() {
+        let basis = dct_basis();
+        for (i, one) in basis.iter().enumerate() {
+            for (j, two) in basis.iter().enumerate() {
+                let product: f64 = one.iter().zip(two).map(|(a, b)| a * b).sum();
+                let (u, v) = ((i / 5) as f64, (i % 5) as f64);
+                let expected = if i == j { (1.0 + u * u + v * v).sqrt() } else { 0.0 };
+                assert!((product - expected).abs() < 1e-12, "waves {i} and {j}: {product}");
+            }
+        }
+    }
+
+    #[test]
+    fn spectrum_agrees_with_scipy() {
+        let data = digits_spectrum();
+        let cases = [
+            (0, [-0.103_125, -0.059_344, 0.185_309, -1.472_793, 1.123_491]),
+            (1796, [0.6625, 0.168_45, -0.498_908, 0.454_471, 1.984_835]),
+        ];
+        for (row, expected) in cases {
+            for (input, expected) in [0, 1, 5, 12, 24].into_iter().zip(expected) {
+                let found = data.features()[row * data.inputs() + input];
+                assert!((found - expected).abs() < 2e-6, "row {row}, input {input}: {found}");
+            }
+        }
     }
 
     #[test]
