@@ -18,8 +18,7 @@ const IO_PATHS: [&str; 7] = ["fs::", "net::", "env::", "process::", "thread::", 
 #[derive(Debug, Clone, Default)]
 struct Row {
     does_io: bool,
-    /// `None` stands for any crate.
-    may_depend_on: Option<BTreeSet<String>>,
+    may_depend_on: BTreeSet<String>,
 }
 
 /// One crate of the workspace, as cargo sees it.
@@ -41,7 +40,7 @@ fn dependencies_are_those_of_the_table() {
 #[test]
 fn every_kind_of_fault_is_found() {
     let text = "| crate | I/O | may depend on |\n|---|---|---|\n\
-                | `leaf` | no | |\n| `core` | no | `leaf` |\n| `gone` | yes | any |\n\nafter the table";
+                | `leaf` | no | |\n| `core` | no | `leaf` |\n| `gone` | yes | |\n\nafter the table";
     let names = |names: &[&str]| names.iter().map(ToString::to_string).collect();
     let package = |dependencies: &[&str], dev_dependencies: &[&str]| Package {
         dependencies: names(dependencies),
@@ -145,13 +144,12 @@ fn faults(table: &BTreeMap<String, Row>, packages: &BTreeMap<String, Package>) -
             faults.push(format!("`{name}` has no row in the table of ARCHITECTURE.md"));
             continue;
         };
-        if let Some(allowed) = &row.may_depend_on {
-            let edges = package.dependencies.union(&package.dev_dependencies);
-            let strangers = edges.filter(|edge| packages.contains_key(*edge) && !allowed.contains(*edge));
-            faults.extend(
-                strangers.map(|edge| format!("`{name}` depends on `{edge}`, which its row does not have")),
-            );
-        }
+        let edges = package.dependencies.union(&package.dev_dependencies);
+        let strangers =
+            edges.filter(|edge| packages.contains_key(*edge) && !row.may_depend_on.contains(*edge));
+        faults.extend(
+            strangers.map(|edge| format!("`{name}` depends on `{edge}`, which its row does not have")),
+        );
         if !row.does_io {
             let io = package.dependencies.iter().filter(|edge| is_io(edge) && !is_generated_code(name, edge));
             faults.extend(io.map(|edge| format!("`{name}` does no I/O, and depends on `{edge}`")));
@@ -185,7 +183,7 @@ fn table(text: &str) -> BTreeMap<String, Row> {
                 "no" => false,
                 other => panic!("I/O is yes or no, found {other:?}"),
             };
-            let may_depend_on = (allowed != "any").then(|| quoted(allowed).map(str::to_owned).collect());
+            let may_depend_on = quoted(allowed).map(str::to_owned).collect();
             (
                 quoted(name).next().expect("a row begins with a crate").to_owned(),
                 Row { does_io, may_depend_on },
@@ -298,6 +296,6 @@ fn read(document: &str) -> String {
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
-        .expect("the tests are a folder of the workspace")
+        .expect("the crate that runs this is a folder of the workspace")
         .to_owned()
 }
