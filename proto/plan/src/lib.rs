@@ -209,6 +209,8 @@ impl TaskPlan {
                 self.aggregation.group_size
             )));
         }
+        rule.check_counts(fewest_groups as usize, self.server.assumed_byzantine as usize)
+            .map_err(|error| PlanError::Inconsistent(format!("server.assumed_byzantine: {error}")))?;
         let threshold = self.aggregation.threshold;
         if 2 * threshold <= largest_group {
             return Err(field(
@@ -330,7 +332,9 @@ impl TaskPlan {
             noise_multiplier: NoiseMultiplier::new(privacy.noise_multiplier).map_err(|_| {
                 field("privacy.noise_multiplier", privacy.noise_multiplier, "a positive number")
             })?,
-            clients: self.cohort.minimum - self.aggregation.max_missing_reveals,
+            // The smallest cohort bounds best how many colluders meet in a group. One that forms a single group can be
+            // smaller than the largest single group; then every colluder is in it, in both.
+            clients: (self.cohort.minimum - self.aggregation.max_missing_reveals).max(largest_group),
             malicious: self.cohort.assumed_malicious,
             groups,
             group_size: largest_group,
