@@ -373,7 +373,11 @@ impl Coordinator {
         let minimum = self.settings.plan.plan().cohort.minimum as usize;
         let paying = self.joined.keys().filter(|client| self.can_pay(client)).count();
         // A round that enough clients are there for, and too few of them can pay for.
-        if self.last_round >= affordable && self.has_waited(now) && self.joined.len() >= minimum && paying < minimum {
+        if self.last_round >= affordable
+            && self.has_waited(now)
+            && self.joined.len() >= minimum
+            && paying < minimum
+        {
             return Some(format!(
                 "one more round would pass the privacy budget epsilon {} (spent {:.2} in {affordable} rounds)",
                 self.settings.plan.plan().privacy.epsilon,
