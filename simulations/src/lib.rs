@@ -2,6 +2,7 @@
 
 pub mod attack;
 pub mod datasets;
+pub mod federation;
 pub mod partition;
 pub mod record;
 pub mod report;

@@ -1,0 +1,236 @@
+//! The two cores against each other, against drop-outs and crashes, against hostile coordinators and clients.
+
+mod hostile_clients;
+mod hostile_coordinator;
+mod recovery;
+mod rounds;
+
+use super::*;
+use fedveil_proto_plan::{Aggregation, Cohort, Model, Privacy, Server, Training, VERSION};
+use std::collections::BTreeSet;
+
+/// The federation of the tests.
+type Scripted = Federation<Script>;
+
+/// Parameters of the tests' model, one for each client of the largest federation.
+const PARAMETERS: usize = 27;
+
+/// A scenario made of closures, which writes down what was sent.
+struct Script {
+    contribute: Box<dyn FnMut(usize, u32) -> Result<Contribution, String>>,
+    vanishes: Box<dyn FnMut(usize, u32, Kind) -> bool>,
+    route: Box<dyn FnMut(Millis, Message) -> Vec<(Millis, Message)>>,
+    /// Every message as its sender sent it.
+    sent: Vec<Message>,
+}
+
+impl Default for Script {
+    /// Everyone contributes, nobody vanishes, everything arrives.
+    fn default() -> Self {
+        Self {
+            contribute: Box::new(|_, _| Ok(Contribution::Update(vec![0.01; PARAMETERS]))),
+            vanishes: Box::new(|_, _, _| false),
+            route: Box::new(|now, message| vec![(now, message)]),
+            sent: Vec::new(),
+        }
+    }
+}
+
+impl Script {
+    /// Client i contributes 1 in coordinate i: a sum names everyone who is in it, and how often.
+    fn unit_vectors() -> Self {
+        let unit = |client: usize, _| {
+            let mut values = vec![0; PARAMETERS];
+            values[client] = 1;
+            Ok(Contribution::DangerUnbounded(values))
+        };
+        Self { contribute: Box::new(unit), ..Self::default() }
+    }
+
+    fn vanishing(mut self, vanishes: impl FnMut(usize, u32, Kind) -> bool + 'static) -> Self {
+        self.vanishes = Box::new(vanishes);
+        self
+    }
+
+    fn contributing(
+        mut self,
+        contribute: impl FnMut(usize, u32) -> Result<Contribution, String> + 'static,
+    ) -> Self {
+        self.contribute = Box::new(contribute);
+        self
+    }
+
+    fn routing(mut self, route: impl FnMut(Millis, Message) -> Vec<(Millis, Message)> + 'static) -> Self {
+        self.route = Box::new(route);
+        self
+    }
+
+    /// Alters the bytes of the messages of this kind to this client.
+    fn altering(self, client: usize, kind: Kind, alter: impl Fn(&mut Vec<u8>) + 'static) -> Self {
+        self.routing(move |now, mut message| {
+            if (message.client, message.kind) == (client, kind) {
+                let mut bytes = message.bytes.to_vec();
+                alter(&mut bytes);
+                message.bytes = bytes.into();
+            }
+            vec![(now, message)]
+        })
+    }
+}
+
+impl Scenario for Script {
+    fn contribute(
+        &mut self,
+        client: usize,
+        round: u32,
+        _model: &[u8],
+        _plan: &TaskPlan,
+    ) -> Result<Contribution, String> {
+        (self.contribute)(client, round)
+    }
+
+    fn vanishes(&mut self, client: usize, round: u32, before: Kind) -> bool {
+        (self.vanishes)(client, round, before)
+    }
+
+    fn route(&mut self, now: Millis, message: Message) -> Vec<(Millis, Message)> {
+        self.sent.push(message.clone());
+        (self.route)(now, message)
+    }
+}
+
+/// 12 clients in one group: t = 8, no fewer than 8 survivors, one reveal may be missing. ε pays for every round.
+fn one_group() -> Setup {
+    let plan = TaskPlan {
+        version: VERSION,
+        task: "test".to_owned(),
+        id: Digest::of("test"),
+        mode: "secagg".to_owned(),
+        rounds: 2,
+        phase_seconds: 60,
+        model: Model { architecture: "softmax:8x3".to_owned(), parameters: PARAMETERS as u32 },
+        cohort: Cohort { clients: 12, minimum: 10, assumed_malicious: 1 },
+        training: Training { epochs: 1, batch_size: 8, learning_rate: 0.1 },
+        privacy: Privacy {
+            clip_norm: 1.0,
+            noise_multiplier: 1.5,
+            resolution: 1024,
+            epsilon: 15.0,
+            delta: 1e-5,
+        },
+        aggregation: Aggregation {
+            group_size: 9,
+            threshold: 8,
+            min_survivors: 8,
+            max_missing_reveals: 1,
+            masks: "chacha20".to_owned(),
+        },
+        server: Server { rule: "mean".to_owned(), assumed_byzantine: 0, learning_rate: 1.0, momentum: 0.0 },
+    };
+    Setup { clients: plan.cohort.clients as usize, plan, policy: Policy::default(), seed: 1 }
+}
+
+/// Groups of 9, all of whose members must reveal: t = 7, no fewer than 8 survivors.
+fn groups_of_nine(groups: u32) -> Setup {
+    let mut setup = one_group();
+    let clients = 9 * groups;
+    setup.plan.cohort = Cohort { clients, minimum: clients, assumed_malicious: 1 };
+    setup.plan.aggregation.max_missing_reveals = 0;
+    setup.plan.aggregation.threshold = 7;
+    setup.clients = clients as usize;
+    setup
+}
+
+fn federation(setup: Setup, script: Script) -> Scripted {
+    Federation::new(setup, script).expect("the setups of the tests hold")
+}
+
+fn finished(setup: Setup, script: Script) -> Scripted {
+    let mut federation = federation(setup, script);
+    federation.run();
+    federation
+}
+
+/// The events with the round in which they happened; 0 before the first.
+fn by_round(events: &[Event]) -> Vec<(u32, &Event)> {
+    let mut current = 0;
+    let mut numbered = Vec::new();
+    for event in events {
+        if let Event::RoundOpened { round, .. } = event {
+            current = *round;
+        }
+        numbered.push((current, event));
+    }
+    numbered
+}
+
+/// Rounds that yielded a model, the initial one included.
+fn published(events: &[Event]) -> Vec<u32> {
+    let round = |event: &Event| match event {
+        Event::Published { round, .. } => Some(*round),
+        _ => None,
+    };
+    events.iter().filter_map(round).collect()
+}
+
+fn aborted(events: &[Event]) -> Vec<(u32, &str)> {
+    events
+        .iter()
+        .filter_map(|event| match event {
+            Event::RoundAborted { round, reason, .. } => Some((*round, reason.as_str())),
+            _ => None,
+        })
+        .collect()
+}
+
+fn end(events: &[Event]) -> &str {
+    let reason = |event| match event {
+        &Event::TaskClosed { ref reason } => Some(reason.as_str()),
+        _ => None,
+    };
+    events.iter().find_map(reason).expect("the task is closed")
+}
+
+/// Who was charged, by round and group.
+fn charges(events: &[Event]) -> BTreeMap<(u32, u32), BTreeSet<Client>> {
+    let charge = |(round, event)| match event {
+        &Event::PrivacyCharged { group, ref clients } => {
+            Some(((round, group), clients.iter().copied().collect()))
+        }
+        _ => None,
+    };
+    by_round(events).into_iter().filter_map(charge).collect()
+}
+
+/// The sums that became known, by round and group. Panics where one became known twice.
+fn sums(federation: &Scripted) -> BTreeMap<(u32, u32), Vec<i64>> {
+    let mut sums = BTreeMap::new();
+    for (round, event) in by_round(&federation.events()) {
+        if let Event::GroupSummed { group, sum } = event {
+            let blob = federation.store().blob(sum).unwrap();
+            let (words, rest) = blob.as_chunks::<8>();
+            assert!(rest.is_empty());
+            let values = words.iter().map(|word| i64::from_le_bytes(*word)).collect();
+            assert!(
+                sums.insert((round, *group), values).is_none(),
+                "group {group} of round {round} was summed twice"
+            );
+        }
+    }
+    sums
+}
+
+/// Messages of a kind that a client sent, as often as it sent them.
+fn sent_by(federation: &mut Scripted, client: usize, kind: Kind) -> usize {
+    let is_it = |message: &&Message| {
+        (message.client, message.direction, message.kind) == (client, Direction::Up, kind)
+    };
+    federation.scenario().sent.iter().filter(is_it).count()
+}
+
+/// What a client wrote when it declined.
+fn declines(federation: &mut Scripted, client: usize) -> Vec<String> {
+    let is_it = |message: &&Message| (message.client, message.kind) == (client, Kind::Decline);
+    let text = |message: &Message| String::from_utf8(message.bytes.to_vec()).unwrap();
+    federation.scenario().sent.iter().filter(is_it).map(text).collect()
+}
