@@ -49,7 +49,7 @@ impl Share {
 }
 
 fn split(seed: u64) -> Result<(Dataset, Dataset), String> {
-    datasets::split(&datasets::digits_low_frequency(), datasets::TEST_SHARE, seed).map_err(|error| error.to_string())
+    datasets::split(&datasets::digits_spectrum(), datasets::TEST_SHARE, seed).map_err(|error| error.to_string())
 }
 
 /// A device that trains honestly.

@@ -1,0 +1,189 @@
+//! `fedveil demo` and `fedveil verify`, as a person or a script uses them.
+
+use crate::support::{failure, fedveil, files, json, run, small_demo, spawn};
+use std::path::Path;
+use std::process::Output;
+
+const SUMMARY_KEYS: [&str; 19] = [
+    "rounds",
+    "clients",
+    "byzantine",
+    "dropout",
+    "dataset",
+    "rule",
+    "aggregation_mode",
+    "test_accuracy",
+    "initial_accuracy",
+    "epsilon",
+    "delta",
+    "noise_multiplier",
+    "clip_norm",
+    "groups_dropped",
+    "bytes_up_per_client_round",
+    "bytes_down_per_client_round",
+    "model_parameters",
+    "wall_seconds",
+    "seed",
+];
+
+fn verify(folder: &Path) -> Output {
+    run(fedveil().arg("verify").arg(folder))
+}
+
+#[test]
+fn json_is_the_summary_alone_and_the_folder_verifies() {
+    let temporary = tempfile::tempdir().unwrap();
+    let out = temporary.path().join("run");
+    let output = run(small_demo(&out).arg("--json"));
+    assert!(output.status.success(), "{:?}", failure(&output));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    for key in SUMMARY_KEYS {
+        assert!(!summary[key].is_null(), "{key} is missing in {summary}");
+    }
+    assert_eq!(summary, json(&out.join("summary.json")));
+    assert_eq!((&summary["rounds"], &summary["clients"], &summary["byzantine"]), (&2.into(), &24.into(), &1.into()));
+    assert!(summary["epsilon"].as_f64().unwrap() > 0.0);
+    assert!(summary["bytes_up_per_client_round"].as_u64().unwrap() > 500);
+
+    for file in ["model.safetensors", "manifest.dsse.json", "rounds.jsonl", "report.html", "state.sqlite"] {
+        assert!(out.join(file).is_file(), "{file}");
+    }
+    let rounds = std::fs::read_to_string(out.join("rounds.jsonl")).unwrap();
+    assert_eq!(rounds.lines().count(), 2);
+    let verified = verify(&out);
+    assert!(verified.status.success(), "{:?}", failure(&verified));
+    assert!(String::from_utf8_lossy(&verified.stdout).contains("self-asserted"));
+    let trusted = run(fedveil().arg("verify").arg(&out).arg("--trusted-key").arg(out.join("signing-key.pub")));
+    assert!(trusted.status.success() && !String::from_utf8_lossy(&trusted.stdout).contains("self-asserted"));
+}
+
+#[test]
+fn one_flipped_byte_in_any_file_is_found_and_named() {
+    let temporary = tempfile::tempdir().unwrap();
+    let out = temporary.path().join("run");
+    let output = run(small_demo(&out).args(["--rounds", "1", "--json"]));
+    assert!(output.status.success(), "{:?}", failure(&output));
+    let files = files(&out);
+    assert!(files.len() > 12, "{files:?}");
+    for file in files {
+        let path = out.join(&file);
+        let whole = std::fs::read(&path).unwrap();
+        let mut damaged = whole.clone();
+        let middle = damaged.len() / 2;
+        damaged[middle] ^= 1;
+        std::fs::write(&path, damaged).unwrap();
+        let verified = verify(&out);
+        let (code, error) = failure(&verified);
+        assert_eq!(code, 1, "{}: {error}", file.display());
+        assert!(error.contains(&file.display().to_string()), "{}: {error}", file.display());
+        std::fs::write(&path, whole).unwrap();
+    }
+    assert!(verify(&out).status.success());
+}
+
+#[test]
+fn another_signer_is_not_trusted() {
+    let temporary = tempfile::tempdir().unwrap();
+    let [first, second] = ["first", "second"].map(|name| temporary.path().join(name));
+    for out in [&first, &second] {
+        let output = run(small_demo(out).args(["--rounds", "1", "--json"]));
+        assert!(output.status.success(), "{:?}", failure(&output));
+    }
+    let verified = run(fedveil().arg("verify").arg(&first).arg("--trusted-key").arg(second.join("signing-key.pub")));
+    assert_eq!(failure(&verified).0, 1);
+    // Two runs of one seed differ in keys, masks and noise, and so in their models.
+    assert_ne!(
+        std::fs::read(first.join("model.safetensors")).unwrap(),
+        std::fs::read(second.join("model.safetensors")).unwrap()
+    );
+}
+
+#[test]
+fn no_private_key_is_in_the_folder() {
+    let temporary = tempfile::tempdir().unwrap();
+    let out = temporary.path().join("run");
+    let output = run(small_demo(&out).args(["--rounds", "1", "--json"]));
+    assert!(output.status.success(), "{:?}", failure(&output));
+    // PKCS #8 keys of the kinds in use begin with these object identifiers (RFC 8410, RFC 5915) or with a PEM label.
+    let marks: [&[u8]; 3] = [b"PRIVATE KEY", &[0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04], b"fedveil-join-v1."];
+    let known = ["blobs", "manifests", "checkpoints"];
+    for file in files(&out) {
+        let bytes = std::fs::read(out.join(&file)).unwrap();
+        for mark in marks {
+            assert!(!bytes.windows(mark.len()).any(|window| window == mark), "{}", file.display());
+        }
+        if let Some(parent) = file.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            assert!(known.contains(&parent.to_str().unwrap()), "{}", file.display());
+        }
+    }
+}
+
+#[test]
+fn clients_as_processes_and_every_attack() {
+    let temporary = tempfile::tempdir().unwrap();
+    for attack in ["sign-flip", "gaussian", "scale", "label-flip"] {
+        let out = temporary.path().join(attack);
+        let mut demo = small_demo(&out);
+        demo.args(["--rounds", "1", "--json", "--attack", attack]);
+        if attack == "sign-flip" {
+            demo.arg("--processes");
+        }
+        let output = run(&mut demo);
+        assert!(output.status.success(), "{attack}: {:?}", failure(&output));
+        assert!(verify(&out).status.success());
+        // The poisoned group is the odd one out, whatever the attack.
+        let round: serde_json::Value =
+            serde_json::from_str(std::fs::read_to_string(out.join("rounds.jsonl")).unwrap().trim()).unwrap();
+        assert_eq!(round["groups_dropped"], 1, "{round}");
+    }
+}
+
+#[test]
+fn without_a_terminal_there_is_a_line_for_each_round_and_a_table() {
+    let temporary = tempfile::tempdir().unwrap();
+    let output = run(&mut small_demo(&temporary.path().join("run")));
+    let (code, lines) = failure(&output);
+    assert_eq!(code, 0, "{lines}");
+    assert!(!lines.contains('\x1b'), "{lines}");
+    for part in ["round  1/2", "round  2/2", "clients", "kept", "accuracy", "epsilon", "up ", "down "] {
+        assert!(lines.contains(part), "{part} is missing in {lines}");
+    }
+    let table = String::from_utf8_lossy(&output.stdout);
+    for part in ["test accuracy", "weak promise", "larger cohorts would spend", "fedveil verify"] {
+        assert!(table.contains(part), "{part} is missing in {table}");
+    }
+}
+
+#[test]
+fn the_privacy_budget_ends_the_task_before_it_is_passed() {
+    let temporary = tempfile::tempdir().unwrap();
+    let out = temporary.path().join("run");
+    let output = run(small_demo(&out).args(["--rounds", "8", "--epsilon", "8", "--json"]));
+    assert!(output.status.success(), "{:?}", failure(&output));
+    let summary = json(&out.join("summary.json"));
+    assert!(summary["rounds"].as_u64().unwrap() < 8, "{summary}");
+    assert!(summary["epsilon"].as_f64().unwrap() <= 8.0, "{summary}");
+    assert!(summary["stopped_because"].as_str().unwrap().contains("privacy budget"), "{summary}");
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_leaves_a_valid_folder() {
+    let temporary = tempfile::tempdir().unwrap();
+    let out = temporary.path().join("run");
+    let child = spawn(small_demo(&out).args(["--rounds", "500", "--epsilon", "1000"]));
+    let rounds = out.join("rounds.jsonl");
+    while std::fs::metadata(&rounds).map_or(true, |file| file.len() == 0) {
+        std::thread::yield_now();
+    }
+    let id = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let (code, error) = failure(&output);
+    assert_eq!(code, 130, "{error}");
+    assert!(error.contains("interrupted"), "{error}");
+    let verified = verify(&out);
+    assert!(verified.status.success(), "{:?}", failure(&verified));
+    assert_eq!(json(&out.join("summary.json"))["stopped_because"], "interrupted");
+}
