@@ -223,11 +223,13 @@ pub struct Limits {
     pub unmask: usize,
 }
 
-/// A cohort of n = q·g + r revealed members, r < g, makes q groups of at most g + ⌈r / q⌉: most for the fewest groups.
+/// Of n revealed members ⌊n / g⌋ groups are made. The largest group is the one of the most members that still make the
+/// fewest groups.
 fn max_group_len(parameters: &SessionParameters) -> usize {
     let SessionParameters { group_size, min_cohort, max_cohort, max_missing_reveals, .. } = *parameters;
     let fewest_groups = (min_cohort - max_missing_reveals) / group_size;
-    (group_size + (group_size - 1).div_ceil(fewest_groups)).min(max_cohort)
+    let most_members = (fewest_groups * group_size + group_size - 1).min(max_cohort);
+    most_members.div_ceil(fewest_groups)
 }
 
 fn parameters_digest(parameters: &SessionParameters) -> [u8; 32] {
