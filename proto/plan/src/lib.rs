@@ -231,9 +231,9 @@ impl TaskPlan {
         let guarantee = self
             .mechanism(groups, largest_group)?
             .guarantee()
-            .map_err(|error| PlanError::Inconsistent(error.to_string()))?;
+            .map_err(|error| PlanError::Inconsistent(format!("privacy: {error}")))?;
         let budget = Epsilon::new(self.privacy.epsilon)
-            .map_err(|_| field("privacy.epsilon", self.privacy.epsilon, "a positive number"))?;
+            .map_err(|error| field("privacy.epsilon", error.found, error.accepted))?;
         let affordable_rounds = guarantee.participations_within(budget).min(self.rounds);
         let optimizer =
             ServerOptimizer { learning_rate: self.server.learning_rate, momentum: self.server.momentum };
@@ -326,12 +326,11 @@ impl TaskPlan {
         let privacy = &self.privacy;
         Ok(DistributedGaussian {
             clip: ClipNorm::new(privacy.clip_norm)
-                .map_err(|_| field("privacy.clip_norm", privacy.clip_norm, "a positive number"))?,
+                .map_err(|error| field("privacy.clip_norm", error.found, error.accepted))?,
             resolution: privacy.resolution,
             dimension: self.model.parameters,
-            noise_multiplier: NoiseMultiplier::new(privacy.noise_multiplier).map_err(|_| {
-                field("privacy.noise_multiplier", privacy.noise_multiplier, "a positive number")
-            })?,
+            noise_multiplier: NoiseMultiplier::new(privacy.noise_multiplier)
+                .map_err(|error| field("privacy.noise_multiplier", error.found, error.accepted))?,
             // The smallest cohort bounds best how many colluders meet in a group. One that forms a single group can be
             // smaller than the largest single group; then every colluder is in it, in both.
             clients: (self.cohort.minimum - self.aggregation.max_missing_reveals).max(largest_group),
@@ -341,7 +340,7 @@ impl TaskPlan {
             min_survivors: self.aggregation.min_survivors,
             rounds: self.rounds,
             delta: Delta::new(privacy.delta)
-                .map_err(|_| field("privacy.delta", privacy.delta, "more than 0, below 1"))?,
+                .map_err(|error| field("privacy.delta", error.found, error.accepted))?,
         })
     }
 }
@@ -433,3 +432,6 @@ impl SignedPlan {
 fn field(field: &'static str, found: impl ToString, accepted: impl ToString) -> PlanError {
     PlanError::Field { field, found: found.to_string(), accepted: accepted.to_string() }
 }
+
+#[cfg(test)]
+mod tests;

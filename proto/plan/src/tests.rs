@@ -1,0 +1,288 @@
+//! Plans that hold, and the reason why each other one does not.
+
+use super::*;
+
+/// 12 clients in one group; every test starts from it.
+fn plan() -> TaskPlan {
+    TaskPlan {
+        version: VERSION,
+        task: "test".to_owned(),
+        id: Digest::of("test"),
+        mode: "secagg".to_owned(),
+        rounds: 2,
+        phase_seconds: 60,
+        model: Model { architecture: "softmax:8x3".to_owned(), parameters: 27 },
+        cohort: Cohort { clients: 12, minimum: 10, assumed_malicious: 1 },
+        training: Training { epochs: 1, batch_size: 8, learning_rate: 0.1 },
+        privacy: Privacy {
+            clip_norm: 1.0,
+            noise_multiplier: 1.5,
+            resolution: 1024,
+            epsilon: 15.0,
+            delta: 1e-5,
+        },
+        aggregation: Aggregation {
+            group_size: 9,
+            threshold: 8,
+            min_survivors: 8,
+            max_missing_reveals: 1,
+            masks: "chacha20".to_owned(),
+        },
+        server: Server { rule: "mean".to_owned(), assumed_byzantine: 0, learning_rate: 1.0, momentum: 0.0 },
+    }
+}
+
+fn refusal(change: impl FnOnce(&mut TaskPlan)) -> String {
+    let mut plan = plan();
+    change(&mut plan);
+    plan.check().expect_err("the plan was spoilt").to_string()
+}
+
+fn key() -> SigningKey {
+    SigningKey::from_bytes(&[7; 32])
+}
+
+#[test]
+fn the_terms_follow_from_the_plan() {
+    let terms = plan().check().unwrap();
+    assert_eq!((terms.groups, terms.minimum_groups), (1, 1));
+    // All 12 form one group of twelve, since two of nine would take 18; a cohort of 9 forms one of nine.
+    assert_eq!(terms.largest_group, 12);
+    assert_eq!(terms.colluders_to_break, 2 * 8 - 12);
+    assert_eq!(terms.affordable_rounds, 2);
+    assert!(terms.guarantee.epsilon(2) <= 15.0);
+    assert_eq!((terms.guarantee.colluders, terms.guarantee.honest), (1, 7));
+    // The ring holds the sum of the largest group.
+    assert!(1 << terms.guarantee.ring_bits > 2 * 12 * 1024);
+}
+
+#[test]
+fn the_largest_group_is_the_worst_over_all_cohorts() {
+    let mut plan = plan();
+    plan.cohort = Cohort { clients: 40, minimum: 31, assumed_malicious: 1 };
+    plan.aggregation.max_missing_reveals = 1;
+    plan.aggregation.group_size = 10;
+    // 39 clients make three groups of 13; 40 make four of 10.
+    let terms = plan.check().unwrap();
+    assert_eq!((terms.groups, terms.largest_group), (4, 13));
+}
+
+#[test]
+fn the_privacy_budget_limits_the_rounds() {
+    let mut plan = plan();
+    plan.rounds = 1000;
+    let terms = plan.check().unwrap();
+    let affordable = terms.affordable_rounds;
+    assert!((1..1000).contains(&affordable), "{affordable}");
+    assert!(terms.guarantee.epsilon(affordable) <= 15.0 && terms.guarantee.epsilon(affordable + 1) > 15.0);
+}
+
+#[test]
+fn every_bad_field_is_named_with_what_is_accepted() {
+    type Change = fn(&mut TaskPlan);
+    let cases: [(Change, &str); 37] = [
+        (|plan| plan.version = 2, "version is 2, accepted is 1 to 1"),
+        (|plan| plan.mode = "plain".into(), "mode is plain, accepted is secagg"),
+        (|plan| plan.task = String::new(), "task is , accepted is a name of 1 to 64 bytes"),
+        (|plan| plan.task = "x".repeat(65), "accepted is a name of 1 to 64 bytes"),
+        (|plan| plan.rounds = 0, "rounds is 0, accepted is 1 to 100000"),
+        (|plan| plan.phase_seconds = 0, "phase_seconds is 0, accepted is 1 to 86400"),
+        (|plan| plan.model.parameters = 0, "model.parameters is 0, accepted is 1 to 4194304"),
+        (|plan| plan.model.parameters = MAX_PARAMETERS + 1, "model.parameters is 4194305"),
+        (|plan| plan.cohort.clients = 1, "cohort.clients is 1, accepted is 2 to 20000"),
+        (|plan| plan.cohort.clients = MAX_CLIENTS + 1, "cohort.clients is 20001"),
+        (|plan| plan.cohort.minimum = 13, "cohort.minimum is 13, accepted is 2 to 12"),
+        (|plan| plan.cohort.minimum = 1, "cohort.minimum is 1, accepted is 2 to 12"),
+        (|plan| plan.cohort.assumed_malicious = 10, "cohort.assumed_malicious is 10, accepted is 0 to 9"),
+        (|plan| plan.training.epochs = 0, "training.epochs is 0, accepted is 1 to 1000"),
+        (|plan| plan.training.batch_size = 0, "training.batch_size is 0, accepted is 1 to 65536"),
+        (|plan| plan.training.learning_rate = 0.0, "training.learning_rate is 0, accepted is more than 0"),
+        (|plan| plan.training.learning_rate = f64::NAN, "training.learning_rate is NaN"),
+        (
+            |plan| plan.privacy.clip_norm = 0.0,
+            "privacy.clip_norm is 0, accepted is a number from 1e-12 to 1e12",
+        ),
+        (|plan| plan.privacy.clip_norm = f64::INFINITY, "privacy.clip_norm is inf"),
+        (|plan| plan.privacy.noise_multiplier = 0.0, "privacy.noise_multiplier is 0"),
+        (|plan| plan.privacy.noise_multiplier = f64::NAN, "privacy.noise_multiplier is NaN"),
+        (|plan| plan.privacy.resolution = 0, "privacy: resolution is 0, accepted is"),
+        (|plan| plan.privacy.epsilon = -1.0, "privacy.epsilon is -1, accepted is a finite number above 0"),
+        (|plan| plan.privacy.delta = 0.0, "privacy.delta is 0, accepted is a number above 0 and below 1"),
+        (|plan| plan.privacy.delta = 1.0, "privacy.delta is 1, accepted is a number above 0 and below 1"),
+        (|plan| plan.aggregation.group_size = 2, "aggregation.group_size is 2, accepted is 3 to 10"),
+        (|plan| plan.aggregation.group_size = 11, "aggregation.group_size is 11, accepted is 3 to 10"),
+        (|plan| plan.aggregation.group_size = 10, "aggregation.group_size is 10, accepted is up to 9"),
+        (|plan| plan.aggregation.threshold = 9, "aggregation.threshold is 9, accepted is 2 to 8"),
+        (|plan| plan.aggregation.min_survivors = 10, "aggregation.min_survivors is 10, accepted is 2 to 9"),
+        (
+            |plan| plan.aggregation.max_missing_reveals = 2,
+            "aggregation.max_missing_reveals is 2, accepted is 0 to 1",
+        ),
+        (
+            |plan| plan.aggregation.masks = "rot13".into(),
+            "aggregation.masks is rot13, accepted is aes-256-ctr, chacha20",
+        ),
+        (|plan| plan.server.rule = "average".into(), "server.rule is average, accepted is mean"),
+        (
+            |plan| plan.server.assumed_byzantine = 1 << 31,
+            "server.assumed_byzantine is 2147483648, accepted is 0 to 12",
+        ),
+        (|plan| plan.server.learning_rate = -1.0, "server.learning_rate is -1, accepted is more than 0"),
+        (|plan| plan.server.momentum = 1.0, "server.momentum is 1, accepted is 0 or more, below 1"),
+        (|plan| plan.server.momentum = f64::NAN, "server.momentum is NaN"),
+    ];
+    for (change, expected) in cases {
+        let found = refusal(change);
+        assert!(found.contains(expected), "{found}, expected: {expected}");
+    }
+}
+
+#[test]
+fn a_threshold_that_half_a_group_reaches_is_refused() {
+    assert!(
+        refusal(|plan| plan.aggregation.threshold = 6)
+            .contains("aggregation.threshold is 6, accepted is more than 6")
+    );
+}
+
+#[test]
+fn more_colluders_than_the_threshold_bears_are_refused() {
+    let found = refusal(|plan| plan.cohort.assumed_malicious = 4);
+    let expected = "aggregation.threshold 8 in groups of up to 12 falls to 4 colluders, and cohort.assumed_malicious is 4";
+    assert!(found.contains(expected), "{found}");
+}
+
+#[test]
+fn a_sum_that_no_ring_holds_is_refused() {
+    let found = refusal(|plan| {
+        plan.privacy.resolution = 1 << 24;
+        plan.cohort = Cohort { clients: 600, minimum: 600, assumed_malicious: 0 };
+        plan.aggregation.group_size = 600;
+        plan.aggregation.threshold = 400;
+        plan.aggregation.min_survivors = 500;
+        plan.aggregation.max_missing_reveals = 0;
+    });
+    assert!(found.contains("privacy: a group sum needs a ring of"), "{found}");
+    let found = refusal(|plan| plan.privacy.noise_multiplier = 1e6);
+    assert!(found.contains("privacy: noise variance is"), "{found}");
+}
+
+#[test]
+fn a_rule_that_needs_more_groups_than_the_cohort_makes_is_refused() {
+    let found = refusal(|plan| {
+        plan.server.rule = "multi-krum".to_owned();
+        plan.server.assumed_byzantine = 1;
+    });
+    let expected = "server.rule multi-krum bears 1 poisoned groups only among 5 or more, and cohort.minimum 10 makes 1 \
+                    groups of aggregation.group_size 9";
+    assert!(found.contains(expected), "{found}");
+}
+
+#[test]
+fn a_rule_whose_search_would_not_end_is_refused() {
+    let found = refusal(|plan| {
+        plan.cohort = Cohort { clients: 900, minimum: 900, assumed_malicious: 1 };
+        plan.server.rule = "mda".to_owned();
+        plan.server.assumed_byzantine = 40;
+    });
+    assert!(found.contains("server.assumed_byzantine: ") && found.contains("would search"), "{found}");
+}
+
+#[test]
+fn a_signed_plan_comes_back_as_it_was_signed() {
+    let signed = SignedPlan::sign(plan(), &key()).unwrap();
+    let read = SignedPlan::verify(signed.bytes(), &key().verifying_key()).unwrap();
+    assert_eq!(read.plan(), &plan());
+    assert_eq!((read.bytes(), read.digest()), (signed.bytes(), Digest::of(signed.bytes())));
+    assert_eq!(read.origin(), format!("fedveil/{}", signed.digest()));
+}
+
+#[test]
+fn a_plan_by_another_signer_or_altered_is_refused() {
+    let signed = SignedPlan::sign(plan(), &key()).unwrap();
+    let other = SigningKey::from_bytes(&[8; 32]).verifying_key();
+    assert!(matches!(SignedPlan::verify(signed.bytes(), &other), Err(PlanError::Signature(_))));
+    for position in 0..signed.bytes().len() {
+        let mut bytes = signed.bytes().to_vec();
+        bytes[position] ^= 1;
+        assert!(SignedPlan::verify(&bytes, &key().verifying_key()).is_err(), "byte {position}");
+    }
+}
+
+#[test]
+fn an_envelope_of_another_type_is_no_plan() {
+    let payload = serde_json::to_vec(&plan()).unwrap();
+    let bytes = Envelope::sign("application/vnd.fedveil.round.v1+json", payload, &[&key()]).to_json();
+    assert!(matches!(SignedPlan::verify(&bytes, &key().verifying_key()), Err(PlanError::Signature(_))));
+}
+
+#[test]
+fn a_signed_payload_that_is_no_plan_is_refused() {
+    let mut unknown = serde_json::to_value(plan()).unwrap();
+    unknown["surprise"] = 1.into();
+    let mut missing = serde_json::to_value(plan()).unwrap();
+    missing.as_object_mut().unwrap().remove("privacy");
+    for (payload, expected) in [
+        (serde_json::to_vec(&unknown).unwrap(), "unknown field `surprise`"),
+        (serde_json::to_vec(&missing).unwrap(), "missing field `privacy`"),
+        (b"{".to_vec(), "EOF"),
+    ] {
+        let bytes = Envelope::sign(PAYLOAD_TYPE, payload, &[&key()]).to_json();
+        let error = SignedPlan::verify(&bytes, &key().verifying_key()).unwrap_err();
+        assert!(matches!(&error, PlanError::Malformed(reason) if reason.contains(expected)), "{error}");
+    }
+}
+
+#[test]
+fn an_oversized_plan_is_not_even_read() {
+    let error = SignedPlan::verify(&vec![b'{'; MAX_BYTES + 1], &key().verifying_key()).unwrap_err();
+    assert_eq!(error.to_string(), "task plan: 65537 bytes, accepted are up to 65536");
+}
+
+#[test]
+fn sessions_differ_by_plan_round_and_model() {
+    let authority = key().verifying_key();
+    let signed = SignedPlan::sign(plan(), &key()).unwrap();
+    let other = SignedPlan::sign(TaskPlan { id: Digest::of("another"), ..plan() }, &key()).unwrap();
+    let terms = plan().check().unwrap();
+    let model = Digest::of("model");
+    let context = |plan: &SignedPlan, round, model: &Digest| {
+        let session = terms.session(plan, &authority, round, model).unwrap();
+        session.parameters().context
+    };
+    let first = context(&signed, 1, &model);
+    assert_eq!(first, context(&signed, 1, &model));
+    assert_ne!(first, context(&signed, 2, &model));
+    assert_ne!(first, context(&signed, 1, &Digest::of("another model")));
+    assert_ne!(first, context(&other, 1, &model));
+}
+
+#[test]
+fn a_checked_plan_always_makes_a_session() {
+    // Every small shape: whatever `check` lets pass, both sides can run.
+    let authority = key().verifying_key();
+    let mut sessions = 0;
+    for (clients, minimum, group_size) in (3..15)
+        .flat_map(|n| (3..=n).flat_map(move |minimum| (3..=minimum).map(move |size| (n, minimum, size))))
+    {
+        for min_survivors in 2..=group_size {
+            for threshold in 2..=min_survivors {
+                let mut plan = plan();
+                plan.cohort = Cohort { clients, minimum, assumed_malicious: 0 };
+                plan.aggregation = Aggregation {
+                    group_size,
+                    threshold,
+                    min_survivors,
+                    max_missing_reveals: minimum / 10,
+                    masks: "aes-256-ctr".to_owned(),
+                };
+                let Ok(terms) = plan.check() else { continue };
+                let signed = SignedPlan::sign(plan, &key()).unwrap();
+                let session = terms.session(&signed, &authority, 1, &Digest::of("model")).unwrap();
+                assert_eq!(session.max_group_len(), terms.largest_group as usize);
+                sessions += 1;
+            }
+        }
+    }
+    assert!(sessions > 100, "{sessions}");
+}
