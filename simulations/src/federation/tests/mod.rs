@@ -130,6 +130,13 @@ fn one_group() -> Setup {
     Setup { clients: plan.cohort.clients as usize, plan, policy: Policy::default(), seed: 1 }
 }
 
+/// The same, and one round only.
+fn one_round() -> Setup {
+    let mut setup = one_group();
+    setup.plan.rounds = 1;
+    setup
+}
+
 /// Groups of 9, all of whose members must reveal: t = 7, no fewer than 8 survivors.
 fn groups_of_nine(groups: u32) -> Setup {
     let mut setup = one_group();
