@@ -21,3 +21,6 @@ mod record;
 pub use participant::{Credentials, Effect, Input, MessageLimits, Participant, Refusal};
 pub use policy::{Policy, PolicyRefusal};
 pub use record::{Record, TaskRecord};
+
+#[cfg(test)]
+mod tests;

@@ -245,13 +245,16 @@ impl Participant {
         match input {
             Input::Message(kind, bytes) => self.on_message(kind, bytes, now_unix_seconds, rng),
             Input::Trained(update) => {
-                let Session::Training { input, noise } = self.take_session() else { return Ok(Vec::new()) };
+                let Some((input, noise)) = self.take_training() else { return Ok(Vec::new()) };
                 let values = self.contribution(update, &noise, rng)?;
                 self.submit(input, values)
             }
-            Input::TrainingFailed(reason) => Err(Refusal::Update(reason)),
+            Input::TrainingFailed(reason) => match self.take_training() {
+                Some(_) => Err(Refusal::Update(reason)),
+                None => Ok(Vec::new()),
+            },
             Input::DangerUnbounded(values) => {
-                let Session::Training { input, .. } = self.take_session() else { return Ok(Vec::new()) };
+                let Some((input, _)) = self.take_training() else { return Ok(Vec::new()) };
                 self.submit(input, values.iter().map(|&value| value as u32).collect())
             }
         }
@@ -436,11 +439,25 @@ impl Participant {
     fn submit(&mut self, input: AwaitInput, mut values: Vec<u32>) -> Result<Vec<Effect>, Refusal> {
         let task = self.task.as_ref().ok_or(unexpected(Kind::Input, "before a plan"))?;
         let mask = u32::MAX >> (32 - task.terms.guarantee.ring_bits);
-        values.iter_mut().for_each(|value| *value &= mask);
+        for value in &mut values {
+            *value &= mask;
+        }
         let (next, message) = input.submit(&values)?;
         self.task_record().participations += 1;
         self.session = Session::Survivors(next);
         Ok(vec![Effect::Persist(self.record.clone()), Effect::Send(Kind::Input, message)])
+    }
+
+    /// What waits for the result of training. Where nothing does, the round it was for is over, and the session that may
+    /// be in progress is left alone.
+    fn take_training(&mut self) -> Option<(AwaitInput, Vec<i32>)> {
+        match self.take_session() {
+            Session::Training { input, noise } => Some((input, noise)),
+            other => {
+                self.session = other;
+                None
+            }
+        }
     }
 
     fn take_session(&mut self) -> Session {

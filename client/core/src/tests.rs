@@ -1,0 +1,305 @@
+//! What a participant says, and in which order; what it remembers; what its owner allows.
+//!
+//! Rounds with others, and the lies of coordinators, are tested in `fedveil-simulations` against the real core.
+
+use crate::*;
+use chacha20::ChaCha20Rng;
+use ed25519_dalek::SigningKey;
+use fedveil_aggregation::secagg::IdentityCertificate;
+use fedveil_proto::Kind;
+use fedveil_proto_plan::{
+    Aggregation, Cohort, Model, Privacy, Server, SignedPlan, TaskPlan, Training, VERSION,
+};
+use fedveil_provenance::{Checkpoint, Digest, FileEntry, Log, Manifest, Publication, RoundPredicate};
+use rand_core::SeedableRng;
+
+const MODEL: &[u8] = b"to a participant, a model is bytes";
+/// Seconds until which the certificates of the tests hold.
+const NOT_AFTER: u64 = 1_000;
+
+fn authority() -> SigningKey {
+    SigningKey::from_bytes(&[1; 32])
+}
+
+fn signer() -> SigningKey {
+    SigningKey::from_bytes(&[2; 32])
+}
+
+fn plan() -> TaskPlan {
+    TaskPlan {
+        version: VERSION,
+        task: "test".to_owned(),
+        id: Digest::of("test"),
+        mode: "secagg".to_owned(),
+        rounds: 3,
+        phase_seconds: 60,
+        model: Model { architecture: "any".to_owned(), parameters: 4 },
+        cohort: Cohort { clients: 12, minimum: 10, assumed_malicious: 1 },
+        training: Training { epochs: 1, batch_size: 8, learning_rate: 0.1 },
+        privacy: Privacy {
+            clip_norm: 1.0,
+            noise_multiplier: 1.5,
+            resolution: 64,
+            epsilon: 15.0,
+            delta: 1e-5,
+        },
+        aggregation: Aggregation {
+            group_size: 9,
+            threshold: 8,
+            min_survivors: 8,
+            max_missing_reveals: 1,
+            masks: "aes-256-ctr".to_owned(),
+        },
+        server: Server { rule: "mean".to_owned(), assumed_byzantine: 0, learning_rate: 1.0, momentum: 0.0 },
+    }
+}
+
+fn signed() -> SignedPlan {
+    SignedPlan::sign(plan(), &signer()).unwrap()
+}
+
+fn participant(record: Record) -> Participant {
+    let identity = SigningKey::from_bytes(&[3; 32]);
+    let public = identity.verifying_key().to_bytes();
+    let certificate = IdentityCertificate::issue(&authority(), &public, "alice", NOT_AFTER).unwrap();
+    let credentials = Credentials {
+        identity,
+        certificate,
+        authority: authority().verifying_key(),
+        signer: signer().verifying_key(),
+    };
+    Participant::new(credentials, Policy::default(), record)
+}
+
+/// The first publication of the task, for a client that knows nothing yet.
+fn publication() -> Vec<u8> {
+    let signed = signed();
+    let manifest = Manifest {
+        model: Digest::of(MODEL),
+        round: RoundPredicate {
+            round: 0,
+            parent: None,
+            task_digest: signed.digest(),
+            cohort_commitment: Digest::of(""),
+            groups: Vec::new(),
+            rule: "mean".to_owned(),
+            epsilon_spent: 0.0,
+            epsilon_budget: 15.0,
+            delta: 1e-5,
+            software: "test".to_owned(),
+            files: vec![FileEntry { path: "model.safetensors".to_owned(), digest: Digest::of(MODEL) }],
+        },
+    };
+    let mut log = Log::new();
+    log.append(manifest.sign(&[&signer()]).unwrap());
+    let checkpoint = Checkpoint::sign(&signed.origin(), &log.head(), &signer()).unwrap();
+    Publication::new(&log, checkpoint, 0, 0).unwrap().to_bytes()
+}
+
+fn send_at(
+    participant: &mut Participant,
+    kind: Kind,
+    bytes: impl Into<Vec<u8>>,
+    now: u64,
+) -> Result<Vec<Effect>, Refusal> {
+    let mut rng = ChaCha20Rng::from_seed([9; 32]);
+    participant.handle(Input::Message(kind, bytes.into()), now, &mut rng)
+}
+
+fn send(
+    participant: &mut Participant,
+    kind: Kind,
+    bytes: impl Into<Vec<u8>>,
+) -> Result<Vec<Effect>, Refusal> {
+    send_at(participant, kind, bytes, 0)
+}
+
+/// A participant that holds the initial model, and what it has made durable.
+fn ready() -> (Participant, Record) {
+    let mut alice = participant(Record::default());
+    send(&mut alice, Kind::Plan, signed().bytes()).unwrap();
+    send(&mut alice, Kind::Publication, publication()).unwrap();
+    let effects = send(&mut alice, Kind::Model, MODEL).unwrap();
+    let [Effect::Persist(record), Effect::Adopted { round: 0, model }] = effects.as_slice() else {
+        panic!("{effects:?}");
+    };
+    assert_eq!(model, MODEL);
+    let record = record.clone();
+    (alice, record)
+}
+
+#[test]
+fn a_plan_is_answered_with_the_size_of_the_log_that_was_verified() {
+    let effects = send(&mut participant(Record::default()), Kind::Plan, signed().bytes()).unwrap();
+    assert!(
+        matches!(effects.as_slice(), [Effect::Persist(_), Effect::Send(Kind::Join, size)] if *size == [0; 8])
+    );
+
+    let (_, record) = ready();
+    let effects = send(&mut participant(record), Kind::Plan, signed().bytes()).unwrap();
+    let one = 1_u64.to_be_bytes();
+    assert!(
+        matches!(effects.as_slice(), [Effect::Persist(_), Effect::Send(Kind::Join, size)] if *size == one)
+    );
+}
+
+#[test]
+fn a_round_is_durably_consumed_before_its_first_message() {
+    let (mut alice, _) = ready();
+    let effects = send(&mut alice, Kind::RoundOpen, 1_u32.to_be_bytes()).unwrap();
+    let [Effect::Entered { round: 1 }, Effect::Persist(record), Effect::Send(Kind::Advertise, _)] =
+        effects.as_slice()
+    else {
+        panic!("{effects:?}");
+    };
+    assert_eq!(record.tasks[&signed().digest()].last_round, 1);
+
+    // After a crash the model it holds is still the verified one, and the round is not entered again.
+    let mut alice = participant(record.clone());
+    send(&mut alice, Kind::Plan, signed().bytes()).unwrap();
+    send(&mut alice, Kind::Model, MODEL).unwrap();
+    let refusal = send(&mut alice, Kind::RoundOpen, 1_u32.to_be_bytes()).unwrap_err();
+    assert!(refusal.to_string().contains("round 1 is not after round 1"), "{refusal}");
+    send(&mut alice, Kind::RoundOpen, 2_u32.to_be_bytes()).unwrap();
+}
+
+#[test]
+fn a_spent_budget_outlives_a_crash() {
+    let (_, mut record) = ready();
+    record.tasks.get_mut(&signed().digest()).unwrap().participations = 3;
+    let mut alice = participant(record);
+    send(&mut alice, Kind::Plan, signed().bytes()).unwrap();
+    send(&mut alice, Kind::Model, MODEL).unwrap();
+    assert_eq!(alice.epsilon_spent(), plan().check().unwrap().guarantee.epsilon(3));
+    let refusal = send(&mut alice, Kind::RoundOpen, 1_u32.to_be_bytes()).unwrap_err();
+    assert!(refusal.to_string().contains("would pass the privacy budget epsilon 15"), "{refusal}");
+    assert!(!refusal.is_final());
+}
+
+#[test]
+fn before_a_plan_nothing_is_listened_to() {
+    for kind in Kind::ALL {
+        let harmless = [Kind::RoundClosed, Kind::TaskClosed, Kind::Reject].contains(&kind);
+        match send(&mut participant(Record::default()), kind, *b"{}") {
+            Ok(effects) => {
+                assert!(harmless, "{kind:?}");
+                assert!(
+                    !effects.iter().any(|effect| matches!(effect, Effect::Send(..) | Effect::Persist(_)))
+                );
+            }
+            Err(refusal) => assert!(!harmless, "{kind:?}: {refusal}"),
+        }
+    }
+}
+
+#[test]
+fn after_a_final_refusal_only_a_plan_is_listened_to() {
+    let (mut alice, _) = ready();
+    let refusal = send(&mut alice, Kind::Publication, *b"{}").unwrap_err();
+    assert!(refusal.is_final(), "{refusal}");
+    assert!(alice.plan().is_none());
+    for kind in [Kind::Publication, Kind::Model, Kind::RoundOpen, Kind::Roster] {
+        let refusal = send(&mut alice, kind, 1_u32.to_be_bytes()).unwrap_err();
+        assert!(matches!(refusal, Refusal::Unexpected { .. }), "{kind:?}: {refusal}");
+    }
+    send(&mut alice, Kind::Plan, signed().bytes()).unwrap();
+}
+
+#[test]
+fn a_model_that_came_before_its_session_ended_is_not_waited_for() {
+    let mut alice = participant(Record::default());
+    send(&mut alice, Kind::Plan, signed().bytes()).unwrap();
+    send(&mut alice, Kind::Publication, publication()).unwrap();
+    alice.disconnected();
+    let refusal = send(&mut alice, Kind::Model, MODEL).unwrap_err();
+    assert!(matches!(refusal, Refusal::Unexpected { kind: Kind::Model, .. }), "{refusal}");
+}
+
+#[test]
+fn an_expired_certificate_keeps_the_client_out_of_rounds() {
+    let (mut alice, _) = ready();
+    let refusal = send_at(&mut alice, Kind::RoundOpen, 1_u32.to_be_bytes(), NOT_AFTER + 1).unwrap_err();
+    assert!(refusal.to_string().contains("expired at 1000, the time is 1001"), "{refusal}");
+    send_at(&mut alice, Kind::RoundOpen, 1_u32.to_be_bytes(), NOT_AFTER).unwrap();
+}
+
+#[test]
+fn a_result_of_training_that_nobody_waits_for_changes_nothing() {
+    let (mut alice, _) = ready();
+    send(&mut alice, Kind::RoundOpen, 1_u32.to_be_bytes()).unwrap();
+    for input in [
+        Input::Trained(vec![0.0; 4]),
+        Input::TrainingFailed("late".to_owned()),
+        Input::DangerUnbounded(vec![0; 4]),
+    ] {
+        assert!(alice.handle(input, 0, &mut ChaCha20Rng::from_seed([9; 32])).unwrap().is_empty());
+    }
+    // The session still waits for its roster, and judges it.
+    let refusal = send(&mut alice, Kind::Roster, *b"no roster").unwrap_err();
+    assert!(matches!(refusal, Refusal::Session(_)), "{refusal}");
+    let refusal = send(&mut alice, Kind::Roster, *b"no roster").unwrap_err();
+    assert_eq!(refusal.to_string(), "unexpected Roster message outside of a round");
+}
+
+#[test]
+fn the_default_policy_takes_a_sound_plan_and_each_limit_can_refuse_it() {
+    let plan = plan();
+    let terms = plan.check().unwrap();
+    let policy = Policy::default();
+    policy.check(&plan, &terms).unwrap();
+    let epsilon = terms.guarantee.epsilon(3);
+    let cases = [
+        (Policy { max_epsilon: epsilon, max_delta: 1e-5, min_survivors: 8, min_colluders_to_break: 4 }, None),
+        (Policy { max_epsilon: epsilon * 0.999, ..policy.clone() }, Some(("max_epsilon", epsilon))),
+        (Policy { max_delta: 0.9e-5, ..policy.clone() }, Some(("max_delta", 1e-5))),
+        (Policy { min_survivors: 9, ..policy.clone() }, Some(("min_survivors", 8.0))),
+        (Policy { min_colluders_to_break: 5, ..policy.clone() }, Some(("min_colluders_to_break", 4.0))),
+        (Policy { max_epsilon: f64::NAN, ..policy }, Some(("max_epsilon", epsilon))),
+    ];
+    for (policy, expected) in cases {
+        let refusal = policy.check(&plan, &terms).err().map(|refusal| (refusal.limit, refusal.found));
+        assert_eq!(refusal, expected, "{policy:?}");
+    }
+}
+
+#[test]
+fn a_policy_file_has_defaults_and_no_unknown_keys() {
+    let policy: Policy = serde_json::from_str(r#"{"max_epsilon": 2}"#).unwrap();
+    assert_eq!(policy, Policy { max_epsilon: 2.0, ..Policy::default() });
+    assert!(serde_json::from_str::<Policy>(r#"{"max_epsilom": 2}"#).is_err());
+}
+
+#[test]
+fn a_record_reads_as_it_was_written() {
+    // The format of the record file, version 1: a change here needs another version.
+    let (_, record) = ready();
+    let json = serde_json::to_value(&record).unwrap();
+    let task = &json["tasks"][signed().digest().to_string()];
+    assert_eq!(json["version"], 1);
+    assert_eq!(task["last_round"], 0);
+    assert_eq!(task["participations"], 0);
+    assert_eq!(task["model"], Digest::of(MODEL).to_string());
+    assert_eq!(task["head"]["round"], 0);
+    assert_eq!(task["head"]["log"]["size"], 1);
+    assert_eq!(serde_json::from_value::<Record>(json.clone()).unwrap(), record);
+
+    let mut unknown = json;
+    unknown["surprise"] = true.into();
+    assert!(serde_json::from_value::<Record>(unknown).is_err());
+}
+
+#[test]
+fn a_transport_reads_no_more_than_the_client_has_use_for() {
+    let mut alice = participant(Record::default());
+    assert!(alice.message_limits().is_none());
+    for kind in Kind::ALL {
+        let limit = MessageLimits::before_plan(kind);
+        assert_eq!(limit > 0, [Kind::Plan, Kind::TaskClosed, Kind::Reject].contains(&kind), "{kind:?}");
+    }
+    send(&mut alice, Kind::Plan, signed().bytes()).unwrap();
+    let limits = alice.message_limits().unwrap();
+    for kind in Kind::ALL {
+        assert_eq!(limits.of(kind) > 0, !kind.is_from_client() && kind != Kind::Welcome, "{kind:?}");
+    }
+    assert!(limits.of(Kind::Model) < 100_000);
+}
