@@ -77,10 +77,12 @@ pub struct Reject {
 }
 
 impl Reject {
+    #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
     pub(crate) fn fault(reason: impl ToString) -> Self {
         Self { reason: reason.to_string(), drops: true }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
     pub(crate) fn ignore(reason: impl ToString) -> Self {
         Self { reason: reason.to_string(), drops: false }
     }

@@ -15,7 +15,7 @@ use rand_core::{Rng, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Seconds that a new round waits for a full cohort once enough clients are there.
-const JOIN_WINDOW_SECONDS: u32 = 2;
+const JOIN_WINDOW_SECONDS: u32 = 10;
 
 /// What a coordinator is started with; everything else follows from events.
 #[derive(Debug, Clone)]
@@ -372,12 +372,8 @@ impl Coordinator {
         let affordable = self.terms.affordable_rounds;
         let minimum = self.settings.plan.plan().cohort.minimum as usize;
         let paying = self.joined.keys().filter(|client| self.can_pay(client)).count();
-        // A round that enough clients are there for, and too few of them can pay for.
-        if self.last_round >= affordable
-            && self.has_waited(now)
-            && self.joined.len() >= minimum
-            && paying < minimum
-        {
+        // Enough clients are there, and too few of them can pay.
+        if self.last_round >= affordable && self.joined.len() >= self.wanted(now) && paying < minimum {
             return Some(format!(
                 "one more round would pass the privacy budget epsilon {} (spent {:.2} in {affordable} rounds)",
                 self.settings.plan.plan().privacy.epsilon,
@@ -387,9 +383,11 @@ impl Coordinator {
         None
     }
 
-    /// Whether the time for others to join is over.
-    fn has_waited(&self, now: Millis) -> bool {
-        now >= self.idle_since.plus_seconds(JOIN_WINDOW_SECONDS)
+    /// Clients without which no round begins at this time.
+    fn wanted(&self, now: Millis) -> usize {
+        let cohort = &self.settings.plan.plan().cohort;
+        let waited = now >= self.idle_since.plus_seconds(JOIN_WINDOW_SECONDS);
+        (if waited { cohort.minimum } else { cohort.clients }) as usize
     }
 
     fn can_pay(&self, client: &Client) -> bool {
@@ -400,8 +398,7 @@ impl Coordinator {
         let cohort = &self.settings.plan.plan().cohort;
         let mut ready: Vec<Client> =
             self.joined.keys().filter(|client| self.can_pay(client)).copied().collect();
-        let wanted = if self.has_waited(now) { cohort.minimum } else { cohort.clients } as usize;
-        if ready.len() < wanted {
+        if ready.len() < self.wanted(now) {
             return None;
         }
         let mut rng = chacha20::ChaCha20Rng::from_seed(seed);

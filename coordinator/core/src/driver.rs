@@ -8,7 +8,7 @@ use fedveil_aggregation::secagg::Accumulator;
 use fedveil_proto::Kind;
 use fedveil_provenance::Digest;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Durable storage of events and blobs. One call of `append` is one transaction.
 pub trait Store: Send + Sync {
@@ -198,7 +198,7 @@ impl<S: Store> Driver<S> {
                 self.sums.remove(group);
             }
             Event::RoundAborted { .. } | Event::TaskClosed { .. } | Event::Published { .. } => {
-                self.sums.clear()
+                self.sums.clear();
             }
             _ => {}
         }
@@ -220,24 +220,35 @@ impl Computed {
 
 /// A store in memory, for tests and simulations.
 #[derive(Debug, Default)]
-pub struct MemoryStore(Mutex<(Vec<Event>, BTreeMap<Digest, Arc<[u8]>>)>);
+pub struct MemoryStore(Mutex<Stored>);
+
+#[derive(Debug, Default)]
+struct Stored {
+    events: Vec<Event>,
+    blobs: BTreeMap<Digest, Arc<[u8]>>,
+}
+
+impl MemoryStore {
+    fn lock(&self) -> MutexGuard<'_, Stored> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Store for MemoryStore {
     fn append(&self, events: &[Event], blobs: &[Vec<u8>]) -> Result<(), StoreError> {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stored = self.lock();
         for blob in blobs {
-            inner.1.insert(Digest::of(blob), blob.as_slice().into());
+            stored.blobs.insert(Digest::of(blob), blob.as_slice().into());
         }
-        inner.0.extend_from_slice(events);
+        stored.events.extend_from_slice(events);
         Ok(())
     }
 
     fn blob(&self, digest: &Digest) -> Result<Arc<[u8]>, StoreError> {
-        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.1.get(digest).cloned().ok_or_else(|| StoreError(format!("no blob {digest}")))
+        self.lock().blobs.get(digest).cloned().ok_or_else(|| StoreError(format!("no blob {digest}")))
     }
 
     fn events(&self) -> Result<Vec<Event>, StoreError> {
-        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).0.clone())
+        Ok(self.lock().events.clone())
     }
 }

@@ -117,6 +117,13 @@ pub(crate) struct GroupResult {
     pub(crate) sum: Result<Digest, String>,
 }
 
+/// A new model, before it is signed.
+struct Step {
+    file: Vec<u8>,
+    momentum: Vec<u8>,
+    groups: Vec<GroupDecision>,
+}
+
 impl CloseJob {
     /// Signs the initial model as round 0.
     pub(crate) fn initial(coordinator: &Coordinator, model: Digest) -> Box<Self> {
@@ -163,7 +170,7 @@ impl CloseJob {
             }
             (self.model, None, Vec::new())
         } else {
-            let (file, momentum, groups) = self.step(&old_file, store)?;
+            let Step { file, momentum, groups } = self.step(&old_file, store)?;
             let digests = (Digest::of(&file), Some(Digest::of(&momentum)));
             blobs.extend([file, momentum]);
             (digests.0, digests.1, groups)
@@ -174,18 +181,16 @@ impl CloseJob {
         Ok((Closed { model, momentum, manifest, checkpoint, groups }, blobs))
     }
 
-    /// Group sums → group means → robust rule → server optimiser. Gives the model file, the momentum and the decisions.
-    fn step(
-        &self,
-        old_file: &[u8],
-        store: &dyn Store,
-    ) -> Result<(Vec<u8>, Vec<u8>, Vec<GroupDecision>), JobError> {
+    /// Group sums → group means → robust rule → server optimiser.
+    fn step(&self, old_file: &[u8], store: &dyn Store) -> Result<Step, JobError> {
         let mut rows = Vec::new();
         for group in &self.groups {
             if let Ok(sum) = &group.sum {
                 let mut mean = self.grid.to_real(&decode_steps(&store.blob(sum)?));
                 // Division is by the planned size, never by a number that depends on who answered.
-                mean.iter_mut().for_each(|value| *value /= f64::from(self.planned_group_size));
+                for value in &mut mean {
+                    *value /= f64::from(self.planned_group_size);
+                }
                 rows.push(mean);
             }
         }
@@ -200,24 +205,25 @@ impl CloseJob {
             return Err(JobError::NonFinite);
         }
         let file = with_parameters(old_file, &model)?;
-        Ok((file, encode_reals(&momentum), self.decisions(&aggregate.kept, &aggregate.scores)))
+        let groups = self.decisions(&aggregate.kept, &aggregate.scores);
+        Ok(Step { file, momentum: encode_reals(&momentum), groups })
     }
 
     fn decisions(&self, kept: &[usize], scores: &[f64]) -> Vec<GroupDecision> {
         let mut row = 0;
+        let name = self.rule.name();
         let mut decide = |(index, group): (usize, &GroupResult)| {
-            let (decision, reason, score) = match &group.sum {
-                Err(reason) => (Decision::Withheld, reason.clone(), None),
-                Ok(_) => {
-                    let score = scores.get(row).copied().filter(|score| score.is_finite());
-                    let is_kept = kept.contains(&row);
-                    row += 1;
-                    let rule = self.rule.name();
-                    if is_kept {
-                        (Decision::Kept, format!("{rule}: among the rows it keeps"), score)
-                    } else {
-                        (Decision::Dropped, format!("{rule}: too far from the other groups"), score)
-                    }
+            let mut score = None;
+            let (decision, reason) = if let Err(reason) = &group.sum {
+                (Decision::Withheld, reason.clone())
+            } else {
+                score = scores.get(row).copied().filter(|score| score.is_finite());
+                let is_kept = kept.contains(&row);
+                row += 1;
+                if is_kept {
+                    (Decision::Kept, format!("{name}: among the rows it keeps"))
+                } else {
+                    (Decision::Dropped, format!("{name}: too far from the other groups"))
                 }
             };
             let (members, survivors) = (group.members, group.survivors);

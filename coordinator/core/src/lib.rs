@@ -32,3 +32,6 @@ pub use effect::Effect;
 pub use event::{Client, Event, GroupStage, Hex, Millis};
 pub use job::{Job, JobError};
 pub use model_file::{ModelFileError, parameters, with_parameters};
+
+#[cfg(test)]
+mod tests;

@@ -33,7 +33,7 @@ pub(crate) struct Round {
 }
 
 enum Stage {
-    Advertising(Cohort),
+    Advertising(Box<Cohort>),
     Revealing { roster: Roster, reveals: BTreeMap<ClientId, Nonce> },
     Grouped { root: Digest, groups: Vec<Group>, group_of: BTreeMap<Client, usize>, closing: bool },
 }
@@ -58,7 +58,7 @@ impl Round {
     pub(crate) fn open(coordinator: &Coordinator, number: u32, cohort: &[Client], deadline: Millis) -> Self {
         let model = coordinator.model().unwrap_or(Digest([0; 32]));
         let config = coordinator.session(number, &model);
-        let stage = Stage::Advertising(Cohort::new(config.clone()));
+        let stage = Stage::Advertising(Box::new(Cohort::new(config.clone())));
         Self { number, config, model, deadline, live: cohort.iter().copied().collect(), stage }
     }
 
