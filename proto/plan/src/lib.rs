@@ -429,6 +429,7 @@ impl SignedPlan {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "callers pass literals and numbers as they are")]
 fn field(field: &'static str, found: impl ToString, accepted: impl ToString) -> PlanError {
     PlanError::Field { field, found: found.to_string(), accepted: accepted.to_string() }
 }
