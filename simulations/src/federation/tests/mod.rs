@@ -15,11 +15,14 @@ type Scripted = Federation<Script>;
 /// Parameters of the tests' model, one for each client of the largest federation.
 const PARAMETERS: usize = 27;
 
+/// What becomes of a message, as [`Scenario::route`].
+type Route = dyn FnMut(Millis, Message) -> Vec<(Millis, Message)>;
+
 /// A scenario made of closures, which writes down what was sent.
 struct Script {
     contribute: Box<dyn FnMut(usize, u32) -> Result<Contribution, String>>,
     vanishes: Box<dyn FnMut(usize, u32, Kind) -> bool>,
-    route: Box<dyn FnMut(Millis, Message) -> Vec<(Millis, Message)>>,
+    route: Box<Route>,
     /// Every message as its sender sent it.
     sent: Vec<Message>,
 }
@@ -191,11 +194,13 @@ fn aborted(events: &[Event]) -> Vec<(u32, &str)> {
 }
 
 fn end(events: &[Event]) -> &str {
-    let reason = |event| match event {
-        &Event::TaskClosed { ref reason } => Some(reason.as_str()),
-        _ => None,
-    };
-    events.iter().find_map(reason).expect("the task is closed")
+    events
+        .iter()
+        .find_map(|event| match event {
+            Event::TaskClosed { reason } => Some(reason.as_str()),
+            _ => None,
+        })
+        .expect("the task is closed")
 }
 
 /// Who was charged, by round and group.

@@ -32,7 +32,9 @@ fn state(core: &Coordinator) -> impl PartialEq + std::fmt::Debug + use<> {
 
 fn replayed(settings: &Settings, events: &[Event]) -> Coordinator {
     let mut core = Coordinator::new(settings.clone()).unwrap();
-    events.iter().for_each(|event| core.apply(event));
+    for event in events {
+        core.apply(event);
+    }
     core
 }
 
