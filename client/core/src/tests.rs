@@ -195,6 +195,8 @@ fn before_a_plan_nothing_is_listened_to() {
 #[test]
 fn after_a_final_refusal_only_a_plan_is_listened_to() {
     let (mut alice, _) = ready();
+    // In the middle of a round, whose secrets go with the refusal.
+    send(&mut alice, Kind::RoundOpen, 1_u32.to_be_bytes()).unwrap();
     let refusal = send(&mut alice, Kind::Publication, *b"{}").unwrap_err();
     assert!(refusal.is_final(), "{refusal}");
     assert!(alice.plan().is_none());
