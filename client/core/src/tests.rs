@@ -200,7 +200,7 @@ fn after_a_final_refusal_only_a_plan_is_listened_to() {
     let refusal = send(&mut alice, Kind::Publication, *b"{}").unwrap_err();
     assert!(refusal.is_final(), "{refusal}");
     assert!(alice.plan().is_none());
-    for kind in [Kind::Publication, Kind::Model, Kind::RoundOpen, Kind::Roster] {
+    for kind in [Kind::Roster, Kind::Publication, Kind::Model, Kind::RoundOpen] {
         let refusal = send(&mut alice, kind, 1_u32.to_be_bytes()).unwrap_err();
         assert!(matches!(refusal, Refusal::Unexpected { .. }), "{kind:?}: {refusal}");
     }
