@@ -138,7 +138,11 @@ fn read_token(path: &Path) -> Result<JoinToken, Failure> {
 
 fn enroll_failure(error: &EnrollError) -> Failure {
     let exit = match error {
+        EnrollError::InvalidToken(_) | EnrollError::TokenAlreadyUsed(_) => Exit::Token,
+        EnrollError::ProtocolVersion(_) => Exit::Protocol,
         EnrollError::Refused { code, .. } => code_exit(*code),
+        EnrollError::Pin { .. } | EnrollError::Credentials(_) => Exit::Certificate,
+        EnrollError::Name(_) => Exit::Usage,
         EnrollError::Connect(error) => connect_exit(error),
         EnrollError::Keystore(_) => Exit::Output,
         _ => Exit::General,

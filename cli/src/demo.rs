@@ -38,6 +38,7 @@ const STARTING_TOGETHER: usize = 16;
 
 /// Options of the demo.
 #[derive(clap::Args)]
+#[command(args_override_self = true)]
 pub(crate) struct Args {
     /// Clients in the federation.
     #[arg(long, default_value_t = 200, value_name = "N")]
@@ -202,6 +203,8 @@ impl Args {
         let mut config = CoordinatorConfig::default();
         "digits demo".clone_into(&mut config.task.name);
         config.task.rounds = self.rounds;
+        // Who vanishes is noticed at once; who is merely slow, on a machine that does all the work, is waited for.
+        config.task.phase_seconds = 120;
         config.cohort = Cohort { clients: self.clients, minimum, assumed_malicious: self.assumed_byzantine };
         config.privacy.epsilon = self.epsilon;
         config.privacy.noise_multiplier = self.noise_multiplier;

@@ -29,11 +29,6 @@ impl RunFolder {
         Ok(Self(path.to_owned()))
     }
 
-    /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
-    }
-
     /// Adds a round to `rounds.jsonl`.
     pub(crate) fn append(&self, record: &RoundRecord) -> Result<(), Failure> {
         let path = self.0.join("rounds.jsonl");

@@ -1,6 +1,7 @@
 //! `fedveil demo` and `fedveil verify`, as a person or a script uses them.
 
-use crate::support::{failure, fedveil, files, json, run, small_demo, spawn};
+use crate::support::{await_line, failure, fedveil, files, json, run, small_demo, spawn};
+use std::io::BufReader;
 use std::path::Path;
 use std::process::Output;
 
@@ -172,17 +173,14 @@ fn the_privacy_budget_ends_the_task_before_it_is_passed() {
 fn an_interrupted_run_leaves_a_valid_folder() {
     let temporary = tempfile::tempdir().unwrap();
     let out = temporary.path().join("run");
-    let child = spawn(small_demo(&out).args(["--rounds", "500", "--epsilon", "1000"]));
-    let rounds = out.join("rounds.jsonl");
-    while std::fs::metadata(&rounds).map_or(true, |file| file.len() == 0) {
-        std::thread::yield_now();
-    }
+    let mut child = spawn(small_demo(&out).args(["--rounds", "500", "--epsilon", "1000"]));
+    let mut lines = BufReader::new(child.stderr.take().unwrap());
+    let mut said = await_line(&mut lines, "round  1/500");
     let id = child.id().to_string();
     assert!(std::process::Command::new("kill").args(["-INT", &id]).status().unwrap().success());
-    let output = child.wait_with_output().unwrap();
-    let (code, error) = failure(&output);
-    assert_eq!(code, 130, "{error}");
-    assert!(error.contains("interrupted"), "{error}");
+    std::io::Read::read_to_string(&mut lines, &mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
+    assert!(said.contains("error: interrupted"), "{said}");
     let verified = verify(&out);
     assert!(verified.status.success(), "{:?}", failure(&verified));
     assert_eq!(json(&out.join("summary.json"))["stopped_because"], "interrupted");

@@ -1,7 +1,7 @@
 //! A federation by hand: a coordinator and clients as processes, from configuration files and join tokens.
 
-use crate::support::{failure, fedveil, json, run, spawn};
-use std::io::{BufRead, BufReader};
+use crate::support::{await_line, failure, fedveil, json, run, spawn};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command};
 
@@ -15,19 +15,19 @@ struct Federation {
 }
 
 impl Federation {
-    fn start(extra: &str) -> Self {
+    fn start(rounds: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        Self::start_in(folder, extra, "127.0.0.1:0")
+        Self::start_in(folder, rounds, "127.0.0.1:0")
     }
 
-    fn start_in(folder: tempfile::TempDir, extra: &str, listen: &str) -> Self {
+    fn start_in(folder: tempfile::TempDir, rounds: u32, listen: &str) -> Self {
         let path = |name: &str| folder.path().join(name).display().to_string();
         let config = format!(
             "listen = \"{listen}\"\nout = \"{}\"\nkeys = \"{}\"\ntokens_dir = \"{}\"\n\
-             [task]\nrounds = 2\n[cohort]\nclients = {CLIENTS}\nminimum = {CLIENTS}\nassumed_malicious = 0\n\
+             [task]\nrounds = {rounds}\n[cohort]\nclients = {CLIENTS}\nminimum = {CLIENTS}\nassumed_malicious = 0\n\
              [privacy]\nepsilon = 40.0\n\
              [aggregation]\ngroup_size = {CLIENTS}\nthreshold = 4\nmin_survivors = 5\nmax_missing_reveals = 0\n\
-             [server]\nrule = \"mean\"\nassumed_byzantine = 0\n{extra}",
+             [server]\nrule = \"mean\"\nassumed_byzantine = 0\n",
             path("out"),
             path("coordinator-keys"),
             path("tokens"),
@@ -36,15 +36,11 @@ impl Federation {
         std::fs::write(&file, config).unwrap();
         let mut coordinator = spawn(fedveil().args(["coordinator", "--config"]).arg(file));
         let mut lines = BufReader::new(coordinator.stderr.take().unwrap());
-        let mut line = String::new();
-        loop {
-            line.clear();
-            assert_ne!(lines.read_line(&mut line).unwrap(), 0, "the coordinator ended: {:?}", coordinator.wait());
-            if let Some(rest) = line.strip_prefix("coordinator on ") {
-                let url = format!("https://{}", rest.split(',').next().unwrap());
-                return Self { folder, coordinator, lines, url };
-            }
-        }
+        let said = await_line(&mut lines, "coordinator on ");
+        let line = said.lines().next_back().unwrap();
+        let address = line["coordinator on ".len()..].split(',').next().unwrap();
+        let url = format!("https://{address}");
+        Self { folder, coordinator, lines, url }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -89,7 +85,7 @@ fn lenient(federation: &Federation, number: u32) -> Command {
 
 #[test]
 fn two_terminals_run_a_federation() {
-    let federation = Federation::start("");
+    let federation = Federation::start(2);
     let clients: Vec<Child> = (1..=CLIENTS).map(|number| spawn(&mut lenient(&federation, number))).collect();
     for client in clients {
         let output = client.wait_with_output().unwrap();
@@ -107,17 +103,14 @@ fn two_terminals_run_a_federation() {
 
 #[test]
 fn a_killed_coordinator_goes_on_where_it_was_and_keeps_its_charges() {
-    let mut federation = Federation::start("");
+    let mut federation = Federation::start(3);
     let address = federation.url.trim_start_matches("https://").to_owned();
     let clients: Vec<Child> = (1..=CLIENTS).map(|number| spawn(&mut lenient(&federation, number))).collect();
-    // The first charge is durable before the first sum is known; kill as soon as a round has begun to leave traces.
-    let blobs = federation.path("out/blobs");
-    while std::fs::read_dir(&blobs).map_or(0, Iterator::count) < 2 {
-        std::thread::yield_now();
-    }
+    // The second round is under way as soon as the first is published.
+    await_line(&mut federation.lines, "round  1/");
     federation.kill();
     let Federation { folder, .. } = federation;
-    let federation = Federation::start_in(folder, "", &address);
+    let federation = Federation::start_in(folder, 3, &address);
     for client in clients {
         let output = client.wait_with_output().unwrap();
         assert!(output.status.success(), "{:?}", failure(&output));
@@ -126,21 +119,25 @@ fn a_killed_coordinator_goes_on_where_it_was_and_keeps_its_charges() {
     assert_eq!(code, 0, "{lines}");
     let verified = run(fedveil().arg("verify").arg(folder.path().join("out")));
     assert!(verified.status.success(), "{:?}", failure(&verified));
+    // The round that was cut off gave nothing, and the one after it went on from the last signed model.
+    let summary = json(&folder.path().join("out/summary.json"));
+    assert!(lines.contains("round  3/3"), "{lines}");
+    assert_eq!(summary["stopped_because"], "all 3 rounds are done");
 }
 
 #[test]
 fn a_client_refuses_a_plan_that_its_policy_does_not_allow() {
-    let mut federation = Federation::start("");
+    let mut federation = Federation::start(2);
     let output = run(&mut federation.client(1, &federation.token(1)));
     let (code, error) = failure(&output);
     assert_eq!(code, 7, "{error}");
-    assert!(error.contains("policy") && error.contains("max_epsilon"), "{error}");
+    assert!(error.contains("policy") && error.contains("min_survivors 8"), "{error}");
     federation.kill();
 }
 
 #[test]
 fn wrong_and_reused_tokens_are_refused() {
-    let mut federation = Federation::start("");
+    let mut federation = Federation::start(2);
     let garbage = federation.path("garbage.token");
     std::fs::write(&garbage, "fedveil-join-v1.nothing").unwrap();
     let (code, error) = failure(&run(&mut federation.client(1, &garbage)));
@@ -155,7 +152,7 @@ fn wrong_and_reused_tokens_are_refused() {
     assert!(error.contains("has been used"), "{error}");
 
     // A token of another federation pins another authority.
-    let mut other = Federation::start("");
+    let mut other = Federation::start(2);
     let (code, error) = failure(&run(&mut federation.client(3, &other.token(1))));
     assert_eq!(code, 5, "{error}");
     federation.kill();

@@ -1,6 +1,7 @@
 //! Running the command, and reading what it leaves.
 
 use serde_json::Value;
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -55,4 +56,16 @@ pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     }
     found.sort();
     found
+}
+
+/// Reads lines until one begins with `start`; gives all that was read.
+pub(crate) fn await_line(lines: &mut impl BufRead, start: &str) -> String {
+    let mut said = String::new();
+    loop {
+        let before = said.len();
+        assert_ne!(lines.read_line(&mut said).expect("the output is text"), 0, "no line {start:?} in {said}");
+        if said[before..].starts_with(start) {
+            return said;
+        }
+    }
 }
