@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
 
 /// How long a client goes on trying to reach its coordinator.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_mins(10);
 
 /// Options of a client.
 #[derive(clap::Args)]
@@ -108,8 +108,9 @@ impl Args {
             let parsed = share.split_once('/').and_then(|(index, clients)| {
                 Some((index.parse().ok()?, clients.parse().ok().filter(|&clients| clients > 0)?))
             });
-            (config.data.index, config.data.clients) =
-                parsed.ok_or_else(|| usage(format!("--data is {share}, accepted is INDEX/CLIENTS, such as 0/10")))?;
+            (config.data.index, config.data.clients) = parsed.ok_or_else(|| {
+                usage(format!("--data is {share}, accepted is INDEX/CLIENTS, such as 0/10"))
+            })?;
         }
         config.check().map_err(|error| usage(error.to_string()))?;
         Ok(config)
@@ -131,7 +132,8 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 fn read_token(path: &Path) -> Result<JoinToken, Failure> {
-    let failure = |detail: String| Failure::new(Exit::Token, format!("join token {}: {detail}", path.display()));
+    let failure =
+        |detail: String| Failure::new(Exit::Token, format!("join token {}: {detail}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| failure(error.to_string()))?;
     text.trim().parse().map_err(|error: fedveil_proto::TokenParseError| failure(error.to_string()))
 }
@@ -164,9 +166,10 @@ fn agent_failure(error: &AgentError) -> Failure {
 
 fn keystore_failure(error: &KeystoreError) -> Failure {
     let exit = match error {
-        KeystoreError::Credentials { source: CredentialError::Expired { .. } | CredentialError::Identity(_), .. } => {
-            Exit::Certificate
-        }
+        KeystoreError::Credentials {
+            source: CredentialError::Expired { .. } | CredentialError::Identity(_),
+            ..
+        } => Exit::Certificate,
         _ => Exit::Output,
     };
     Failure::new(exit, chain(error))

@@ -5,7 +5,6 @@ use crate::exit::{Exit, Failure};
 use crate::folder::RunFolder;
 use crate::progress::Progress;
 use crate::watch::Watch;
-use fedveil_coordinator::authority::AuthorityError;
 use fedveil_coordinator::keys::KeyError;
 use fedveil_coordinator::server::{Keys, Running, ServerConfig, ServerError, start};
 use fedveil_learning::{ModelSpec, model_file};
@@ -94,8 +93,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 /// A fresh identity for a task.
 pub(crate) fn task_id() -> Result<Digest, Failure> {
     let mut id = [0; 32];
-    getrandom::fill(&mut id)
-        .map_err(|error| Failure::new(Exit::General, format!("no randomness from the operating system: {error}")))?;
+    getrandom::fill(&mut id).map_err(|error| {
+        Failure::new(Exit::General, format!("no randomness from the operating system: {error}"))
+    })?;
     Ok(Digest(id))
 }
 
@@ -130,7 +130,8 @@ pub(crate) async fn follow(
 
 /// Ctrl-C, or a request to terminate.
 async fn interrupt() -> Result<(), Failure> {
-    let failure = |error: std::io::Error| Failure::new(Exit::General, format!("cannot wait for signals: {error}"));
+    let failure =
+        |error: std::io::Error| Failure::new(Exit::General, format!("cannot wait for signals: {error}"));
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
@@ -171,7 +172,10 @@ impl Run<'_> {
             dataset: self.dataset.clone(),
             rule: self.plan.server.rule.clone(),
             aggregation_mode: self.plan.mode.clone(),
-            test_accuracy: published.clone().next_back().map_or(watch.initial_accuracy, |round| round.test_accuracy),
+            test_accuracy: published
+                .clone()
+                .next_back()
+                .map_or(watch.initial_accuracy, |round| round.test_accuracy),
             initial_accuracy: watch.initial_accuracy,
             epsilon: rounds.last().map_or(0.0, |round| round.epsilon),
             epsilon_budget: self.plan.privacy.epsilon,
@@ -180,9 +184,11 @@ impl Run<'_> {
             clip_norm: self.plan.privacy.clip_norm,
             groups_dropped: published.map(|round| round.groups_dropped).sum(),
             groups_withheld: rounds.iter().map(|round| round.groups_withheld).sum(),
-            rounds_aborted: rounds.iter().filter(|round| round.outcome == RoundOutcome::Aborted).count() as u32,
+            rounds_aborted: rounds.iter().filter(|round| round.outcome == RoundOutcome::Aborted).count()
+                as u32,
             bytes_up_per_client_round: rounds.iter().map(|round| round.bytes_up).sum::<u64>() / client_rounds,
-            bytes_down_per_client_round: rounds.iter().map(|round| round.bytes_down).sum::<u64>() / client_rounds,
+            bytes_down_per_client_round: rounds.iter().map(|round| round.bytes_down).sum::<u64>()
+                / client_rounds,
             model_parameters: self.plan.model.parameters,
             wall_seconds: self.wall_seconds,
             seed: self.seed,
@@ -198,7 +204,6 @@ pub(crate) fn server_failure(error: &ServerError) -> Failure {
         ServerError::Listen { .. } => Exit::Listen,
         ServerError::Plan(_) | ServerError::Keys(KeyError::Published { .. }) => Exit::Usage,
         ServerError::Store(_) | ServerError::Keys(_) => Exit::Output,
-        ServerError::Authority(AuthorityError::Lifetime(_)) => Exit::Usage,
         _ => Exit::General,
     };
     Failure::new(exit, crate::client::chain(error))
@@ -206,7 +211,9 @@ pub(crate) fn server_failure(error: &ServerError) -> Failure {
 
 fn write_tokens(folder: &Path, tokens: &[JoinToken]) -> Result<(), Failure> {
     use std::io::Write;
-    let failure = |path: &Path, error: std::io::Error| Failure::new(Exit::Output, format!("{}: {error}", path.display()));
+    let failure = |path: &Path, error: std::io::Error| {
+        Failure::new(Exit::Output, format!("{}: {error}", path.display()))
+    };
     std::fs::create_dir_all(folder).map_err(|error| failure(folder, error))?;
     for (number, token) in (1..).zip(tokens) {
         let path = folder.join(format!("{number}.token"));

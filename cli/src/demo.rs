@@ -32,7 +32,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 /// How long a demo's client tries to reach the coordinator.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Enrolments and connections that start at the same time.
 const STARTING_TOGETHER: usize = 16;
 
@@ -141,7 +141,10 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         ));
     }
     if summary.rounds == 0 {
-        return Err(Failure::new(Exit::General, format!("no model was published: {}", summary.stopped_because)));
+        return Err(Failure::new(
+            Exit::General,
+            format!("no model was published: {}", summary.stopped_because),
+        ));
     }
     Ok(())
 }
@@ -155,7 +158,10 @@ impl Args {
         }
         let size = self.group_size;
         if !(3..=self.clients).contains(&size) {
-            return Err(usage(format!("--group-size is {size}, accepted is 3 to --clients ({})", self.clients)));
+            return Err(usage(format!(
+                "--group-size is {size}, accepted is 3 to --clients ({})",
+                self.clients
+            )));
         }
         let rule: fedveil_aggregation::robust::Rule =
             self.rule.parse().map_err(|error| usage(format!("--rule: {error}")))?;
@@ -276,7 +282,8 @@ impl Args {
             }
             return Ok(clients);
         }
-        let data = shares(self.clients, ALPHA, self.seed).map_err(|error| Failure::new(Exit::Usage, error))?;
+        let data =
+            shares(self.clients, ALPHA, self.seed).map_err(|error| Failure::new(Exit::Usage, error))?;
         let workers = workers();
         for ((index, token), data) in (0..).zip(tokens).zip(data) {
             let device = Staged::new(data, self.role(index), self.attack);
@@ -288,7 +295,8 @@ impl Args {
 
     fn print(&self, summary: &Summary, notes: &[String], out: &Path) -> Result<(), Failure> {
         if self.json {
-            let json = serde_json::to_string_pretty(summary).map_err(|error| Failure::new(Exit::General, error))?;
+            let json =
+                serde_json::to_string_pretty(summary).map_err(|error| Failure::new(Exit::General, error))?;
             println!("{json}");
             return Ok(());
         }
@@ -299,7 +307,10 @@ impl Args {
         let mut report = Vec::new();
         verify(out, None, false, &mut report)?;
         let parts = String::from_utf8_lossy(&report).lines().filter(|line| line.contains("ok")).count();
-        println!("\nverified: {parts} parts of {} are signed and consistent; check it yourself:", out.display());
+        println!(
+            "\nverified: {parts} parts of {} are signed and consistent; check it yourself:",
+            out.display()
+        );
         println!("  fedveil verify {}", out.display());
         println!("  open {}", out.join("report.html").display());
         Ok(())
@@ -318,8 +329,8 @@ struct Order {
 /// `fedveil demo-client`.
 pub(crate) async fn client_process() -> Result<(), Failure> {
     let failure = |error: String| Failure::new(Exit::General, error);
-    let order: Order =
-        serde_json::from_reader(std::io::stdin().lock()).map_err(|error| failure(format!("standard input: {error}")))?;
+    let order: Order = serde_json::from_reader(std::io::stdin().lock())
+        .map_err(|error| failure(format!("standard input: {error}")))?;
     let token: JoinToken = order.token.parse().map_err(|error| failure(format!("{error}")))?;
     let attack = order.attack.parse().map_err(|error| failure(format!("{error}")))?;
     let Role { clients, index, seed, .. } = order.role;
@@ -356,7 +367,8 @@ async fn participate(
     let enrolled =
         enroll(&url, &token, &name, &Keystore::Memory).await.map_err(|error| crate::client::chain(&error))?;
     drop(permit);
-    let policy = Policy { min_survivors: 2, min_colluders_to_break: 1, max_epsilon: f64::MAX, ..Policy::default() };
+    let policy =
+        Policy { min_survivors: 2, min_colluders_to_break: 1, max_epsilon: f64::MAX, ..Policy::default() };
     let options = AgentOptions { url, policy, record: RecordFile::Memory, workers, patience: PATIENCE };
     agent::run(&enrolled, Box::new(device), options).await.map_err(|error| crate::client::chain(&error))?;
     Ok(())
@@ -387,13 +399,26 @@ fn default_folder() -> PathBuf {
 }
 
 fn table(summary: &Summary) -> String {
-    let percent = |share: Option<f64>| share.map_or("-".to_owned(), |share| format!("{:.1} %", 100.0 * share));
+    let percent =
+        |share: Option<f64>| share.map_or("-".to_owned(), |share| format!("{:.1} %", 100.0 * share));
     let rows = [
         ("rounds", format!("{} published, {} aborted", summary.rounds, summary.rounds_aborted)),
-        ("clients", format!("{}, {} of them poisoned ({})", summary.clients, summary.byzantine, summary.attack)),
+        (
+            "clients",
+            format!("{}, {} of them poisoned ({})", summary.clients, summary.byzantine, summary.attack),
+        ),
         ("dropped out", format!("{:.0} % in each round", 100.0 * summary.dropout)),
-        ("test accuracy", format!("{} (before: {})", percent(summary.test_accuracy), percent(summary.initial_accuracy))),
-        ("epsilon", format!("{:.2} at delta {:e} (budget {})", summary.epsilon, summary.delta, summary.epsilon_budget)),
+        (
+            "test accuracy",
+            format!("{} (before: {})", percent(summary.test_accuracy), percent(summary.initial_accuracy)),
+        ),
+        (
+            "epsilon",
+            format!(
+                "{:.2} at delta {:e} (budget {})",
+                summary.epsilon, summary.delta, summary.epsilon_budget
+            ),
+        ),
         ("rule", format!("{}, {} groups dropped by it", summary.rule, summary.groups_dropped)),
         (
             "bytes",

@@ -49,7 +49,8 @@ impl Share {
 }
 
 fn split(seed: u64) -> Result<(Dataset, Dataset), String> {
-    datasets::split(&datasets::digits_spectrum(), datasets::TEST_SHARE, seed).map_err(|error| error.to_string())
+    datasets::split(&datasets::digits_spectrum(), datasets::TEST_SHARE, seed)
+        .map_err(|error| error.to_string())
 }
 
 /// A device that trains honestly.
@@ -65,7 +66,8 @@ impl Honest {
 
     fn update(&self, data: &Dataset, round: u32, model: &[u8], plan: &TaskPlan) -> Result<Vec<f32>, String> {
         let (spec, old) = model_file::from_safetensors(model).map_err(|error| error.to_string())?;
-        let planned: ModelSpec = plan.model.architecture.parse().map_err(|error| format!("model.architecture: {error}"))?;
+        let planned: ModelSpec =
+            plan.model.architecture.parse().map_err(|error| format!("model.architecture: {error}"))?;
         if spec != planned || spec.inputs() != data.inputs() || spec.classes() != data.classes() {
             return Err(format!(
                 "the model is {spec}, the plan says {planned}, this device's data is for {} inputs and {} classes",
@@ -167,7 +169,8 @@ impl Behavior for Staged {
         let steps_per_unit = f64::from(plan.privacy.resolution) / plan.privacy.clip_norm;
         let terms = plan.check().map_err(|error| error.to_string())?;
         let largest = (1i64 << (terms.guarantee.ring_bits - 1)) - 1;
-        let steps = |value: &f32| ((f64::from(*value) * steps_per_unit).round() as i64).clamp(-largest, largest);
+        let steps =
+            |value: &f32| ((f64::from(*value) * steps_per_unit).round() as i64).clamp(-largest, largest);
         Ok(Contribution::DangerUnbounded(forged.iter().map(steps).collect()))
     }
 
@@ -198,7 +201,11 @@ mod tests {
     #[test]
     fn the_seed_decides_who() {
         let poisoned = |seed| -> Vec<u32> {
-            roles(4, 0).map(|role| Role { seed, ..role }).filter(Role::is_poisoned).map(|role| role.index).collect()
+            roles(4, 0)
+                .map(|role| Role { seed, ..role })
+                .filter(Role::is_poisoned)
+                .map(|role| role.index)
+                .collect()
         };
         assert_eq!(poisoned(1), poisoned(1));
         assert_ne!(poisoned(1), poisoned(2));

@@ -57,7 +57,8 @@ impl RunFolder {
         write(run::KEY_FILE, run::encode_key(&key.verifying_key()).as_bytes())?;
         let mut files = Vec::new();
         self.digests(Path::new(""), &mut files)?;
-        let index = build_index(&files, key).map_err(|error| unwritable(&self.0.join(run::INDEX_FILE), &error))?;
+        let index =
+            build_index(&files, key).map_err(|error| unwritable(&self.0.join(run::INDEX_FILE), &error))?;
         write(run::INDEX_FILE, &index)
     }
 

@@ -15,6 +15,7 @@ mod watch;
 
 use clap::{Parser, Subcommand};
 use exit::{Exit, Failure};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -59,9 +60,11 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     tracing_subscriber::fmt()
         .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("FEDVEIL_LOG").unwrap_or_else(|_| cli.command.log_level().into()),
+            tracing_subscriber::EnvFilter::try_from_env("FEDVEIL_LOG")
+                .unwrap_or_else(|_| cli.command.log_level().into()),
         )
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
     let outcome = match cli.command {

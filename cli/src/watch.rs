@@ -30,7 +30,12 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    pub(crate) fn new(progress: Progress, rounds: u32, epsilon_budget: f64, evaluate: Option<Evaluate>) -> Self {
+    pub(crate) fn new(
+        progress: Progress,
+        rounds: u32,
+        epsilon_budget: f64,
+        evaluate: Option<Evaluate>,
+    ) -> Self {
         Self {
             progress,
             evaluate,
@@ -99,7 +104,8 @@ impl Watch {
             Event::RoundAborted { reason, .. } => {
                 let mut record = self.record(observed, RoundOutcome::Aborted, Some(reason.clone()));
                 let settled = self.settled.iter();
-                record.groups = settled.map(|(&index, (status, reason))| undecided(index, *status, reason)).collect();
+                record.groups =
+                    settled.map(|(&index, (status, reason))| undecided(index, *status, reason)).collect();
                 ended = Some(record);
             }
             Event::TaskClosed { reason } => self.closed = Some(reason.clone()),

@@ -25,6 +25,8 @@ use tonic::Status;
 
 /// Frames that may wait to be sent.
 const OUTGOING_FRAMES: usize = 8;
+/// Longest reason for a refusal that is sent, in bytes.
+const MAX_DECLINE: usize = 512;
 /// Pause before the second attempt to connect; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -163,7 +165,10 @@ enum End {
     Finished(Finished),
     /// The behaviour chose to vanish; the client comes back at once.
     Vanished,
-    Lost { reason: String, was_working: bool },
+    Lost {
+        reason: String,
+        was_working: bool,
+    },
 }
 
 struct Session<'a> {
@@ -180,7 +185,8 @@ impl Session<'_> {
         let (outgoing, stream) = mpsc::channel::<Frame>(OUTGOING_FRAMES);
         let greeting = hello::encode(PROTOCOL_VERSION, enrolled.identity_certificate());
         send(&outgoing, Kind::Hello, greeting).await;
-        let mut incoming = match client.participate(tokio_stream::wrappers::ReceiverStream::new(stream)).await {
+        let mut incoming = match client.participate(tokio_stream::wrappers::ReceiverStream::new(stream)).await
+        {
             Ok(response) => response.into_inner(),
             Err(status) => return refused(&status),
         };
@@ -204,7 +210,8 @@ impl Session<'_> {
             was_working = true;
             let outcome = self.work(message).await??;
             if limits.get().is_none()
-                && let Some(accepted) = self.worker.as_ref().and_then(|worker| worker.participant.message_limits())
+                && let Some(accepted) =
+                    self.worker.as_ref().and_then(|worker| worker.participant.message_limits())
             {
                 // Nobody else sets it.
                 let _ = limits.set(accepted);
@@ -223,7 +230,10 @@ impl Session<'_> {
     }
 
     /// Handles a message on a blocking thread.
-    async fn work(&mut self, (kind, bytes): (Kind, Vec<u8>)) -> Result<Result<Outcome, AgentError>, AgentError> {
+    async fn work(
+        &mut self,
+        (kind, bytes): (Kind, Vec<u8>),
+    ) -> Result<Result<Outcome, AgentError>, AgentError> {
         let _permit = self.workers.acquire().await;
         let mut worker = self.worker.take().expect("the worker is back whenever no message is being handled");
         let (worker, outcome) = tokio::task::spawn_blocking(move || {
@@ -275,7 +285,9 @@ impl Worker {
                 Err(refusal) if refusal.is_final() => return Err(refusal.into()),
                 Err(refusal) => {
                     tracing::warn!(%refusal, "declined");
-                    outcome.messages.push((Kind::Decline, refusal.to_string().into_bytes()));
+                    let mut reason = refusal.to_string().into_bytes();
+                    reason.truncate(MAX_DECLINE);
+                    outcome.messages.push((Kind::Decline, reason));
                     continue;
                 }
             };
@@ -292,7 +304,11 @@ impl Worker {
                     Effect::Entered { round } => self.round = round,
                     Effect::Train { round } => inputs.push(self.train(round)),
                     Effect::Adopted { round, model } => {
-                        tracing::info!(round, epsilon = self.participant.epsilon_spent(), "adopted a verified model");
+                        tracing::info!(
+                            round,
+                            epsilon = self.participant.epsilon_spent(),
+                            "adopted a verified model"
+                        );
                         self.model = Some((round, model));
                     }
                     Effect::RoundOver { reason } => tracing::info!(%reason, "round over"),

@@ -158,7 +158,7 @@ pub struct Running {
 /// Longest time that a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Lifetime of a client's certificates.
-const ENROLLMENT_LIFETIME: Duration = Duration::from_secs(90 * 86_400);
+const ENROLLMENT_LIFETIME: Duration = Duration::from_hours(90 * 24);
 /// Time that clients have to take the last messages when the task is over.
 const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -175,10 +175,12 @@ pub async fn start(config: ServerConfig, keys: Keys) -> Result<Running, ServerEr
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await
         .map_err(|source| ServerError::Listen { address: config.listen, source })?;
-    let address = listener.local_addr().map_err(|source| ServerError::Listen { address: config.listen, source })?;
+    let address =
+        listener.local_addr().map_err(|source| ServerError::Listen { address: config.listen, source })?;
 
     let names: Vec<&str> = config.names.iter().map(String::as_str).collect();
-    let identity = keys.ca.server_identity(&names, Validity::from_now(SystemTime::now(), ENROLLMENT_LIFETIME)?)?;
+    let identity =
+        keys.ca.server_identity(&names, Validity::from_now(SystemTime::now(), ENROLLMENT_LIFETIME)?)?;
     let tls = server_config(&keys.ca, identity)?;
     let enrollment = EnrollmentService::new(
         Arc::new(keys.ca),
@@ -239,7 +241,8 @@ impl Running {
 
     /// Waits until the task is over and the clients have been told, and gives the store, sealed.
     pub async fn finish(mut self) -> Result<Arc<SqliteStore>, ServerError> {
-        let store = self.core.await.map_err(|error| ServerError::Ended(format!("core thread: {error}")))??;
+        let store =
+            self.core.await.map_err(|error| ServerError::Ended(format!("core thread: {error}")))??;
         if let Some(shutdown) = self.shutdown.take() {
             // The server may have ended first.
             let _ = shutdown.send(());
@@ -300,9 +303,10 @@ impl CoreThread {
         let model = self.driver.put_blob(std::mem::take(&mut self.initial_model))?;
         self.handle(vec![Command::Recover, Command::Open { model }])?;
         while self.driver.core().closed().is_none() {
-            let wait = self.driver.poll_timeout().map_or(Duration::from_secs(3600), |at| {
-                Duration::from_millis(at.0.saturating_sub(now().0))
-            });
+            let wait = self
+                .driver
+                .poll_timeout()
+                .map_or(Duration::from_hours(1), |at| Duration::from_millis(at.0.saturating_sub(now().0)));
             let runtime = self.runtime.clone();
             let first = runtime.block_on(async { tokio::time::timeout(wait, inbound.recv()).await });
             let mut commands = Vec::new();
@@ -364,7 +368,8 @@ impl CoreThread {
                     self.send(client, kind, bytes);
                 }
                 Effect::Compute(job) => {
-                    let (store, key, inbound) = (self.store.clone(), self.signing.clone(), self.inbound.clone());
+                    let (store, key, inbound) =
+                        (self.store.clone(), self.signing.clone(), self.inbound.clone());
                     self.runtime.spawn_blocking(move || {
                         let computed = job.run(&*store, &key);
                         // If the core is gone, so is the round.

@@ -68,7 +68,10 @@ impl Training for TrainingService {
         let session = self.sessions.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = mpsc::channel::<Outgoing>(OUTGOING_QUEUE);
         let connect = Inbound::Connect { client, session, sender };
-        self.inbound.send(connect).await.map_err(|_| ErrorCode::Unavailable.status("the coordinator is stopping"))?;
+        self.inbound
+            .send(connect)
+            .await
+            .map_err(|_| ErrorCode::Unavailable.status("the coordinator is stopping"))?;
         tokio::spawn(receive(client, session, messages, self.inbound.clone()));
 
         // One frame waits at most: a slow client fills its queue of messages, not the memory.
@@ -93,7 +96,9 @@ impl TrainingService {
         let identity = IdentityCertificate::verify(identity, &self.authority, unix_seconds())
             .map_err(|error| ErrorCode::NotEnrolled.status(error.to_string()))?;
         if identity.client_id() != certified {
-            return Err(ErrorCode::NotEnrolled.status("the TLS certificate and the identity name two clients"));
+            return Err(
+                ErrorCode::NotEnrolled.status("the TLS certificate and the identity name two clients")
+            );
         }
         Ok(Digest(certified.0))
     }
@@ -123,12 +128,7 @@ impl Messages {
 }
 
 /// Passes a client's messages on until its stream ends or breaks a rule.
-async fn receive(
-    client: Client,
-    session: u64,
-    mut messages: Messages,
-    inbound: mpsc::Sender<Inbound>,
-) {
+async fn receive(client: Client, session: u64, mut messages: Messages, inbound: mpsc::Sender<Inbound>) {
     loop {
         match messages.next().await {
             Ok(Some((kind, bytes))) if kind.is_from_client() => {

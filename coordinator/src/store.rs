@@ -52,7 +52,9 @@ impl SqliteStore {
 
     /// Ends write-ahead logging, so that `state.sqlite` alone is the state and can be indexed.
     pub fn seal(&self) -> Result<(), StoreError> {
-        self.lock().pragma_update(None, "journal_mode", "DELETE").map_err(|error| StoreError(error.to_string()))
+        self.lock()
+            .pragma_update(None, "journal_mode", "DELETE")
+            .map_err(|error| StoreError(error.to_string()))
     }
 
     /// Where the state lives.
@@ -76,8 +78,11 @@ impl SqliteStore {
                 "UPDATE tokens SET client = ?2 WHERE secret_sha256 = ?1 AND client IS NULL",
                 [&hash, &client],
             )?;
-            let known: bool =
-                tx.query_row("SELECT EXISTS (SELECT 1 FROM tokens WHERE secret_sha256 = ?1)", [&hash], |row| row.get(0))?;
+            let known: bool = tx.query_row(
+                "SELECT EXISTS (SELECT 1 FROM tokens WHERE secret_sha256 = ?1)",
+                [&hash],
+                |row| row.get(0),
+            )?;
             Ok(known.then_some(taken == 1))
         })
     }
@@ -99,30 +104,6 @@ impl SqliteStore {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn append_event(&self, tx: &rusqlite::Transaction<'_>, event: &Event) -> rusqlite::Result<()> {
-        let body = serde_json::to_string(event)
-            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-        tx.prepare("INSERT INTO events (body) VALUES (?1)")?.execute([body])?;
-        let seq = tx.last_insert_rowid();
-        match event {
-            Event::PrivacyCharged { clients, .. } => {
-                let mut insert = tx.prepare("INSERT INTO ledger (seq, client) VALUES (?1, ?2)")?;
-                for client in clients {
-                    insert.execute(params![seq, client.to_string()])?;
-                }
-            }
-            Event::Published { round, model, manifest, checkpoint, .. } => {
-                tx.execute(
-                    "INSERT INTO log (leaf_index, round, model, manifest, checkpoint, seq)
-                     VALUES ((SELECT COUNT(*) FROM log), ?1, ?2, ?3, ?4, ?5)",
-                    params![round, model.to_string(), manifest.0, checkpoint, seq],
-                )?;
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
     /// The log's files follow its rows; they can be written again from them at any time.
     fn write_log_files(&self, leaf: usize, manifest: &[u8], checkpoint: &str) -> Result<(), StoreError> {
         write_durably(&self.folder.join(format!("manifests/{leaf:05}.dsse.json")), manifest)?;
@@ -136,11 +117,13 @@ impl Store for SqliteStore {
         for blob in blobs {
             write_durably(&self.blob_path(&Digest::of(blob)), blob)?;
         }
-        self.transaction(|tx| events.iter().try_for_each(|event| self.append_event(tx, event)))?;
+        self.transaction(|tx| events.iter().try_for_each(|event| append_event(tx, event)))?;
         for event in events {
             if let Event::Published { model, manifest, checkpoint, .. } = event {
                 let leaves: usize = self
-                    .transaction(|tx| tx.query_row("SELECT COUNT(*) FROM log", [], |row| row.get::<_, i64>(0)))?
+                    .transaction(|tx| {
+                        tx.query_row("SELECT COUNT(*) FROM log", [], |row| row.get::<_, i64>(0))
+                    })?
                     .try_into()
                     .map_err(|_| StoreError("log size is negative".into()))?;
                 self.write_log_files(leaves - 1, &manifest.0, checkpoint)?;
@@ -174,6 +157,31 @@ impl SqliteStore {
     fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.folder.join("blobs").join(digest.to_string())
     }
+}
+
+/// One event and the rows that mirror it.
+fn append_event(tx: &rusqlite::Transaction<'_>, event: &Event) -> rusqlite::Result<()> {
+    let body = serde_json::to_string(event)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+    tx.prepare("INSERT INTO events (body) VALUES (?1)")?.execute([body])?;
+    let seq = tx.last_insert_rowid();
+    match event {
+        Event::PrivacyCharged { clients, .. } => {
+            let mut insert = tx.prepare("INSERT INTO ledger (seq, client) VALUES (?1, ?2)")?;
+            for client in clients {
+                insert.execute(params![seq, client.to_string()])?;
+            }
+        }
+        Event::Published { round, model, manifest, checkpoint, .. } => {
+            tx.execute(
+                "INSERT INTO log (leaf_index, round, model, manifest, checkpoint, seq)
+                 VALUES ((SELECT COUNT(*) FROM log), ?1, ?2, ?3, ?4, ?5)",
+                params![round, model.to_string(), manifest.0, checkpoint, seq],
+            )?;
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 /// Writes a file so that after a crash either the old or the new content is there.

@@ -43,7 +43,10 @@ fn json_is_the_summary_alone_and_the_folder_verifies() {
         assert!(!summary[key].is_null(), "{key} is missing in {summary}");
     }
     assert_eq!(summary, json(&out.join("summary.json")));
-    assert_eq!((&summary["rounds"], &summary["clients"], &summary["byzantine"]), (&2.into(), &24.into(), &1.into()));
+    assert_eq!(
+        (&summary["rounds"], &summary["clients"], &summary["byzantine"]),
+        (&2.into(), &24.into(), &1.into())
+    );
     assert!(summary["epsilon"].as_f64().unwrap() > 0.0);
     assert!(summary["bytes_up_per_client_round"].as_u64().unwrap() > 500);
 
@@ -55,7 +58,8 @@ fn json_is_the_summary_alone_and_the_folder_verifies() {
     let verified = verify(&out);
     assert!(verified.status.success(), "{:?}", failure(&verified));
     assert!(String::from_utf8_lossy(&verified.stdout).contains("self-asserted"));
-    let trusted = run(fedveil().arg("verify").arg(&out).arg("--trusted-key").arg(out.join("signing-key.pub")));
+    let trusted =
+        run(fedveil().arg("verify").arg(&out).arg("--trusted-key").arg(out.join("signing-key.pub")));
     assert!(trusted.status.success() && !String::from_utf8_lossy(&trusted.stdout).contains("self-asserted"));
 }
 
@@ -91,7 +95,8 @@ fn another_signer_is_not_trusted() {
         let output = run(small_demo(out).args(["--rounds", "1", "--json"]));
         assert!(output.status.success(), "{:?}", failure(&output));
     }
-    let verified = run(fedveil().arg("verify").arg(&first).arg("--trusted-key").arg(second.join("signing-key.pub")));
+    let verified =
+        run(fedveil().arg("verify").arg(&first).arg("--trusted-key").arg(second.join("signing-key.pub")));
     assert_eq!(failure(&verified).0, 1);
     // Two runs of one seed differ in keys, masks and noise, and so in their models.
     assert_ne!(
@@ -107,7 +112,8 @@ fn no_private_key_is_in_the_folder() {
     let output = run(small_demo(&out).args(["--rounds", "1", "--json"]));
     assert!(output.status.success(), "{:?}", failure(&output));
     // PKCS #8 keys of the kinds in use begin with these object identifiers (RFC 8410, RFC 5915) or with a PEM label.
-    let marks: [&[u8]; 3] = [b"PRIVATE KEY", &[0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04], b"fedveil-join-v1."];
+    let marks: [&[u8]; 3] =
+        [b"PRIVATE KEY", &[0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04], b"fedveil-join-v1."];
     let known = ["blobs", "manifests", "checkpoints"];
     for file in files(&out) {
         let bytes = std::fs::read(out.join(&file)).unwrap();

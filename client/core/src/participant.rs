@@ -274,11 +274,11 @@ impl Participant {
             Kind::RoundOpen => self.on_round_open(&bytes, now, rng),
             Kind::RoundClosed | Kind::Reject => {
                 self.session = Session::Idle;
-                Ok(vec![Effect::RoundOver { reason: String::from_utf8_lossy(&bytes).into_owned() }])
+                Ok(vec![Effect::RoundOver { reason: words(&bytes) }])
             }
             Kind::TaskClosed => {
                 self.session = Session::Idle;
-                Ok(vec![Effect::Finished { reason: String::from_utf8_lossy(&bytes).into_owned() }])
+                Ok(vec![Effect::Finished { reason: words(&bytes) }])
             }
             _ => self.on_session_message(kind, &bytes, now, rng),
         }
@@ -482,6 +482,11 @@ impl Session {
             Self::Signatures(_) => "while waiting for signatures",
         }
     }
+}
+
+/// A coordinator's words, without what a terminal would obey.
+fn words(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).chars().filter(|character| !character.is_control()).collect()
 }
 
 fn unexpected(kind: Kind, state: &'static str) -> Refusal {
