@@ -8,9 +8,9 @@ use thiserror::Error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u32)]
 pub enum Kind {
-    /// Opens the session: protocol version, name, what the client can do.
+    /// Opens the session: protocol version and identity certificate.
     Hello = 1,
-    /// Offers to take part in the open round.
+    /// Accepts the plan, and says how much of the log the client has verified.
     Join = 2,
     /// Ephemeral keys and a nonce commitment, signed by the identity key.
     Advertise = 3,
@@ -26,16 +26,12 @@ pub enum Kind {
     Unmask = 8,
     /// The client will not do what it was asked, and why.
     Decline = 9,
-    /// The client is alive.
-    Pong = 10,
 
-    /// Accepts the session.
-    Welcome = 33,
     /// The signed plan of the task.
     Plan = 34,
     /// A round begins.
     RoundOpen = 35,
-    /// The advertised keys of the cohort, signed by the coordinator.
+    /// The advertised keys of the cohort.
     Roster = 36,
     /// The cohort's nonces, from which everyone computes groups and graphs.
     Reveals = 37,
@@ -59,7 +55,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 21] = [
         Self::Hello,
         Self::Join,
         Self::Advertise,
@@ -69,8 +65,6 @@ impl Kind {
         Self::Consistency,
         Self::Unmask,
         Self::Decline,
-        Self::Pong,
-        Self::Welcome,
         Self::Plan,
         Self::RoundOpen,
         Self::Roster,
@@ -87,7 +81,7 @@ impl Kind {
 
     /// Whether clients send this kind; the coordinator sends the others.
     pub fn is_from_client(self) -> bool {
-        self <= Self::Pong
+        self <= Self::Decline
     }
 }
 
@@ -107,7 +101,7 @@ impl TryFrom<u32> for Kind {
 
 /// No kind has this number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("message kind {0} is unknown; accepted are 1 to 10 from a client and 33 to 45 from a coordinator")]
+#[error("message kind {0} is unknown; accepted are 1 to 9 from a client and 34 to 45 from a coordinator")]
 pub struct UnknownKind(pub u32);
 
 #[cfg(test)]
@@ -117,7 +111,7 @@ mod tests {
     #[test]
     fn numbers_are_stable_and_complete() {
         let numbers: Vec<u32> = Kind::ALL.into_iter().map(u32::from).collect();
-        assert_eq!(numbers, (1..=10).chain(33..=45).collect::<Vec<_>>());
+        assert_eq!(numbers, (1..=9).chain(34..=45).collect::<Vec<_>>());
         for number in 0..=300 {
             match Kind::try_from(number) {
                 Ok(kind) => assert_eq!(u32::from(kind), number),
@@ -133,7 +127,7 @@ mod tests {
     fn direction() {
         let (up, down): (Vec<Kind>, Vec<Kind>) =
             Kind::ALL.into_iter().partition(|kind| kind.is_from_client());
-        assert_eq!((up.len(), down.len()), (10, 13));
-        assert_eq!(down[0], Kind::Welcome);
+        assert_eq!((up.len(), down.len()), (9, 12));
+        assert_eq!(down[0], Kind::Plan);
     }
 }

@@ -60,7 +60,7 @@ impl Training for WhoAmI {
     ) -> Result<Response<Self::ParticipateStream>, Status> {
         let peer = peer_certificate(&request, unix(SystemTime::now()))?;
         let answer = format!("{} {}", peer.name, peer.client).into_bytes();
-        Ok(Response::new(Box::pin(tokio_stream::iter(frames(Kind::Welcome, answer).map(Ok)))))
+        Ok(Response::new(Box::pin(tokio_stream::iter(frames(Kind::Plan, answer).map(Ok)))))
     }
 }
 
@@ -133,7 +133,7 @@ async fn who_am_i(
         let mut answer = client.participate(tokio_stream::empty()).await?.into_inner();
         let mut assembler = Assembler::new(|_| 1024);
         while let Some(frame) = answer.next().await {
-            if let Some((Kind::Welcome, message)) = assembler.push(frame?)? {
+            if let Some((Kind::Plan, message)) = assembler.push(frame?)? {
                 return Ok(String::from_utf8(message)?);
             }
         }

@@ -8,7 +8,7 @@ use std::process::{Child, ChildStderr, Command};
 const CLIENTS: u32 = 6;
 
 struct Federation {
-    folder: tempfile::TempDir,
+    folder: Option<tempfile::TempDir>,
     coordinator: Child,
     lines: BufReader<ChildStderr>,
     url: String,
@@ -40,11 +40,11 @@ impl Federation {
         let line = said.lines().next_back().unwrap();
         let address = line["coordinator on ".len()..].split(',').next().unwrap();
         let url = format!("https://{address}");
-        Self { folder, coordinator, lines, url }
+        Self { folder: Some(folder), coordinator, lines, url }
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.folder.as_ref().unwrap().path().join(name)
     }
 
     fn token(&self, number: u32) -> PathBuf {
@@ -63,12 +63,21 @@ impl Federation {
         let mut rest = String::new();
         std::io::Read::read_to_string(&mut self.lines, &mut rest).unwrap();
         let status = self.coordinator.wait().unwrap();
-        (status.code().unwrap_or(-1), rest, self.folder)
+        (status.code().unwrap_or(-1), rest, self.folder.take().unwrap())
     }
 
     fn kill(&mut self) {
         self.coordinator.kill().unwrap();
         self.coordinator.wait().unwrap();
+    }
+}
+
+/// A test that fails leaves no process behind.
+impl Drop for Federation {
+    fn drop(&mut self) {
+        // Both fail where the coordinator has ended, which is what is wanted.
+        let _ = self.coordinator.kill();
+        let _ = self.coordinator.wait();
     }
 }
 
@@ -109,7 +118,7 @@ fn a_killed_coordinator_goes_on_where_it_was_and_keeps_its_charges() {
     // The second round is under way as soon as the first is published.
     await_line(&mut federation.lines, "round  1/");
     federation.kill();
-    let Federation { folder, .. } = federation;
+    let folder = federation.folder.take().unwrap();
     let federation = Federation::start_in(folder, 3, &address);
     for client in clients {
         let output = client.wait_with_output().unwrap();

@@ -7,4 +7,5 @@ mod bad_input;
 mod demo;
 mod enrollment;
 mod federation;
+mod hostile;
 mod support;
