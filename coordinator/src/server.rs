@@ -356,10 +356,6 @@ impl CoreThread {
             // Nobody has to watch.
             let _ = self.observed.send(Observed { event, at, epsilon, bytes_up, bytes_down });
         }
-        for (client, reject) in rejects {
-            tracing::info!(%client, %reject, "rejected");
-            self.send(client, Kind::Reject, reject.reason.into_bytes().into());
-        }
         for effect in effects {
             match effect {
                 Effect::Send { client, kind, bytes } => self.send(client, kind, bytes),
@@ -380,6 +376,11 @@ impl CoreThread {
                     self.sessions.remove(&client);
                 }
             }
+        }
+        // After the effects: a client hears of its plan before it hears what was wrong with its next message.
+        for (client, reject) in rejects {
+            tracing::info!(%client, %reject, "rejected");
+            self.send(client, Kind::Reject, reject.reason.into_bytes().into());
         }
         Ok(())
     }
