@@ -66,6 +66,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         config.out.display()
     ));
     let mut watch = Watch::new(progress, plan.rounds, plan.privacy.epsilon, None);
+    watch.resume(folder.rounds()?);
     let interrupted = follow(&mut running, &mut watch, &folder).await?;
     running.finish().await.map_err(|error| server_failure(&error))?;
     watch.finish();
@@ -121,6 +122,7 @@ pub(crate) async fn follow(
         let record = watch.note(&observed).map_err(|error| Failure::new(Exit::General, error))?;
         if let Some(record) = record {
             folder.append(record)?;
+            watch.show_round();
         }
         if watch.closed.is_some() {
             return Ok(interrupted);

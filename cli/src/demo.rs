@@ -277,6 +277,7 @@ impl Args {
                     token: token.to_text().to_string(),
                     role: self.role(index),
                     attack: self.attack.to_string(),
+                    max_epsilon: self.epsilon,
                 };
                 clients.spawn(report(index, supervise(program.clone(), order)));
             }
@@ -287,7 +288,8 @@ impl Args {
         let workers = workers();
         for ((index, token), data) in (0..).zip(tokens).zip(data) {
             let device = Staged::new(data, self.role(index), self.attack);
-            let client = participate(url.clone(), token, device, workers.clone(), starting.clone());
+            let client =
+                participate(url.clone(), token, device, self.epsilon, workers.clone(), starting.clone());
             clients.spawn(report(index, client));
         }
         Ok(clients)
@@ -324,6 +326,7 @@ struct Order {
     token: String,
     role: Role,
     attack: String,
+    max_epsilon: f64,
 }
 
 /// `fedveil demo-client`.
@@ -336,7 +339,9 @@ pub(crate) async fn client_process() -> Result<(), Failure> {
     let Role { clients, index, seed, .. } = order.role;
     let data = Share { clients, index, alpha: ALPHA, seed }.load().map_err(failure)?;
     let device = Staged::new(data, order.role, attack);
-    participate(order.url, token, device, workers(), Arc::new(Semaphore::new(1))).await.map_err(failure)
+    participate(order.url, token, device, order.max_epsilon, workers(), Arc::new(Semaphore::new(1)))
+        .await
+        .map_err(failure)
 }
 
 async fn supervise(program: PathBuf, order: Order) -> Result<(), String> {
@@ -359,6 +364,7 @@ async fn participate(
     url: String,
     token: JoinToken,
     device: Staged,
+    max_epsilon: f64,
     workers: Arc<Semaphore>,
     starting: Arc<Semaphore>,
 ) -> Result<(), String> {

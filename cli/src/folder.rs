@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 pub(crate) struct RunFolder(PathBuf);
 
 impl RunFolder {
-    /// Makes the folder. One that has something in it is taken only if `resume` allows it.
+    /// Makes the folder. One that has something in it is taken only if `resume` allows it and its run was cut off: what
+    /// is signed as a whole is not touched again.
     pub(crate) fn create(path: &Path, resume: bool) -> Result<Self, Failure> {
         let failure = |detail: &dyn std::fmt::Display| {
             Failure::new(Exit::Output, format!("output folder {}: {detail}", path.display()))
@@ -24,9 +25,25 @@ impl RunFolder {
         if !resume && entries.next().is_some() {
             return Err(failure(&"it is not empty; accepted is a new or an empty folder"));
         }
+        if path.join(run::INDEX_FILE).exists() {
+            return Err(failure(
+                &"its run is over and signed; accepted is a new folder, or one whose run was cut off",
+            ));
+        }
         let probe = path.join("rounds.jsonl");
         fs::OpenOptions::new().create(true).append(true).open(&probe).map_err(|error| failure(&error))?;
         Ok(Self(path.to_owned()))
+    }
+
+    /// The rounds that an earlier process wrote to `rounds.jsonl`.
+    pub(crate) fn rounds(&self) -> Result<Vec<RoundRecord>, Failure> {
+        let path = self.0.join("rounds.jsonl");
+        let text = fs::read_to_string(&path).map_err(|error| unwritable(&path, &error))?;
+        let parse = |(number, line): (usize, &str)| {
+            serde_json::from_str(line)
+                .map_err(|error| unwritable(&path, &format!("line {}: {error}", number + 1)))
+        };
+        text.lines().enumerate().map(parse).collect()
     }
 
     /// Adds a round to `rounds.jsonl`.

@@ -22,7 +22,8 @@ pub(crate) struct Watch {
     pub(crate) initial_accuracy: Option<f64>,
     /// Why the task is over.
     pub(crate) closed: Option<String>,
-    opened_at: Millis,
+    /// When the round in progress was opened, if this process saw it.
+    opened_at: Option<Millis>,
     bytes_before: (u64, u64),
     log_size: u64,
     /// Groups of the round in progress that gave nothing, or a sum that was not used.
@@ -43,11 +44,17 @@ impl Watch {
             rounds: Vec::new(),
             initial_accuracy: None,
             closed: None,
-            opened_at: Millis(0),
+            opened_at: None,
             bytes_before: (0, 0),
             log_size: 0,
             settled: BTreeMap::new(),
         }
+    }
+
+    /// Goes on from the rounds of an earlier process.
+    pub(crate) fn resume(&mut self, rounds: Vec<RoundRecord>) {
+        self.log_size = rounds.last().map_or(0, |round| round.log_size);
+        self.rounds = rounds;
     }
 
     /// Takes note of an event; gives the record of a round that it ends.
@@ -60,7 +67,7 @@ impl Watch {
             Event::ClientJoined { .. } => standing.connected += 1,
             Event::ClientLeft { .. } => standing.connected = standing.connected.saturating_sub(1),
             Event::RoundOpened { round, cohort, .. } => {
-                self.opened_at = observed.at;
+                self.opened_at = Some(observed.at);
                 self.bytes_before = (observed.bytes_up, observed.bytes_down);
                 self.settled.clear();
                 *standing = Standing {
@@ -93,7 +100,7 @@ impl Watch {
                 if *round == 0 {
                     self.initial_accuracy = standing.accuracy;
                 } else {
-                    let mut record = self.record(observed, RoundOutcome::Published, None);
+                    let mut record = self.record(observed, *round, RoundOutcome::Published, None);
                     record.groups = groups.iter().map(decided).collect();
                     (record.test_accuracy, record.test_loss) = metrics.unzip();
                     record.model_digest = model.to_string();
@@ -101,8 +108,8 @@ impl Watch {
                     ended = Some(record);
                 }
             }
-            Event::RoundAborted { reason, .. } => {
-                let mut record = self.record(observed, RoundOutcome::Aborted, Some(reason.clone()));
+            Event::RoundAborted { round, reason, .. } => {
+                let mut record = self.record(observed, *round, RoundOutcome::Aborted, Some(reason.clone()));
                 let settled = self.settled.iter();
                 record.groups =
                     settled.map(|(&index, (status, reason))| undecided(index, *status, reason)).collect();
@@ -117,11 +124,17 @@ impl Watch {
             record.groups_kept = count(GroupStatus::Kept);
             record.groups_dropped = count(GroupStatus::Dropped);
             record.groups_withheld = count(GroupStatus::Withheld);
-            self.progress.round(&record, &self.standing);
             self.rounds.push(record);
         }
         self.progress.show(&self.standing);
         Ok(self.rounds.last().filter(|_| is_over))
+    }
+
+    /// Shows the round that ended last. To be called once its record is kept: who reads of a round finds it.
+    pub(crate) fn show_round(&self) {
+        if let Some(record) = self.rounds.last() {
+            self.progress.round(record, &self.standing);
+        }
     }
 
     /// Ends the display.
@@ -129,9 +142,15 @@ impl Watch {
         self.progress.finish();
     }
 
-    fn record(&self, observed: &Observed, outcome: RoundOutcome, reason: Option<String>) -> RoundRecord {
+    fn record(
+        &self,
+        observed: &Observed,
+        round: u32,
+        outcome: RoundOutcome,
+        reason: Option<String>,
+    ) -> RoundRecord {
         RoundRecord {
-            round: self.standing.round,
+            round,
             outcome,
             reason,
             clients_joined: self.standing.clients,
@@ -145,7 +164,8 @@ impl Watch {
             epsilon: observed.epsilon,
             bytes_up: observed.bytes_up - self.bytes_before.0,
             bytes_down: observed.bytes_down - self.bytes_before.1,
-            seconds: observed.at.0.saturating_sub(self.opened_at.0) as f64 / 1000.0,
+            seconds: self.opened_at.map_or(0, |opened| observed.at.0.saturating_sub(opened.0)) as f64
+                / 1000.0,
             model_digest: String::new(),
             manifest_digest: String::new(),
             log_size: self.log_size,

@@ -119,6 +119,11 @@ pub enum ServerError {
     /// The operating system gives no randomness.
     #[error("no randomness from the operating system: {0}")]
     Random(String),
+    /// The run folder holds a task that has ended, for this reason.
+    #[error(
+        "the task in this run folder is over ({0}); accepted is a new folder, or one whose task was cut off"
+    )]
+    Over(String),
     /// A part of the server ended without being told to.
     #[error("{0}")]
     Ended(String),

@@ -108,6 +108,13 @@ fn two_terminals_run_a_federation() {
     let verified = run(fedveil().arg("verify").arg(&out));
     assert!(verified.status.success(), "{:?}", failure(&verified));
     assert_eq!(json(&out.join("summary.json"))["rounds"], 2);
+
+    // A folder whose task is over is not touched again.
+    let again = run(fedveil().args(["coordinator", "--config"]).arg(folder.path().join("coordinator.toml")));
+    let (code, error) = failure(&again);
+    assert_eq!(code, 8, "{error}");
+    assert!(error.contains("over and signed"), "{error}");
+    assert!(run(fedveil().arg("verify").arg(&out)).status.success());
 }
 
 #[test]
@@ -132,6 +139,7 @@ fn a_killed_coordinator_goes_on_where_it_was_and_keeps_its_charges() {
     let summary = json(&folder.path().join("out/summary.json"));
     assert!(lines.contains("round  3/3"), "{lines}");
     assert_eq!(summary["stopped_because"], "all 3 rounds are done");
+    assert_eq!((&summary["rounds"], &summary["rounds_aborted"]), (&2.into(), &1.into()));
 }
 
 #[test]

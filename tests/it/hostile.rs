@@ -11,7 +11,9 @@ use fedveil_proto::{Assembler, ErrorCode, Kind, frames, hello};
 use fedveil_proto_plan::{Aggregation, Cohort, Model, Privacy, Server, TaskPlan, Training, VERSION};
 use fedveil_provenance::Digest;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio_stream::StreamExt as _;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 /// Long past what any of this takes; a test that meets it has hung.
@@ -76,21 +78,25 @@ impl Stage {
         enroll(&self.url, &token, name, &Keystore::Memory).await.unwrap()
     }
 
-    /// Opens the training stream with these frames and keeps the sending side open.
-    async fn participate(&self, client: &Enrolled, sent: Vec<Frame>) -> Result<Streaming<Frame>, Status> {
+    /// Opens the training stream with these frames; the sending side stays open as long as the sender lives.
+    async fn participate(&self, client: &Enrolled, sent: Vec<Frame>) -> Result<Session, Status> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let channel = connect(&self.url, client.client_config(now).unwrap()).await.unwrap();
-        let frames = tokio_stream::iter(sent).chain(tokio_stream::pending());
+        let (sender, frames) = mpsc::channel(sent.len().max(1));
+        for frame in sent {
+            sender.try_send(frame).unwrap();
+        }
         let mut client = TrainingClient::new(channel);
-        let response = tokio::time::timeout(PATIENCE, client.participate(frames)).await.unwrap();
-        response.map(tonic::Response::into_inner)
+        let response = timeout(PATIENCE, client.participate(ReceiverStream::new(frames))).await.unwrap();
+        response.map(|response| Session { stream: response.into_inner(), _sender: sender })
     }
 
     /// An honest client gets the plan: whatever was tried, the coordinator still serves.
     async fn still_serves(mut self) {
         let honest = self.enrolled("honest").await;
-        let mut stream = self.participate(&honest, greeting(&honest)).await.unwrap();
-        assert_eq!(next(&mut stream).await.unwrap().0, Kind::Plan);
+        let mut session = self.participate(&honest, greeting(&honest)).await.unwrap();
+        assert_eq!(session.next().await.unwrap().0, Kind::Plan);
+        drop(session);
         self.running.stopper().stop("the test is over").await;
         self.running.finish().await.unwrap();
     }
@@ -100,13 +106,20 @@ fn greeting(client: &Enrolled) -> Vec<Frame> {
     frames(Kind::Hello, hello::encode(PROTOCOL_VERSION, client.identity_certificate())).collect()
 }
 
-/// The next message; `None` when the coordinator ended the stream.
-async fn next(stream: &mut Streaming<Frame>) -> Option<(Kind, Vec<u8>)> {
-    let mut assembler = Assembler::new(|_| 1 << 20);
-    loop {
-        let frame = tokio::time::timeout(PATIENCE, stream.message()).await.unwrap().ok().flatten()?;
-        if let Some(message) = assembler.push(frame).unwrap() {
-            return Some(message);
+struct Session {
+    stream: Streaming<Frame>,
+    _sender: mpsc::Sender<Frame>,
+}
+
+impl Session {
+    /// The next message; `None` when the coordinator ended the stream.
+    async fn next(&mut self) -> Option<(Kind, Vec<u8>)> {
+        let mut assembler = Assembler::new(|_| 1 << 20);
+        loop {
+            let frame = timeout(PATIENCE, self.stream.message()).await.unwrap().ok().flatten()?;
+            if let Some(message) = assembler.push(frame).unwrap() {
+                return Some(message);
+            }
         }
     }
 }
@@ -117,7 +130,7 @@ async fn another_protocol_version_is_told_apart() {
     let client = stage.enrolled("old").await;
     let hello =
         frames(Kind::Hello, hello::encode(PROTOCOL_VERSION + 1, client.identity_certificate())).collect();
-    let status = stage.participate(&client, hello).await.unwrap_err();
+    let status = stage.participate(&client, hello).await.err().unwrap();
     assert_eq!(ErrorCode::of(&status), Some(ErrorCode::ProtocolVersion));
     assert!(status.message().contains(&format!("version {}", PROTOCOL_VERSION + 1)), "{status}");
     stage.still_serves().await;
@@ -127,12 +140,12 @@ async fn another_protocol_version_is_told_apart() {
 async fn an_identity_of_another_client_is_refused() {
     let mut stage = Stage::set().await;
     let [mallory, victim] = [stage.enrolled("mallory").await, stage.enrolled("victim").await];
-    let status = stage.participate(&mallory, greeting(&victim)).await.unwrap_err();
+    let status = stage.participate(&mallory, greeting(&victim)).await.err().unwrap();
     assert_eq!(ErrorCode::of(&status), Some(ErrorCode::NotEnrolled));
     let mut forged = mallory.identity_certificate().to_vec();
     *forged.last_mut().unwrap() ^= 1;
     let hello = frames(Kind::Hello, hello::encode(PROTOCOL_VERSION, &forged)).collect();
-    let status = stage.participate(&mallory, hello).await.unwrap_err();
+    let status = stage.participate(&mallory, hello).await.err().unwrap();
     assert_eq!(ErrorCode::of(&status), Some(ErrorCode::NotEnrolled));
     stage.still_serves().await;
 }
@@ -148,7 +161,7 @@ async fn what_is_not_a_hello_opens_no_session() {
     ] {
         let mut stage = Stage::set().await;
         let client = stage.enrolled("garbled").await;
-        let status = stage.participate(&client, opening).await.unwrap_err();
+        let status = stage.participate(&client, opening).await.err().unwrap();
         assert_eq!(ErrorCode::of(&status), Some(ErrorCode::InvalidRequest), "{status}");
         stage.still_serves().await;
     }
@@ -168,9 +181,9 @@ async fn messages_that_have_no_place_end_in_a_rejection_or_in_the_end_of_the_str
         let mut stage = Stage::set().await;
         let client = stage.enrolled("hostile").await;
         let opening = greeting(&client).into_iter().chain(sent).collect();
-        let mut stream = stage.participate(&client, opening).await.unwrap();
+        let mut session = stage.participate(&client, opening).await.unwrap();
         let mut answers = Vec::new();
-        while let Some((kind, bytes)) = next(&mut stream).await {
+        while let Some((kind, bytes)) = session.next().await {
             answers.push(kind);
             if kind == Kind::Reject {
                 assert!(!bytes.is_empty());
@@ -183,6 +196,7 @@ async fn messages_that_have_no_place_end_in_a_rejection_or_in_the_end_of_the_str
         } else {
             assert_eq!(answers, [Kind::Plan, Kind::Reject]);
         }
+        drop(session);
         stage.still_serves().await;
     }
 }
