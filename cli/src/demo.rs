@@ -373,8 +373,7 @@ async fn participate(
     let enrolled =
         enroll(&url, &token, &name, &Keystore::Memory).await.map_err(|error| crate::client::chain(&error))?;
     drop(permit);
-    let policy =
-        Policy { min_survivors: 2, min_colluders_to_break: 1, max_epsilon: f64::MAX, ..Policy::default() };
+    let policy = Policy { max_epsilon, min_survivors: 2, min_colluders_to_break: 1, ..Policy::default() };
     let options = AgentOptions { url, policy, record: RecordFile::Memory, workers, patience: PATIENCE };
     agent::run(&enrolled, Box::new(device), options).await.map_err(|error| crate::client::chain(&error))?;
     Ok(())

@@ -19,10 +19,12 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+const LOG_HELP: &str = "\nFEDVEIL_LOG sets what is logged on standard error: error, warn, info or debug.";
+
 /// Privacy-preserving federated learning: secure aggregation, differential privacy, Byzantine robustness and signed
 /// models in the same round.
 #[derive(Parser)]
-#[command(version, after_help = Exit::help(), arg_required_else_help = true)]
+#[command(version, after_help = Exit::help() + LOG_HELP, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
