@@ -195,3 +195,52 @@ fn connect_exit(error: &ConnectError) -> Exit {
 fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expired() -> CredentialError {
+        CredentialError::Expired { not_after: 1_000, now: 2_000 }
+    }
+
+    #[test]
+    fn refusals_of_enrolment_have_their_exit_codes() {
+        let refused = |code| EnrollError::Refused { code, message: "the reason".to_owned() };
+        for (error, exit) in [
+            (EnrollError::InvalidToken("the reason".to_owned()), Exit::Token),
+            (EnrollError::TokenAlreadyUsed("the reason".to_owned()), Exit::Token),
+            (EnrollError::ProtocolVersion("the reason".to_owned()), Exit::Protocol),
+            (refused(ErrorCode::CertificateExpired), Exit::Certificate),
+            (refused(ErrorCode::Internal), Exit::General),
+        ] {
+            let failure = enroll_failure(&error);
+            assert_eq!(failure.exit, exit);
+            assert!(failure.message.contains("the reason"), "{failure}");
+        }
+        assert_eq!(enroll_failure(&EnrollError::Credentials(expired())).exit, Exit::Certificate);
+    }
+
+    #[test]
+    fn refusals_of_a_session_have_their_exit_codes() {
+        for (code, exit) in [
+            (ErrorCode::ProtocolVersion, Exit::Protocol),
+            (ErrorCode::CertificateExpired, Exit::Certificate),
+            (ErrorCode::NotEnrolled, Exit::Certificate),
+            (ErrorCode::TaskClosed, Exit::General),
+        ] {
+            let failure = agent_failure(&AgentError::Rejected(code, "the reason".to_owned()));
+            assert_eq!(failure.exit, exit);
+            assert!(failure.message.contains("the reason"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn an_expired_certificate_is_named_wherever_it_is_found() {
+        let stored = KeystoreError::Credentials { folder: PathBuf::from("keys"), source: expired() };
+        for failure in [agent_failure(&AgentError::Credential(expired())), keystore_failure(&stored)] {
+            assert_eq!(failure.exit, Exit::Certificate);
+            assert!(failure.message.contains("expired"), "{failure}");
+        }
+    }
+}

@@ -13,7 +13,7 @@ use crate::keystore::Enrolled;
 use crate::record::{RecordError, RecordFile};
 use crate::tls::{ConnectError, connect};
 use fedveil_client_core::{Credentials, Effect, Input, MessageLimits, Participant, Policy, Refusal};
-use fedveil_proto::limits::{MAX_GRPC_MESSAGE, PROTOCOL_VERSION};
+use fedveil_proto::limits::{MAX_DECLINE, MAX_GRPC_MESSAGE, PROTOCOL_VERSION};
 use fedveil_proto::v1::{Frame, training_client::TrainingClient};
 use fedveil_proto::{Assembler, ErrorCode, Kind, frames, hello};
 use fedveil_proto_plan::TaskPlan;
@@ -25,8 +25,6 @@ use tonic::Status;
 
 /// Frames that may wait to be sent.
 const OUTGOING_FRAMES: usize = 8;
-/// Longest reason for a refusal that is sent, in bytes.
-const MAX_DECLINE: usize = 512;
 /// Pause before the second attempt to connect; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);

@@ -14,6 +14,9 @@ pub const FRAME: usize = 256 << 10;
 /// Largest model file, in bytes: what a client accepts as a `Model` message, unless its plan says less.
 pub const MAX_MODEL: usize = 256 << 20;
 
+/// Longest reason that a client gives with `Decline`, in bytes.
+pub const MAX_DECLINE: usize = 512;
+
 /// Largest certificate request, in bytes.
 pub const MAX_CSR: usize = 4 << 10;
 

@@ -8,7 +8,7 @@ use crate::round::Round;
 use ed25519_dalek::VerifyingKey;
 use fedveil_aggregation::secagg::{Accumulator, MAX_CERTIFICATE_LEN, SessionConfig};
 use fedveil_privacy::{Epsilon, Ledger};
-use fedveil_proto::Kind;
+use fedveil_proto::{Kind, limits::MAX_DECLINE};
 use fedveil_proto_plan::{PlanError, SignedPlan, Terms};
 use fedveil_provenance::{Digest, Log, Publication};
 use rand_core::{Rng, SeedableRng};
@@ -278,7 +278,7 @@ impl Coordinator {
         move |kind| match kind {
             Kind::Hello => 4 + MAX_CERTIFICATE_LEN,
             Kind::Join => 8,
-            Kind::Decline => 512,
+            Kind::Decline => MAX_DECLINE,
             Kind::Advertise => limits.advertise,
             Kind::Reveal => limits.reveal,
             Kind::Shares => limits.shares,
