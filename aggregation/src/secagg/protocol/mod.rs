@@ -1,0 +1,47 @@
+//! What is masked: the one place where the protocols differ.
+//!
+//! Identities, groups, graph, shares, survivors and the recovery of secrets are the session's, and the same for all. A
+//! [`Protocol`] says, for both roles, how a vector becomes [`Layers`] (client) and how a sum of layers becomes a sum of
+//! vectors (coordinator). The session masks the layer named `masked`, whatever it holds; `body` travels as it is, so a
+//! protocol that uses it protects it with a secret that is in `masked`.
+//!
+//! ```text
+//!  client       values ──encode──► Layers ──+ masks──► upload
+//!  coordinator                                uploads ──Σ──► Layers ──− masks──decode──► Σ values mod 2^ring_bits
+//! ```
+
+/// Binds configuration, roster, beacon and group: what all later messages of a group are derived from.
+pub type GroupTranscript = [u8; 32];
+
+/// Lengths of the two layers of an upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Elements of the masked layer.
+    pub masked: usize,
+    /// b: elements of the masked layer are in Z_{2^b}; 8 to 32.
+    pub masked_bits: u32,
+    /// Coefficients of the body, each in Z_q with q = 2^64 − 2^32 + 1.
+    pub body: usize,
+}
+
+/// A protected vector, or a sum of such.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layers {
+    /// Mod 2^32, hence right mod 2^b for every b ≤ 32.
+    pub masked: Vec<u32>,
+    /// Canonical residues modulo q.
+    pub body: Vec<u64>,
+}
+
+/// How a vector travels under masks, and how the sum is read; both roles, without I/O.
+pub trait Protocol {
+    /// The layers that [`encode`](Self::encode) makes.
+    fn shape(&self) -> Shape;
+
+    /// Client: `values` (the session's `length` elements below 2^ring_bits) as layers that are still to be masked.
+    /// `secret` is 256 fresh random bits, used in no other session.
+    fn encode(&self, transcript: &GroupTranscript, values: &[u32], secret: &[u8; 32]) -> Layers;
+
+    /// Coordinator: the sum of the values behind a sum of layers whose masks are off, mod 2^ring_bits.
+    fn decode(&self, transcript: &GroupTranscript, sum: Layers) -> Vec<u32>;
+}
