@@ -229,8 +229,8 @@ impl AwaitReveals {
         let member = Member::new(config, key, &roster, &group, index);
 
         let threshold = member.config.parameters().threshold;
-        let mut mask_shares = split(secrets.masks.as_bytes(), threshold, member.peers.len(), rng);
-        let mut seed_shares = split(secrets.seed.as_bytes(), threshold, member.peers.len(), rng);
+        let mut mask_shares = split(secrets.masks.as_bytes(), threshold, 0..member.peers.len(), rng);
+        let mut seed_shares = split(secrets.seed.as_bytes(), threshold, 0..member.peers.len(), rng);
         let reply = Shares::encode(member.others().map(|(recipient, peer)| {
             let plaintext = [mask_shares[recipient].encode(), seed_shares[recipient].encode()];
             let plaintext = zeroize::Zeroizing::new(plaintext.each_ref().map(|share| **share));
