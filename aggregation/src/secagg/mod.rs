@@ -56,6 +56,7 @@ mod correction;
 mod groups;
 mod identity;
 mod messages;
+pub mod parameters;
 mod prg;
 mod ring;
 pub mod server;
