@@ -8,18 +8,61 @@ libraries (hashlib, hmac, cryptography).
 
     python3 reference.py            writes the vectors beside this file
     python3 reference.py --check    fails where a vector differs from what would be written
+
+Either way it reads the sessions that the implementation wrote, and fails where they are not what they should be.
 """
 
 import hashlib
-import hmac
 import itertools
 import json
 import sys
 from pathlib import Path
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from lattice import (
+    N,
+    PSI,
+    Q,
+    Rlwe,
+    inverse_transform,
+    negacyclic_product,
+    reversed_bits,
+    transform,
+    words_digest,
+    words_of,
+)
+from primitives import (
+    CIPHERS,
+    L25519,
+    P25519,
+    beacon_of,
+    config_digest,
+    correct_exhaustively,
+    decode_share,
+    derive_key,
+    edges_digest,
+    elements_digest,
+    encode_share,
+    group_transcript,
+    is_strong_public_key,
+    key_stream,
+    mask_vector,
+    neighbours,
+    pack,
+    pairwise_mask_key,
+    public_key,
+    recover,
+    ring_orders,
+    seal,
+    self_mask_key,
+    split,
+    tagged_digest,
+    u64,
+    unseal,
+    x25519,
+)
+from sessions import check_session
 
 HERE = Path(__file__).resolve().parent
 
@@ -31,97 +74,6 @@ def some_bytes(label, length):
 
 def some_number(label, below):
     return int.from_bytes(some_bytes(label, 64), "little") % below
-
-
-def u32(value):
-    return value.to_bytes(4, "little")
-
-
-def u64(value):
-    return value.to_bytes(8, "little")
-
-
-# ---------------------------------------------------------------- hashes and keys
-
-VERSION = 1
-
-
-def tagged_digest(purpose, parts):
-    """SHA-256 over the length-prefixed tag and parts."""
-    tag = f"fedveil/secagg/v{VERSION}/{purpose}".encode()
-    return hashlib.sha256(b"".join(u64(len(part)) + part for part in [tag, *parts])).digest()
-
-
-def hkdf_sha256(salt, secret, info):
-    """RFC 5869, the first 32 bytes."""
-    pseudorandom_key = hmac.new(salt, secret, hashlib.sha256).digest()
-    return hmac.new(pseudorandom_key, info + b"\x01", hashlib.sha256).digest()
-
-
-def derive_key(purpose, transcript, secret, parts):
-    return hkdf_sha256(transcript, secret, tagged_digest(purpose, parts))
-
-
-P25519 = 2**255 - 19
-
-
-def montgomery_ladder(scalar, u):
-    """The u-coordinate of scalar times a point with u-coordinate u on curve25519 (RFC 7748, section 5)."""
-    x2, z2, x3, z3 = 1, 0, u, 1
-    for bit in reversed(range(scalar.bit_length())):
-        if scalar >> bit & 1:
-            x2, z2, x3, z3 = x3, z3, x2, z2
-        a, b, c, d = x2 + z2, x2 - z2, x3 + z3, x3 - z3
-        da, cb = d * a, c * b
-        x3, z3 = (da + cb) ** 2 % P25519, u * (da - cb) ** 2 % P25519
-        e = a * a - b * b
-        x2, z2 = a * a * b * b % P25519, e * (a * a + 121665 * e) % P25519
-        if scalar >> bit & 1:
-            x2, z2, x3, z3 = x3, z3, x2, z2
-    return x2 * pow(z2, P25519 - 2, P25519) % P25519
-
-
-def x25519(secret, public):
-    scalar = int.from_bytes(secret, "little") & ~7 & (2**255 - 1) | 2**254
-    scalar &= 2**255 - 1
-    u = int.from_bytes(public, "little") & (2**255 - 1)
-    return montgomery_ladder(scalar, u % P25519).to_bytes(32, "little")
-
-
-def public_key(secret):
-    return x25519(secret, (9).to_bytes(32, "little"))
-
-
-def is_strong_public_key(key):
-    u = int.from_bytes(key, "little")
-    return u < P25519 and montgomery_ladder(8, u) != 0
-
-
-def pairwise_mask_key(transcript, secret, position, their_key, their_position):
-    low, high = sorted([position, their_position])
-    return derive_key("pairwise mask", transcript, x25519(secret, their_key), [u64(low), u64(high)])
-
-
-def self_mask_key(transcript, seed, position):
-    return derive_key("self mask", transcript, seed, [u64(position)])
-
-
-def box_cipher(transcript, secret, their_key, sender, recipient):
-    key = derive_key("box", transcript, x25519(secret, their_key), [u64(sender), u64(recipient)])
-    return ChaCha20Poly1305(key)
-
-
-def seal(transcript, secret, their_key, sender, recipient, plaintext):
-    cipher = box_cipher(transcript, secret, their_key, sender, recipient)
-    return cipher.encrypt(bytes(12), plaintext, transcript)
-
-
-def unseal(transcript, secret, their_key, sender, recipient, sealed):
-    try:
-        cipher = box_cipher(transcript, secret, their_key, sender, recipient)
-        return cipher.decrypt(bytes(12), sealed, transcript)
-    except InvalidTag:
-        return None
 
 
 def kdf_vectors():
@@ -215,28 +167,6 @@ def kdf_vectors():
     }
 
 
-# ---------------------------------------------------------------- mask expansion
-
-CIPHERS = {
-    "aes-256-ctr": lambda key: Cipher(algorithms.AES(key), modes.CTR(bytes(16))),
-    "chacha20": lambda key: Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None),
-}
-
-
-def key_stream(cipher, key, length):
-    return CIPHERS[cipher](key).encryptor().update(bytes(length))
-
-
-def mask_vector(cipher, key, length):
-    """Ring elements mod 2^32."""
-    stream = key_stream(cipher, key, 4 * length)
-    return [int.from_bytes(stream[4 * i : 4 * i + 4], "little") for i in range(length)]
-
-
-def elements_digest(elements):
-    return hashlib.sha256(b"".join(map(u32, elements))).digest()
-
-
 def prg_vectors():
     key = some_bytes("prg key", 32)
     seed_of_32_bits = key[:4] + bytes(28)
@@ -259,70 +189,6 @@ def prg_vectors():
                 }
             )
     return {"masks": cases}
-
-
-# ---------------------------------------------------------------- Shamir sharing
-
-L25519 = 2**252 + 27742317777372353535851937790883648493
-
-
-def encode_share(limbs):
-    return b"".join(limb.to_bytes(32, "little") for limb in limbs)
-
-
-def decode_share(share):
-    limbs = [int.from_bytes(share[:32], "little"), int.from_bytes(share[32:], "little")]
-    return limbs if all(limb < L25519 for limb in limbs) else None
-
-
-def split(secret, threshold, positions, stream):
-    """64 bytes of the stream for each coefficient but the constant one; all of the first limb's come first."""
-    wide = [int.from_bytes(stream[i : i + 64], "little") % L25519 for i in range(0, len(stream), 64)]
-    assert len(wide) == 2 * (threshold - 1)
-    limbs = [int.from_bytes(secret[:16], "little"), int.from_bytes(secret[16:], "little")]
-    polynomials = [[limbs[0], *wide[: threshold - 1]], [limbs[1], *wide[threshold - 1 :]]]
-    return [
-        encode_share([sum(c * (at + 1) ** i for i, c in enumerate(p)) % L25519 for p in polynomials])
-        for at in positions
-    ]
-
-
-def lagrange(points, values, x):
-    """The value at x of the polynomial of lowest degree through the points."""
-    total = 0
-    for i, xi in enumerate(points):
-        numerator = denominator = 1
-        for j, xj in enumerate(points):
-            if i != j:
-                numerator = numerator * (x - xj) % L25519
-                denominator = denominator * (xi - xj) % L25519
-        total += values[i] * numerator * pow(denominator, -1, L25519)
-    return total % L25519
-
-
-def recover(positions, shares):
-    limbs = [decode_share(share) for share in shares]
-    points = [at + 1 for at in positions]
-    values = [lagrange(points, [limb[i] for limb in limbs], 0) for i in range(2)]
-    return b"".join(v.to_bytes(16, "little") for v in values) if max(values) < 2**128 else None
-
-
-def correct_exhaustively(positions, shares, threshold):
-    """Tries every choice of threshold shares; for few shares only."""
-    limbs = [decode_share(share) for share in shares]
-    points = [at + 1 for at in positions]
-    for chosen in itertools.combinations(range(len(points)), threshold):
-        xs = [points[i] for i in chosen]
-        through = [[limbs[i][limb] for i in chosen] for limb in range(2)]
-        wrong = [
-            positions[i]
-            for i, x in enumerate(points)
-            if any(lagrange(xs, through[limb], x) != limbs[i][limb] for limb in range(2))
-        ]
-        if len(wrong) <= (len(points) - threshold) // 2:
-            secret = recover([positions[i] for i in chosen], [shares[i] for i in chosen])
-            return None if secret is None else (secret, wrong)
-    return None
 
 
 def altered(share, limbs):
@@ -406,12 +272,62 @@ def shamir_vectors():
     }
 
 
-# ---------------------------------------------------------------- ring elements on the wire
+def some_parameters(**parameters):
+    authority = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32).public_key().public_bytes_raw()
+    common = {"context": some_bytes("context", 32).hex(), "authority": authority.hex()}
+    return {**common, "protocol": "pairwise-mask", "prg": "aes-256-ctr", "ring_bits": 20, "length": 10, **parameters}
 
 
-def pack(elements, bits):
-    total = sum(element << (bits * i) for i, element in enumerate(elements))
-    return total.to_bytes((len(elements) * bits + 7) // 8, "little")
+def graph_vectors():
+    groups = []
+    for cohort, missing, group_size, degree, threshold in [
+        (3, [], 3, 2, 2),
+        (11, [4], 5, 4, 3),
+        (20, [0, 7, 19], 6, 4, 3),
+        (64, [], 16, 8, 6),
+        (1000, [3], 100, 32, 22),
+    ]:
+        parameters = some_parameters(
+            prg=["aes-256-ctr", "chacha20"][cohort % 2],
+            group_size=group_size,
+            degree=degree,
+            threshold=threshold,
+            min_survivors=threshold + 1,
+            min_cohort=cohort,
+            max_cohort=cohort,
+            max_missing_reveals=len(missing),
+        )
+        root, message = some_bytes(f"graph root {cohort}", 32), some_bytes(f"graph message {cohort}", 100)
+        beacon = beacon_of(root, message)
+        orders = ring_orders(beacon, [index for index in range(cohort) if index not in missing], group_size)
+        config = config_digest(parameters)
+        groups.append(
+            {
+                "parameters": parameters,
+                "root": root,
+                "message": message,
+                "missing": missing,
+                "sizes": [len(order) for order in orders],
+                "members": orders if cohort <= 64 else None,
+                "members_digest": elements_digest(itertools.chain(*orders)),
+                "transcripts": [group_transcript(config, root, beacon, index) for index in range(len(orders))],
+            }
+        )
+
+    graphs = []
+    for size, degree in [(3, 2), (4, 9), (7, 6), (8, 6), (7, 4), (8, 4), (33, 32), (34, 32), (100, 32), (1000, 96)]:
+        # An edge is one for both of its ends.
+        assert all(at in neighbours(size, degree, other) for at in range(size) for other in neighbours(size, degree, at))
+        graphs.append(
+            {
+                "size": size,
+                "degree": degree,
+                "first": neighbours(size, degree, 0),
+                "last": neighbours(size, degree, size - 1),
+                "digest": edges_digest(size, degree),
+            }
+        )
+    return {"groups": groups, "graphs": graphs}
 
 
 def packing_vectors():
@@ -435,13 +351,165 @@ def packing_vectors():
     return {"good": good, "bad": bad}
 
 
-# ---------------------------------------------------------------- files
+def dense(terms):
+    coefficients = [0] * N
+    for exponent, coefficient in terms:
+        coefficients[exponent] = coefficient
+    return coefficients
+
+
+def sparse_product(left, right):
+    """Term by term, X^N being -1."""
+    product = {}
+    for i, a in left:
+        for j, b in right:
+            sign = -1 if i + j >= N else 1
+            product[(i + j) % N] = (product.get((i + j) % N, 0) + sign * a * b) % Q
+    return sorted([exponent, c] for exponent, c in product.items() if c)
+
+
+def ntt_vectors():
+    seeds = [some_bytes(f"ntt {i}", 32) for i in range(3)]
+    transforms = []
+    for seed in seeds:
+        coefficients = words_of(seed, N)
+        values = transform(coefficients)
+        assert inverse_transform(values) == [c % Q for c in coefficients]
+        for i in [0, 1, 2048, 4095]:
+            point = pow(PSI, 2 * reversed_bits(i) + 1, Q)
+            assert values[i] == sum(c * pow(point, k, Q) for k, c in enumerate(coefficients)) % Q
+        transforms.append({"seed": seed, "first": values[:4], "digest": words_digest(values)})
+
+    products = []
+    for left, right in [(0, 1), (1, 2), (2, 2)]:
+        product = negacyclic_product(words_of(seeds[left], N), words_of(seeds[right], N))
+        products.append(
+            {"left": seeds[left], "right": seeds[right], "first": product[:4], "digest": words_digest(product)}
+        )
+
+    sparse = []
+    for left, right in [
+        ([(0, 1)], [(0, 1)]),
+        ([(1, 1)], [(4095, 1)]),
+        ([(4095, 1)], [(4095, 1)]),
+        ([(0, Q - 1), (2048, 1)], [(0, 1), (2048, 1)]),
+        ([(3, 2**63), (4000, Q - 2)], [(5, 2**32), (97, 1), (4095, 2**48)]),
+        # Residues that are not canonical are taken for what they are congruent to.
+        ([(0, Q)], [(7, 5)]),
+        ([(1, 2**64 - 1)], [(4095, 2**64 - 1)]),
+    ]:
+        product = sparse_product(left, right)
+        assert dense(product) == negacyclic_product(dense(left), dense(right))
+        sparse.append({"left": left, "right": right, "product": product})
+    return {"transforms": transforms, "products": products, "sparse": sparse}
+
+
+def rlwe_values(label, ring_bits, length, largest):
+    """Residues of numbers from -largest to largest - 1."""
+    stream = key_stream("chacha20", some_bytes(label, 32), 4 * length)
+    words = [int.from_bytes(stream[4 * i : 4 * i + 4], "little") for i in range(length)]
+    return [(word % (2 * largest) - largest) % 2**ring_bits for word in words]
+
+
+def rlwe_vectors():
+    transcript = some_bytes("rlwe transcript", 32)
+    parameters = []
+    for ring_bits, length, summands in [
+        (8, 1, 1), (8, 2**20, 100), (13, 2**20, 1000), (16, 2**20, 1000), (17, 4096, 10), (20, 2**20, 100),
+        (24, 100_000, 1000), (25, 2**20, 50), (26, 2**20, 1000), (26, 2**20, 1500), (27, 4096, 2), (32, 2**28, 65_536),
+    ]:  # fmt: skip
+        rlwe = Rlwe(ring_bits, length, summands)
+        parameters.append(
+            {
+                "ring_bits": ring_bits,
+                "length": length,
+                "summands": summands,
+                "slots": rlwe.slots,
+                "masked_bits": rlwe.masked_bits,
+                "body": rlwe.body,
+            }
+        )
+
+    encodings = []
+    for ring_bits, length, summands in [(26, 5, 1000), (16, 13_000, 100), (8, 16, 3), (32, 3, 10)]:
+        rlwe, secret = Rlwe(ring_bits, length, summands), some_bytes(f"rlwe secret {ring_bits}", 32)
+        seed = f"rlwe values {ring_bits}"
+        values = rlwe_values(seed, ring_bits, length, 2 ** (ring_bits - 1))
+        key, errors, body = rlwe.encode(transcript, values, secret)
+        assert rlwe.decode(transcript, key, body) == values
+        encodings.append(
+            {
+                "ring_bits": ring_bits,
+                "summands": summands,
+                "transcript": transcript,
+                "secret": secret,
+                "values": values if length < 100 else None,
+                "seed": some_bytes(seed, 32),
+                "length": length,
+                "key": key[:8],
+                "key_digest": elements_digest(k % 2**32 for k in key),
+                "body": body[:4],
+                "body_digest": words_digest(body),
+            }
+        )
+
+    sums = []
+    for ring_bits, length, summands in [(26, 7, 5), (20, 9, 4), (8, 10, 3), (32, 3, 4), (16, 14, 3)]:
+        rlwe = Rlwe(ring_bits, length, summands)
+        parties = []
+        total_key, total_body, total = [0] * N, [0] * rlwe.body, [0] * length
+        for party in range(summands):
+            secret = some_bytes(f"rlwe secret {ring_bits} {party}", 32)
+            values = rlwe_values(f"rlwe values {ring_bits} {party}", ring_bits, length, 2 ** (ring_bits - 1) // summands)
+            key, _, body = rlwe.encode(transcript, values, secret)
+            total_key = [a + b for a, b in zip(total_key, key)]
+            total_body = [(a + b) % Q for a, b in zip(total_body, body)]
+            total = [(a + b) % 2**ring_bits for a, b in zip(total, values)]
+            parties.append({"secret": secret, "values": values})
+        assert rlwe.decode(transcript, total_key, total_body) == total
+        sums.append(
+            {
+                "ring_bits": ring_bits,
+                "length": length,
+                "summands": summands,
+                "transcript": transcript,
+                "parties": parties,
+                "body": total_body,
+                "sum": total,
+            }
+        )
+
+    # Under a zero key a body is the message and noise; `wanted` is what was put in, `values` what must be read.
+    readings = []
+    for ring_bits in [8, 13, 20, 26, 32]:
+        rlwe = Rlwe(ring_bits, 64 // ring_bits, 8)
+        half, top = 2 ** (ring_bits - 1), 2**ring_bits - 1
+        rlwe = Rlwe(ring_bits, rlwe.slots, 8)
+        below, above = -(rlwe.delta // 2), rlwe.delta - rlwe.delta // 2 - 1
+        for residue in [0, 1, half - 1, half, top]:
+            for noise in [below - 1, below, 0, above, above + 1]:
+                wanted = [residue] * rlwe.slots
+                [message] = rlwe.messages(wanted)
+                # Beyond the smallest message lies what q has over a multiple of delta.
+                if noise < below and residue == half:
+                    continue
+                body = [(rlwe.delta * message + noise) % Q]
+                values = rlwe.decode(transcript, [0] * N, body)
+                assert (values == wanted) == (below <= noise <= above)
+                readings.append(
+                    {"ring_bits": ring_bits, "slots": rlwe.slots, "summands": 8, "body": body, "wanted": wanted, "values": values}
+                )
+    return {"parameters": parameters, "encodings": encodings, "sums": sums, "readings": readings}
+
 
 FILES = {
     "kdf.json": kdf_vectors,
     "prg.json": prg_vectors,
     "shamir.json": shamir_vectors,
+    "graph.json": graph_vectors,
     "packing.json": packing_vectors,
+    "ntt.json": ntt_vectors,
+    "rlwe.json": rlwe_vectors,
 }
 
 
@@ -475,6 +543,8 @@ def main():
             path.write_text(text)
         elif not path.exists() or path.read_text() != text:
             differing.append(name)
+    for path in sorted(HERE.glob("session-*.json")):
+        check_session(path)
     if differing:
         sys.exit(f"differ from the reference: {', '.join(differing)}")
 
