@@ -226,6 +226,12 @@ def config_digest(parameters):
     return tagged_digest("session", [bytes([VERSION]), context, authority, b"".join(map(u64, numbers))])
 
 
+def largest_group(parameters):
+    fewest = (parameters["min_cohort"] - parameters["max_missing_reveals"]) // parameters["group_size"]
+    most = min(fewest * parameters["group_size"] + parameters["group_size"] - 1, parameters["max_cohort"])
+    return -(-most // fewest)
+
+
 def beacon_of(root, reveals_message):
     return tagged_digest("beacon", [root, reveals_message])
 

@@ -47,6 +47,7 @@ from primitives import (
     group_transcript,
     is_strong_public_key,
     key_stream,
+    largest_group,
     mask_vector,
     neighbours,
     pack,
@@ -278,7 +279,33 @@ def some_parameters(**parameters):
     return {**common, "protocol": "pairwise-mask", "prg": "aes-256-ctr", "ring_bits": 20, "length": 10, **parameters}
 
 
+def accepted(parameters):
+    """Whether every group that can form has a graph, and a threshold that is safe on it and can be reached."""
+    degree, threshold, largest = parameters["degree"], parameters["threshold"], largest_group(parameters)
+    fewest, most = min(degree, parameters["group_size"] - 1), min(degree, largest - 1)
+    exists = degree % 2 == 0 or degree >= largest - 1
+    ordered = threshold < parameters["min_survivors"] <= parameters["group_size"]
+    return exists and ordered and threshold <= fewest and 2 * threshold > most
+
+
 def graph_vectors():
+    # Cohorts of 11 to 40 in groups of at least 10; the largest group has 19 members.
+    choices = []
+    for degree, threshold, min_survivors in [
+        (8, 5, 6), (8, 5, 5), (8, 4, 6), (8, 8, 9), (8, 9, 10), (7, 5, 6), (9, 5, 6), (18, 9, 10), (18, 10, 10), (30, 10, 11),
+    ]:  # fmt: skip
+        given = some_parameters(
+            group_size=10,
+            degree=degree,
+            threshold=threshold,
+            min_survivors=min_survivors,
+            min_cohort=11,
+            max_cohort=40,
+            max_missing_reveals=1,
+        )
+        choices.append({"parameters": given, "accepted": accepted(given)})
+    assert {case["accepted"] for case in choices} == {True, False}
+
     groups = []
     for cohort, missing, group_size, degree, threshold in [
         (3, [], 3, 2, 2),
@@ -327,7 +354,7 @@ def graph_vectors():
                 "digest": edges_digest(size, degree),
             }
         )
-    return {"groups": groups, "graphs": graphs}
+    return {"parameters": choices, "groups": groups, "graphs": graphs}
 
 
 def packing_vectors():

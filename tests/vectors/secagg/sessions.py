@@ -10,6 +10,7 @@ from primitives import (
     beacon_of,
     config_digest,
     group_transcript,
+    largest_group,
     mask_vector,
     neighbours,
     pairwise_mask_key,
@@ -67,12 +68,6 @@ class Member:
         reader.end()
         verify(self.identity, signature, tagged_digest("advertise", [config, entry[:-64]]))
         self.id = tagged_digest("client id", [self.identity])
-
-
-def largest_group(parameters):
-    fewest = (parameters["min_cohort"] - parameters["max_missing_reveals"]) // parameters["group_size"]
-    most = min(fewest * parameters["group_size"] + parameters["group_size"] - 1, parameters["max_cohort"])
-    return -(-most // fewest)
 
 
 def check_session(path):
