@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::agreement::{Secret, pairwise_mask_key, self_mask_key};
 use super::client::pairwise_sign;
 use super::config::SessionConfig;
+use super::correction::{Corrected, correct};
 use super::graph::Graph;
 use super::identity::ClientId;
 use super::messages::{Advertisement, Survivors, Unmask};
@@ -149,11 +150,13 @@ impl Unmasking {
         }
         let mut recovered = Recovered { secrets: BTreeMap::new(), wrong: BTreeMap::new() };
         for (owner, shares) in shares {
-            let secret = match self.interpolate(owner, &shares) {
-                Some(secret) => secret,
-                None => return Err(Abort::BadShares { owner: self.members[owner].client_id() }),
-            };
-            recovered.secrets.insert(owner, secret);
+            let secret = self.interpolate(owner, &shares).or_else(|| {
+                let Corrected { secret, wrong } = correct(&shares, self.config.parameters().threshold)?;
+                recovered.wrong.insert(owner, wrong);
+                self.committed(owner, &secret)
+            });
+            let bad = || Abort::BadShares { owner: self.members[owner].client_id() };
+            recovered.secrets.insert(owner, secret.ok_or_else(bad)?);
         }
         Ok(recovered)
     }
