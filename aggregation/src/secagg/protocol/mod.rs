@@ -10,6 +10,12 @@
 //!  coordinator                                uploads ──Σ──► Layers ──− masks──decode──► Σ values mod 2^ring_bits
 //! ```
 
+mod gaussian;
+mod ntt;
+mod rlwe;
+
+pub use rlwe::{RlweError, RlweTwoLayer};
+
 /// Binds configuration, roster, beacon and group: what all later messages of a group are derived from.
 pub type GroupTranscript = [u8; 32];
 
