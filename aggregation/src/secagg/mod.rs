@@ -58,6 +58,7 @@ mod identity;
 mod messages;
 pub mod parameters;
 mod prg;
+pub mod protocol;
 mod ring;
 pub mod server;
 mod shamir;

@@ -162,9 +162,9 @@ const fn exp_minus_one_over(n: u128) -> u128 {
     let (mut sum, mut term, mut i) = (ONE, ONE / n, 1);
     while term > 0 {
         if i % 2 == 1 {
-            sum -= term
+            sum -= term;
         } else {
-            sum += term
+            sum += term;
         }
         i += 1;
         term /= n * i;

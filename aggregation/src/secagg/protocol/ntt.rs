@@ -105,7 +105,7 @@ pub(super) fn inverse(values: &mut [u64]) {
 }
 
 /// Two layers of Gentleman-Sande butterflies. The first has the twiddles w and −2^48·w, the second has w² twice.
-#[inline(always)]
+#[inline]
 fn inverse_butterfly([x0, x1, x2, x3]: [u64; 4], &[w, w2, w3]: &[u64; 3]) -> [u64; 4] {
     let (x1, x3) = (canonical(x1), canonical(x3));
     let (sum_low, difference_low) = (add(x0, x1), sub(x0, x1));
@@ -146,6 +146,7 @@ const fn power(base: u64, mut exponent: u64) -> u64 {
     result
 }
 
+#[expect(clippy::large_stack_arrays, reason = "evaluated at compile time")]
 const fn bit_reversed_powers(base: u64) -> [u64; N] {
     let mut powers = [0; N];
     let (mut exponent, mut value) = (0_usize, 1);
@@ -157,6 +158,7 @@ const fn bit_reversed_powers(base: u64) -> [u64; N] {
     powers
 }
 
+#[expect(clippy::large_stack_arrays, reason = "evaluated at compile time")]
 const fn inverse_twiddles() -> [[u64; 3]; (N - 1) / 3] {
     let powers = bit_reversed_powers(PSI_INVERSE);
     let mut twiddles = [[0; 3]; (N - 1) / 3];

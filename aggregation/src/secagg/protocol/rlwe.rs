@@ -66,6 +66,7 @@ use zeroize::Zeroizing;
 use super::gaussian::{self, KEY_TAIL};
 use super::ntt::{self, N, Q};
 use super::{GroupTranscript, Layers, Protocol, Shape};
+use crate::secagg::config::MAX_LENGTH;
 use crate::secagg::ring::element_mask;
 use crate::secagg::transcript::{derive_key, digest};
 
@@ -85,8 +86,8 @@ pub enum RlweError {
     /// Ring width out of range.
     #[error("ring_bits is {0}, accepted are 8 to 32")]
     RingBits(u32),
-    /// No vector, or one that no memory holds.
-    #[error("length is {0}, accepted are 1 to 2^32")]
+    /// Vector length out of range.
+    #[error("length is {0}, accepted are 1 to {MAX_LENGTH}")]
     Length(usize),
     /// Nobody, or more keys than 32 bits hold the sum of.
     #[error("summands is {0}, accepted are 1 to {MAX_SUMMANDS}")]
@@ -105,7 +106,9 @@ pub struct RlweTwoLayer {
     delta: u64,
     /// ⌊2^64 / Δ⌋
     reciprocal: u64,
-    /// Δ·2^(b−1)·Σ_k 2^(bk): what makes all digits of a sum nonnegative.
+    /// 2^(b−1)·Σ_k 2^(bk): makes all digits of a sum nonnegative.
+    offset: u64,
+    /// Δ·offset
     bias: u64,
 }
 
@@ -115,13 +118,13 @@ impl RlweTwoLayer {
         if !(8..=32).contains(&ring_bits) {
             return Err(RlweError::RingBits(ring_bits));
         }
-        if !(1..=1 << 32).contains(&length) {
+        if !(1..=MAX_LENGTH).contains(&length) {
             return Err(RlweError::Length(length));
         }
         if !(1..=MAX_SUMMANDS).contains(&summands) {
             return Err(RlweError::Summands(summands));
         }
-        let slots = (1..64 / ring_bits as usize + 1)
+        let slots = (1..=64 / ring_bits as usize)
             .rev()
             .find(|&slots| noise_fits(delta(ring_bits, slots), length.div_ceil(slots), summands))
             .expect("with one slot, Δ² ≥ (2^32 − 1)², and the noise of MAX_SUMMANDS needs less than 2^40");
@@ -140,6 +143,7 @@ impl RlweTwoLayer {
             masked_bits: (usize::BITS - largest_key.leading_zeros() + 1).max(8),
             delta,
             reciprocal: ((1_u128 << 64) / u128::from(delta)) as u64,
+            offset: ones << (ring_bits - 1),
             bias: delta * (ones << (ring_bits - 1)),
         }
     }
@@ -174,20 +178,16 @@ impl Protocol for RlweTwoLayer {
 
         let mut products = Products::new(transcript, key.iter().map(|&x| i64::from(x)));
         let mut body = Vec::with_capacity(self.coefficients());
-        // Digits are taken as residue + 2^(b−1), that is as plain ones; the bias that all of them have comes off.
-        let (half, mask) = (1 << (self.ring_bits - 1), element_mask(self.ring_bits));
         for (errors, values) in errors.chunks(N).zip(values.chunks(N * self.slots)) {
             let product = products.next_block();
-            for ((&error, digits), &product) in errors.iter().zip(values.chunks(self.slots)).zip(product) {
-                let packed = digits
-                    .iter()
-                    .rev()
-                    .fold(0, |packed, &digit| packed << self.ring_bits | u64::from((digit ^ half) & mask));
-                // Both canonical: packed < 2^(b·slots) ≤ q / Δ, and |error| < bias < q − |error|.
-                let message = self.delta * packed;
-                let error = (Q - self.bias).wrapping_add_signed(i64::from(error));
-                body.push(ntt::canonical(ntt::add(ntt::add(product, message), error)));
-            }
+            body.extend(product.iter().zip(errors).zip(values.chunks(self.slots)).map(
+                |((&product, &error), digits)| {
+                    // Both canonical: 0 ≤ packed + offset < 2^(b·slots) ≤ q / Δ, and |error| < bias < q − |error|.
+                    let message = self.delta * self.offset.wrapping_add_signed(self.pack(digits));
+                    let error = (Q - self.bias).wrapping_add_signed(i64::from(error));
+                    ntt::canonical(ntt::add(ntt::add(product, message), error))
+                },
+            ));
         }
         Layers { masked: key.iter().map(|&x| i32::from(x) as u32).collect(), body }
     }
@@ -198,18 +198,13 @@ impl Protocol for RlweTwoLayer {
         let unused = 32 - self.masked_bits;
         let key = sum.masked.iter().map(|&x| i64::from((x << unused).cast_signed() >> unused));
         let mut products = Products::new(transcript, key);
-        let (half, mask) = (1 << (self.ring_bits - 1), u64::from(element_mask(self.ring_bits)));
         let shift = self.bias + self.delta / 2;
         let mut values = vec![0; self.length];
         for (body, values) in sum.body.chunks(N).zip(values.chunks_mut(N * self.slots)) {
             let product = products.next_block();
             for ((&sum, values), &product) in body.iter().zip(values.chunks_mut(self.slots)).zip(product) {
                 let noisy = ntt::add(ntt::sub(sum, ntt::canonical(product)), shift);
-                let mut packed = self.divide_by_delta(ntt::canonical(noisy));
-                for value in values {
-                    *value = (packed & mask) as u32 ^ half;
-                    packed >>= self.ring_bits;
-                }
+                self.unpack(self.divide_by_delta(ntt::canonical(noisy)), values);
             }
         }
         values
@@ -217,6 +212,23 @@ impl Protocol for RlweTwoLayer {
 }
 
 impl RlweTwoLayer {
+    /// Σ_k v_k·2^(bk), v_k being the signed number that the k-th digit stands for; absent ones are zero.
+    fn pack(&self, digits: &[u32]) -> i64 {
+        let unused = 32 - self.ring_bits;
+        digits.iter().rev().fold(0, |packed, &digit| {
+            (packed << self.ring_bits) + i64::from((digit << unused).cast_signed() >> unused)
+        })
+    }
+
+    /// From a packed sum plus offset, the residues of its digits.
+    fn unpack(&self, mut packed: u64, digits: &mut [u32]) {
+        let (half, mask) = (1 << (self.ring_bits - 1), element_mask(self.ring_bits));
+        for digit in digits {
+            *digit = packed as u32 & mask ^ half;
+            packed >>= self.ring_bits;
+        }
+    }
+
     /// ⌊x / Δ⌋: the estimate from the reciprocal is right or one too small.
     fn divide_by_delta(&self, x: u64) -> u64 {
         let estimate = ((u128::from(x) * u128::from(self.reciprocal)) >> 64) as u64;
@@ -291,9 +303,11 @@ mod tests {
     /// Residues that stand for numbers in [−bound, bound], different for every client.
     fn vector(client: u64, length: usize, ring_bits: u32, bound: u64) -> Vec<u32> {
         let mut words = vec![0; length];
-        let mut stream = ChaCha20::new(&digest("test vector", &[&client.to_le_bytes()]).into(), &[0; 12].into());
+        let mut stream =
+            ChaCha20::new(&digest("test vector", &[&client.to_le_bytes()]).into(), &[0; 12].into());
         fill_uniform(|bytes| stream.write_keystream(bytes), &mut words);
-        let centred = |word: u64| (word % (2 * bound + 1)).wrapping_sub(bound) as u32 & element_mask(ring_bits);
+        let centred =
+            |word: u64| (word % (2 * bound + 1)).wrapping_sub(bound) as u32 & element_mask(ring_bits);
         words.into_iter().map(centred).collect()
     }
 
