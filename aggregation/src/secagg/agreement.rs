@@ -106,9 +106,7 @@ pub(super) fn seal(agreed: &Agreed, route: Route<'_>, plaintext: &[u8]) -> Vec<u
 /// Inverse of [`seal`]; `None` where the box is not of this pair, group and direction.
 pub(super) fn open(agreed: &Agreed, route: Route<'_>, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let mut plaintext = Zeroizing::new(sealed.to_vec());
-    box_cipher(agreed, route)
-        .decrypt_in_place(&Nonce::default(), route.transcript, &mut *plaintext)
-        .ok()?;
+    box_cipher(agreed, route).decrypt_in_place(&Nonce::default(), route.transcript, &mut *plaintext).ok()?;
     Some(plaintext)
 }
 

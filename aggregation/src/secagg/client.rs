@@ -255,12 +255,13 @@ impl AwaitReveals {
         let mask_shares = split(masks.as_bytes(), threshold, holders(), rng);
         let seed_shares = split(seed.as_bytes(), threshold, holders(), rng);
         let shares = mask_shares.iter().zip(&seed_shares);
-        let reply = Shares::encode(member.neighbours.iter().zip(shares).map(|((&recipient, peer), shares)| {
-            let mut plaintext = Zeroizing::new([[0; SHARE_LEN]; 2]);
-            *plaintext = [*shares.0.encode(), *shares.1.encode()];
-            let route = Route { transcript: &member.transcript, sender: position, recipient };
-            seal(&peer.boxes, route, plaintext.as_flattened())
-        }));
+        let reply =
+            Shares::encode(member.neighbours.iter().zip(shares).map(|((&recipient, peer), shares)| {
+                let mut plaintext = Zeroizing::new([[0; SHARE_LEN]; 2]);
+                *plaintext = [*shares.0.encode(), *shares.1.encode()];
+                let route = Route { transcript: &member.transcript, sender: position, recipient };
+                seal(&peer.boxes, route, plaintext.as_flattened())
+            }));
         Ok((AwaitDelivery { member, masks, seed }, reply))
     }
 }
@@ -409,8 +410,7 @@ impl AwaitInput {
         let mut layers = config.protocol().encode(transcript, values, secret.as_bytes());
         let own = (self_mask_key(transcript, seed.as_bytes(), *position), Sign::Plus);
         let pairwise = held.shares.keys().map(|theirs| {
-            let key =
-                pairwise_mask_key(transcript, &masks, *position, &neighbours[theirs].mask_key, *theirs);
+            let key = pairwise_mask_key(transcript, &masks, *position, &neighbours[theirs].mask_key, *theirs);
             (key, pairwise_sign(*position, *theirs))
         });
         parameters.prg.apply(std::iter::once(own).chain(pairwise), &mut layers.masked);
@@ -468,8 +468,7 @@ impl AwaitSignatures {
         let member = &held.member;
         let signatures = decode_signatures(message, member.graph.members())?;
         for (signer, signature) in &signatures {
-            let neighbour =
-                member.neighbours.get(signer).filter(|_| survivors.submitters.contains(*signer));
+            let neighbour = member.neighbours.get(signer).filter(|_| survivors.submitters.contains(*signer));
             if !neighbour.is_some_and(|peer| signature.is_valid(&member.transcript, &signed, &peer.identity))
             {
                 return Err(Refusal::BadSignature { signer: *signer });

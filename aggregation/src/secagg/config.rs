@@ -7,7 +7,7 @@ use super::codec::{HEADER_LEN, VERSION};
 use super::graph::degree_of;
 use super::identity::MAX_CERTIFICATE_LEN;
 use super::prg::Prg;
-use super::protocol::{PairwiseMask, Protocol, ProtocolKind, Shape};
+use super::protocol::{PairwiseMask, Protocol, ProtocolKind, RlweError, RlweTwoLayer, Shape};
 use super::shamir::SHARE_LEN;
 use super::transcript::digest;
 use super::upload::{Upload, upload_len};
@@ -91,7 +91,9 @@ pub enum ConfigError {
     },
     /// Too high to be reached, or so low that the coordinator could get both share kinds for one client out of honest
     /// members alone.
-    #[error("threshold is {threshold}, accepted are at most {fewest} and over half of {most}, a member's fewest and most neighbours")]
+    #[error(
+        "threshold is {threshold}, accepted are at most {fewest} and over half of {most}, a member's fewest and most neighbours"
+    )]
     Threshold {
         /// t
         threshold: usize,
@@ -100,9 +102,9 @@ pub enum ConfigError {
         /// Neighbours of a member of the largest.
         most: usize,
     },
-    /// The protocol is not available.
-    #[error("protocol {0} is not available")]
-    Protocol(ProtocolKind),
+    /// The encryption has no room for these vectors, or for sums over so large a group.
+    #[error("protocol rlwe-two-layer: {0}")]
+    Rlwe(#[from] RlweError),
     /// Too few for one group once tolerated reveals are missing.
     #[error("min_cohort is {found}, group_size and max_missing_reveals need at least {needed}")]
     MinCohort {
@@ -281,7 +283,9 @@ fn protocol(parameters: &SessionParameters) -> Result<Box<dyn Protocol + Send + 
     let SessionParameters { ring_bits, length, .. } = *parameters;
     match parameters.protocol {
         ProtocolKind::PairwiseMask => Ok(Box::new(PairwiseMask::new(ring_bits, length))),
-        ProtocolKind::RlweTwoLayer => Err(ConfigError::Protocol(parameters.protocol)),
+        ProtocolKind::RlweTwoLayer => {
+            Ok(Box::new(RlweTwoLayer::new(ring_bits, length, max_group_len(parameters))?))
+        }
     }
 }
 

@@ -113,8 +113,8 @@ impl ClaimedRoster {
         let mut claims: Vec<Claim> = Vec::new();
         for index in 0..count {
             let len = reader.u32()?;
-            let claim = Claim::parse(reader.bytes(len)?)
-                .map_err(|source| RosterError::Entry { index, source })?;
+            let claim =
+                Claim::parse(reader.bytes(len)?).map_err(|source| RosterError::Entry { index, source })?;
             if claims.last().is_some_and(|last| last.client_id() >= claim.client_id()) {
                 return Err(CodecError::Order { field: "client identifiers" }.into());
             }

@@ -246,7 +246,9 @@ mod tests {
 
     #[test]
     fn the_ends_of_the_field_are_added() {
-        for (a, b, sum) in [(0, 0, 0), (1, BODY_MODULUS - 1, 0), (BODY_MODULUS - 1, BODY_MODULUS - 1, BODY_MODULUS - 2)] {
+        for (a, b, sum) in
+            [(0, 0, 0), (1, BODY_MODULUS - 1, 0), (BODY_MODULUS - 1, BODY_MODULUS - 1, BODY_MODULUS - 2)]
+        {
             let layers = |coefficient| Layers { masked: Vec::new(), body: vec![coefficient] };
             let mut added = layers(a);
             add_layers(&mut added, &layers(b));

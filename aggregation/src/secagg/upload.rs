@@ -239,7 +239,11 @@ mod tests {
             let mut message = message();
             message[at] = byte;
             for chunk in 1..=message.len() {
-                assert_eq!(decode(SHAPE, message.chunks(chunk)).err(), Some(error), "byte {at}, pieces of {chunk}");
+                assert_eq!(
+                    decode(SHAPE, message.chunks(chunk)).err(),
+                    Some(error),
+                    "byte {at}, pieces of {chunk}"
+                );
             }
         }
     }

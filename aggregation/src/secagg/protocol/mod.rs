@@ -13,9 +13,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+mod gaussian;
+mod ntt;
 mod pairwise;
+mod rlwe;
 
 pub use pairwise::PairwiseMask;
+pub use rlwe::{RlweError, RlweTwoLayer};
 
 /// Binds configuration, roster, beacon and group: what all later messages of a group are derived from.
 pub type GroupTranscript = [u8; 32];
@@ -25,7 +29,7 @@ pub type GroupTranscript = [u8; 32];
 pub enum ProtocolKind {
     /// [`PairwiseMask`]: the vector goes under the masks.
     PairwiseMask,
-    /// The vector is encrypted under a fresh key, and only the key goes under the masks.
+    /// [`RlweTwoLayer`]: the vector is encrypted under a fresh key, and only the key goes under the masks.
     RlweTwoLayer,
 }
 
@@ -63,7 +67,7 @@ impl FromStr for ProtocolKind {
 }
 
 /// q = 2^64 − 2^32 + 1, the modulus of the body.
-pub const BODY_MODULUS: u64 = 0xffff_ffff_0000_0001;
+pub const BODY_MODULUS: u64 = ntt::Q;
 
 /// Lengths of the two layers of an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -42,7 +42,8 @@ mod tests {
         let protocol = PairwiseMask::new(9, 3);
         let layers = protocol.encode(&[0; 32], &[1, 2, 511], &[0; 32]);
         assert_eq!(layers.masked.len(), protocol.shape().masked);
-        let sum = Layers { masked: layers.masked.iter().map(|value| value.wrapping_mul(3)).collect(), ..layers };
+        let sum =
+            Layers { masked: layers.masked.iter().map(|value| value.wrapping_mul(3)).collect(), ..layers };
         assert_eq!(protocol.decode(&[0; 32], sum), [3, 6, 509]);
     }
 }

@@ -113,11 +113,13 @@ fn small_order_keys_of_a_colluder() {
         one[0] = 1;
         one
     }] {
-        let boxes =
-            refusal_of_entry(|session, entry| sign(session, 6, &Offer { box_key: key, ..offer(session, 6, &entry) }));
+        let boxes = refusal_of_entry(|session, entry| {
+            sign(session, 6, &Offer { box_key: key, ..offer(session, 6, &entry) })
+        });
         assert_eq!(boxes, entry_error(AdvertisementError::WeakKey));
-        let masks =
-            refusal_of_entry(|session, entry| sign(session, 6, &Offer { mask_key: key, ..offer(session, 6, &entry) }));
+        let masks = refusal_of_entry(|session, entry| {
+            sign(session, 6, &Offer { mask_key: key, ..offer(session, 6, &entry) })
+        });
         assert_eq!(masks, entry_error(AdvertisementError::WeakKey));
     }
 }
@@ -133,7 +135,8 @@ fn a_colluder_repeats_a_key() {
     let mut session = Session::of_seven(1);
     let (mut clients, mut advertisements) = session.until_roster();
     let victims = *session.seal(&advertisements).members()[0].mask_key();
-    advertisements[6] = sign(&session, 6, &Offer { mask_key: victims, ..offer(&session, 6, &advertisements[6]) });
+    advertisements[6] =
+        sign(&session, 6, &Offer { mask_key: victims, ..offer(&session, 6, &advertisements[6]) });
     let mut cohort = Cohort::new(session.config.clone());
     cohort.apply_advertise(cohort.check_advertise(&advertisements[0], NOW).unwrap());
     assert_eq!(cohort.check_advertise(&advertisements[6], NOW), Err(Fault::RepeatedKey));
@@ -221,7 +224,8 @@ fn too_many_missing_reveals() {
     let (mut clients, roster, nonces) = session.until_reveals();
     let reveals = reveals(&roster, &nonces);
     ok(clients.remove(0).on_reveals(&encode_reveals(&reveals[..8]), NOW, &mut session.rng));
-    let refused = refusal(clients.remove(0).on_reveals(&encode_reveals(&reveals[..7]), NOW, &mut session.rng));
+    let refused =
+        refusal(clients.remove(0).on_reveals(&encode_reveals(&reveals[..7]), NOW, &mut session.rng));
     assert_eq!(refused, Refusal::MissingReveals { missing: 2, max: 1 });
 }
 
@@ -231,7 +235,8 @@ fn own_reveal_missing() {
     let mut session = Session::new(parameters, 9, 1);
     let (mut clients, roster, nonces) = session.until_reveals();
     let reveals = reveals(&roster, &nonces);
-    let refused = refusal(clients.remove(0).on_reveals(&encode_reveals(&reveals[1..]), NOW, &mut session.rng));
+    let refused =
+        refusal(clients.remove(0).on_reveals(&encode_reveals(&reveals[1..]), NOW, &mut session.rng));
     assert_eq!(refused, Refusal::NotRevealed);
 }
 
@@ -452,7 +457,8 @@ fn signature_of_a_member_that_is_no_neighbour() {
     let message = server.close_collecting().unwrap();
     let (state, _) = ok(clients.swap_remove(0).on_survivors(&message));
     let signers = [1, 2, 3, 6, 11];
-    let sign = |client: usize| (client, Consistency::sign(server.transcript(), &message, &session.keys[client]));
+    let sign =
+        |client: usize| (client, Consistency::sign(server.transcript(), &message, &session.keys[client]));
     let refused = refusal(state.on_signatures(&encode_signatures(&signers.map(sign))));
     assert_eq!(refused, Refusal::BadSignature { signer: 6 });
 }

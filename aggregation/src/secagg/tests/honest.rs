@@ -29,7 +29,10 @@ fn model(config: &SessionConfig, members: &[(ClientId, Last)]) -> Result<Vec<usi
     let reach = |among: &[usize], least: Last| -> Vec<usize> {
         among.iter().copied().filter(|&at| members[at].1 >= least).collect()
     };
-    let recoverable = |owners: &[usize], left: &[usize]| match owners.iter().find(|&&at| neighbours(at, left) < min) {
+    let recoverable = |owners: &[usize], left: &[usize]| match owners
+        .iter()
+        .find(|&&at| neighbours(at, left) < min)
+    {
         Some(&at) => Err(Abort::TooFewNeighbours { owner: members[at].0, found: neighbours(at, left), min }),
         None => Ok(()),
     };

@@ -148,7 +148,10 @@ impl Session {
         }
         let deliveries = server.close_sharing().unwrap();
         let clients = clients.into_iter().enumerate();
-        (clients.map(|(client, state)| ok(state.on_delivery(&deliveries[&self.id(client)]))).collect(), server)
+        (
+            clients.map(|(client, state)| ok(state.on_delivery(&deliveries[&self.id(client)]))).collect(),
+            server,
+        )
     }
 
     /// All clients are ready to hear of survivors, though only the inputs of `submitters` arrived.
