@@ -10,6 +10,7 @@ mod device;
 mod exit;
 mod folder;
 mod progress;
+mod secagg;
 mod verify;
 mod watch;
 
@@ -53,6 +54,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Choose the parameters of secure aggregation.
+    #[command(subcommand)]
+    Secagg(secagg::Command),
     /// One client of a demo, told what to do on standard input.
     #[command(hide = true)]
     DemoClient,
@@ -76,6 +80,7 @@ fn main() -> ExitCode {
         Command::Verify { path, trusted_key, json } => {
             verify::verify(&path, trusted_key.as_deref(), json, &mut std::io::stdout().lock())
         }
+        Command::Secagg(command) => secagg::run(&command, &mut std::io::stdout().lock()),
         Command::DemoClient => block_on(demo::client_process()),
     };
     match outcome {
@@ -92,7 +97,7 @@ impl Command {
     fn log_level(&self) -> &'static str {
         match self {
             Self::Coordinator(_) | Self::Client(_) => "info",
-            Self::Demo(_) | Self::Verify { .. } | Self::DemoClient => "error",
+            Self::Demo(_) | Self::Verify { .. } | Self::Secagg(_) | Self::DemoClient => "error",
         }
     }
 }

@@ -8,4 +8,5 @@ mod demo;
 mod enrollment;
 mod federation;
 mod hostile;
+mod secagg;
 mod support;

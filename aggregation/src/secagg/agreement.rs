@@ -7,13 +7,11 @@ use rand_core::CryptoRng;
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use super::protocol::GroupTranscript;
 use super::transcript::derive_key;
 
 /// Bytes that [`seal`] adds.
 pub(super) const TAG_LEN: usize = 16;
-
-/// Key of the boxes and the masks of one group: binds configuration, roster, beacon, group.
-pub(super) type GroupTranscript = [u8; 32];
 
 /// 32 secret bytes, erased when dropped.
 #[derive(Zeroize, ZeroizeOnDrop)]
@@ -41,10 +39,15 @@ impl Secret {
         PublicKey::from(&StaticSecret::from(self.0)).to_bytes()
     }
 
-    fn agree(&self, theirs: &[u8; 32]) -> Zeroizing<[u8; 32]> {
-        Zeroizing::new(StaticSecret::from(self.0).diffie_hellman(&PublicKey::from(*theirs)).to_bytes())
+    /// What this secret key and the one behind `theirs` have in common.
+    pub(super) fn agree(&self, theirs: &[u8; 32]) -> Agreed {
+        let shared = StaticSecret::from(self.0).diffie_hellman(&PublicKey::from(*theirs));
+        Agreed(Zeroizing::new(shared.to_bytes()))
     }
 }
+
+/// An X25519 shared secret.
+pub(super) struct Agreed(Zeroizing<[u8; 32]>);
 
 /// Whether bytes are the canonical encoding of a point of large order, so that an agreement with it is a secret.
 pub(super) fn is_strong_public_key(bytes: &[u8; 32]) -> bool {
@@ -69,7 +72,7 @@ pub(super) fn pairwise_mask_key(
     their_position: usize,
 ) -> Zeroizing<[u8; 32]> {
     let (low, high) = (our_position.min(their_position), our_position.max(their_position));
-    derive_key("pairwise mask", transcript, &ours.agree(theirs), &[&position(low), &position(high)])
+    derive_key("pairwise mask", transcript, &ours.agree(theirs).0, &[&position(low), &position(high)])
 }
 
 /// Key of the mask that only the holder of `seed` knows.
@@ -89,35 +92,29 @@ pub(super) struct Route<'a> {
     pub(super) recipient: usize,
 }
 
-/// Encrypts and authenticates `plaintext` for one recipient of one group in one direction.
-pub(super) fn seal(ours: &Secret, theirs: &[u8; 32], route: Route<'_>, plaintext: &[u8]) -> Vec<u8> {
+/// Encrypts and authenticates `plaintext` for one recipient of one group in one direction. `agreed` is of the box keys
+/// of the two.
+pub(super) fn seal(agreed: &Agreed, route: Route<'_>, plaintext: &[u8]) -> Vec<u8> {
     let mut sealed = Vec::with_capacity(plaintext.len() + TAG_LEN);
     sealed.extend_from_slice(plaintext);
-    box_cipher(ours, theirs, route)
+    box_cipher(agreed, route)
         .encrypt_in_place(&Nonce::default(), route.transcript, &mut sealed)
         .expect("a plaintext of a few bytes is within ChaCha20-Poly1305's limit");
     sealed
 }
 
 /// Inverse of [`seal`]; `None` where the box is not of this pair, group and direction.
-pub(super) fn open(
-    ours: &Secret,
-    theirs: &[u8; 32],
-    route: Route<'_>,
-    sealed: &[u8],
-) -> Option<Zeroizing<Vec<u8>>> {
+pub(super) fn open(agreed: &Agreed, route: Route<'_>, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let mut plaintext = Zeroizing::new(sealed.to_vec());
-    box_cipher(ours, theirs, route)
-        .decrypt_in_place(&Nonce::default(), route.transcript, &mut *plaintext)
-        .ok()?;
+    box_cipher(agreed, route).decrypt_in_place(&Nonce::default(), route.transcript, &mut *plaintext).ok()?;
     Some(plaintext)
 }
 
 /// ChaCha20-Poly1305 (RFC 8439) under a key that both ends derive from fresh key pairs, the group and the direction.
 /// Such a key seals one box, so its nonce is constant.
-fn box_cipher(ours: &Secret, theirs: &[u8; 32], route: Route<'_>) -> ChaCha20Poly1305 {
+fn box_cipher(agreed: &Agreed, route: Route<'_>) -> ChaCha20Poly1305 {
     let parts = [position(route.sender), position(route.recipient)];
-    let key = derive_key("box", route.transcript, &ours.agree(theirs), &[&parts[0], &parts[1]]);
+    let key = derive_key("box", route.transcript, &agreed.0, &[&parts[0], &parts[1]]);
     ChaCha20Poly1305::new((&*key).into())
 }
 
@@ -178,12 +175,13 @@ mod tests {
     #[test]
     fn a_box_opens_only_on_its_route() {
         let (a, b) = (Secret::from_bytes(&[1; 32]), Secret::from_bytes(&[2; 32]));
-        let sealed = seal(&a, &b.public_key(), route(0, 1), b"shares");
-        let opened = |route| open(&b, &a.public_key(), route, &sealed).map(|plaintext| plaintext.to_vec());
+        let sealed = seal(&a.agree(&b.public_key()), route(0, 1), b"shares");
+        let agreed = b.agree(&a.public_key());
+        let opened = |route| open(&agreed, route, &sealed).map(|plaintext| plaintext.to_vec());
         assert_eq!(opened(route(0, 1)).unwrap(), b"shares");
         assert!(opened(route(1, 0)).is_none());
         assert!(opened(route(0, 2)).is_none());
         assert!(opened(Route { transcript: &[6; 32], ..route(0, 1) }).is_none());
-        assert!(open(&b, &a.public_key(), route(0, 1), &sealed[..10]).is_none());
+        assert!(open(&agreed, route(0, 1), &sealed[..10]).is_none());
     }
 }

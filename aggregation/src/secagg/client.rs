@@ -7,21 +7,27 @@
 //!
 //! These checks are what a client's privacy rests on; the coordinator is trusted with none of them.
 
+use std::collections::BTreeMap;
+
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use rand_core::CryptoRng;
+use zeroize::Zeroizing;
 
-use super::agreement::{GroupTranscript, Route, Secret, open, pairwise_mask_key, seal, self_mask_key};
-use super::codec::{CodecError, Kind, Writer};
+use super::agreement::{Agreed, Route, Secret, open, pairwise_mask_key, seal, self_mask_key};
+use super::codec::CodecError;
 use super::config::SessionConfig;
-use super::groups::{Group, Roster, RosterError, form_groups};
+use super::graph::Graph;
+use super::groups::{ClaimedRoster, Group, RosterError, form_groups};
 use super::identity::{IdentityCertificate, IdentityError};
 use super::messages::{
-    Consistency, Delivery, MemberSet, Nonce, Offer, SealedBox, Shares, Survivors, Unmask, decode_reveals,
-    decode_signatures, nonce_commitment, seed_commitment,
+    Advertisement, Consistency, Delivery, MemberSet, Nonce, Offer, SealedBox, Shares, Survivors, Unmask,
+    decode_reveals, decode_signatures, nonce_commitment, seed_commitment,
 };
 use super::prg::Sign;
-use super::ring::{element_mask, pack};
+use super::protocol::GroupTranscript;
+use super::ring::element_mask;
 use super::shamir::{SHARE_LEN, Share, split};
+use super::upload::encode_upload;
 
 /// Why a client leaves the session. Whatever it had not sent by then stays with it, and is erased.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -67,6 +73,14 @@ pub enum Refusal {
         /// u_min
         min: usize,
     },
+    /// Too few of those with whom this client shares masks and secrets are left.
+    #[error("{found} neighbours shared their secrets, at least {min} must")]
+    TooFewNeighbours {
+        /// Neighbours in U1.
+        found: usize,
+        /// t
+        min: usize,
+    },
     /// A box was not sealed by that member for this client in this group.
     #[error("box from group position {sender} does not open")]
     BadBox {
@@ -106,14 +120,14 @@ pub enum Refusal {
         /// u_min
         min: usize,
     },
-    /// A signer is no survivor, or signed other survivors, another session, or nothing.
+    /// A signer is no surviving neighbour, or signed other survivors, another session, or nothing.
     #[error("signature of group position {signer} on the survivor set is not valid")]
     BadSignature {
         /// Position of the supposed signer.
         signer: usize,
     },
-    /// Too few members saw the same survivors.
-    #[error("{found} members signed the survivor set, at least {min} must")]
+    /// Too few neighbours saw the same survivors.
+    #[error("{found} neighbours signed the survivor set, at least {min} must")]
     TooFewSignatures {
         /// Valid signatures.
         found: usize,
@@ -177,11 +191,11 @@ pub struct AwaitRoster {
 }
 
 impl AwaitRoster {
-    /// Checks the roster, every entry of it, at time `now` (unix seconds). The reply reveals the nonce, for this roster
-    /// and no other.
-    pub fn on_roster(self, message: &[u8], now: u64) -> Result<(AwaitReveals, Vec<u8>), Refusal> {
-        let roster = Roster::verify(message, &self.config, now)?;
-        let own = roster.members().iter().position(|member| member.bytes() == self.advertisement);
+    /// Checks that the roster is well-formed, of an agreed size, and has this client's entry. The reply reveals the
+    /// nonce, for this roster and no other.
+    pub fn on_roster(self, message: &[u8]) -> Result<(AwaitReveals, Vec<u8>), Refusal> {
+        let roster = ClaimedRoster::parse(message, &self.config)?;
+        let own = roster.claims().iter().position(|claim| claim.bytes() == self.advertisement);
         let index = own.ok_or(Refusal::NotInRoster)?;
         let reply = self.nonce.encode();
         let Self { config, key, nonce, secrets, .. } = self;
@@ -193,55 +207,62 @@ impl AwaitRoster {
 pub struct AwaitReveals {
     config: SessionConfig,
     key: SigningKey,
-    roster: Roster,
+    roster: ClaimedRoster,
     index: usize,
     nonce: Nonce,
     secrets: Secrets,
 }
 
 impl AwaitReveals {
-    /// Checks the nonces and works out its group. The reply has the shares of its secrets, sealed for each other member.
+    /// Checks the nonces, works out its group, and checks the roster's entry of every member of that group at time `now`
+    /// (unix seconds). The reply has the shares of its secrets, sealed for each of its neighbours.
     pub fn on_reveals(
         self,
         message: &[u8],
+        now: u64,
         rng: &mut impl CryptoRng,
     ) -> Result<(AwaitDelivery, Vec<u8>), Refusal> {
         let Self { config, key, roster, index, nonce, secrets } = self;
-        let reveals = decode_reveals(message, roster.members().len())?;
+        let claims = roster.claims();
+        let reveals = decode_reveals(message, claims.len())?;
         if !reveals.contains(&(index, nonce)) {
             return Err(Refusal::NotRevealed);
         }
         for (index, nonce) in &reveals {
-            if !roster.members()[*index].commits_to_nonce(&config, nonce) {
+            if !claims[*index].commits_to_nonce(&config, nonce) {
                 return Err(Refusal::AlteredReveal { index: *index });
             }
         }
-        let missing = roster.members().len() - reveals.len();
+        let missing = claims.len() - reveals.len();
         let max = config.parameters().max_missing_reveals;
         if missing > max {
             return Err(Refusal::MissingReveals { missing, max });
         }
 
-        let group = form_groups(&config, &roster, message, &reveals)
+        let (group, position) = form_groups(&config, roster.root(), message, &reveals)
             .into_iter()
-            .find(|group| group.members().contains(&index))
+            .find_map(|group| {
+                let position = group.members().iter().position(|&member| member == index)?;
+                Some((group, position))
+            })
             .expect("every member that revealed is in a group");
-        let member = Member::new(config, key, &roster, &group, index);
+        let members = roster.verify(&group, &config, now)?;
+        let Secrets { boxes, masks, seed } = secrets;
+        let member = Member::new(config, key, &group, position, &members, &boxes);
 
         let threshold = member.config.parameters().threshold;
-        let mut mask_shares = split(secrets.masks.as_bytes(), threshold, 0..member.peers.len(), rng);
-        let mut seed_shares = split(secrets.seed.as_bytes(), threshold, 0..member.peers.len(), rng);
-        let reply = Shares::encode(member.others().map(|(recipient, peer)| {
-            let plaintext = [mask_shares[recipient].encode(), seed_shares[recipient].encode()];
-            let plaintext = zeroize::Zeroizing::new(plaintext.each_ref().map(|share| **share));
-            let route = Route { transcript: &member.transcript, sender: member.position, recipient };
-            seal(&secrets.boxes, &peer.box_key, route, plaintext.as_flattened())
-        }));
-        let own = HeldShares {
-            mask: mask_shares.swap_remove(member.position),
-            seed: seed_shares.swap_remove(member.position),
-        };
-        Ok((AwaitDelivery { member, secrets, own }, reply))
+        let holders = || member.neighbours.keys().copied();
+        let mask_shares = split(masks.as_bytes(), threshold, holders(), rng);
+        let seed_shares = split(seed.as_bytes(), threshold, holders(), rng);
+        let shares = mask_shares.iter().zip(&seed_shares);
+        let reply =
+            Shares::encode(member.neighbours.iter().zip(shares).map(|((&recipient, peer), shares)| {
+                let mut plaintext = Zeroizing::new([[0; SHARE_LEN]; 2]);
+                *plaintext = [*shares.0.encode(), *shares.1.encode()];
+                let route = Route { transcript: &member.transcript, sender: position, recipient };
+                seal(&peer.boxes, route, plaintext.as_flattened())
+            }));
+        Ok((AwaitDelivery { member, masks, seed }, reply))
     }
 }
 
@@ -251,37 +272,40 @@ struct Member {
     key: SigningKey,
     group_index: usize,
     transcript: GroupTranscript,
+    graph: Graph,
     position: usize,
-    /// By position, this client included.
-    peers: Vec<Peer>,
+    /// By position.
+    neighbours: BTreeMap<usize, Neighbour>,
 }
 
-struct Peer {
-    box_key: [u8; 32],
-    mask_key: [u8; 32],
+struct Neighbour {
     identity: VerifyingKey,
+    mask_key: [u8; 32],
+    boxes: Agreed,
 }
 
 impl Member {
-    fn new(config: SessionConfig, key: SigningKey, roster: &Roster, group: &Group, index: usize) -> Self {
-        let peer = |&index: &usize| {
-            let entry = &roster.members()[index];
-            let identity = *entry.identity().public_key();
-            Peer { box_key: entry.box_key, mask_key: entry.mask_key, identity }
+    fn new(
+        config: SessionConfig,
+        key: SigningKey,
+        group: &Group,
+        position: usize,
+        members: &[Advertisement],
+        boxes: &Secret,
+    ) -> Self {
+        let graph = Graph::new(members.len(), config.parameters().degree);
+        let neighbour = |position: usize| {
+            let entry = &members[position];
+            let neighbour = Neighbour {
+                identity: *entry.identity().public_key(),
+                mask_key: *entry.mask_key(),
+                boxes: boxes.agree(entry.box_key()),
+            };
+            (position, neighbour)
         };
-        let position = group.members().binary_search(&index).expect("the group was chosen by this index");
-        Self {
-            config,
-            key,
-            group_index: group.index(),
-            transcript: *group.transcript(),
-            position,
-            peers: group.members().iter().map(peer).collect(),
-        }
-    }
-
-    fn others(&self) -> impl Iterator<Item = (usize, &Peer)> {
-        self.peers.iter().enumerate().filter(|(position, _)| *position != self.position)
+        let neighbours = graph.neighbours(position).into_iter().map(neighbour).collect();
+        let (group_index, transcript) = (group.index(), *group.transcript());
+        Self { config, key, group_index, transcript, graph, position, neighbours }
     }
 }
 
@@ -294,8 +318,8 @@ struct HeldShares {
 /// Has shared its secrets; waits for the others' shares.
 pub struct AwaitDelivery {
     member: Member,
-    secrets: Secrets,
-    own: HeldShares,
+    masks: Secret,
+    seed: Secret,
 }
 
 impl AwaitDelivery {
@@ -306,39 +330,38 @@ impl AwaitDelivery {
 
     /// Members of this client's group, itself included.
     pub fn group_len(&self) -> usize {
-        self.member.peers.len()
+        self.member.graph.members()
     }
 
     /// Checks who shared, and opens every box.
     pub fn on_delivery(self, message: &[u8]) -> Result<AwaitInput, Refusal> {
-        let Self { member, secrets, own } = self;
-        let Delivery { sharers, boxes } = Delivery::decode(message, member.peers.len(), member.position)?;
+        let Self { member, masks, seed } = self;
+        let parameters = member.config.parameters();
+        let neighbours = member.graph.neighbours(member.position);
+        let Delivery { sharers, boxes } = Delivery::decode(message, member.graph.members(), &neighbours)?;
         if !sharers.contains(member.position) {
             return Err(Refusal::NotASharer);
         }
-        let (found, min) = (sharers.len(), member.config.parameters().min_survivors);
+        let (found, min) = (sharers.len(), parameters.min_survivors);
         if found < min {
             return Err(Refusal::TooFewSharers { found, min });
         }
-        let mut held = Vec::with_capacity(found);
-        let mut boxes = boxes.iter();
-        let mut own = Some(own);
-        for sender in sharers.iter() {
-            held.push(if sender == member.position {
-                own.take().expect("positions are distinct")
-            } else {
-                let sealed = boxes.next().expect("a delivery has a box of every other sharer");
-                open_shares(&member, &secrets.boxes, sender, sealed).ok_or(Refusal::BadBox { sender })?
-            });
+        let (found, min) = (boxes.len(), parameters.threshold);
+        if found < min {
+            return Err(Refusal::TooFewNeighbours { found, min });
         }
-        let Secrets { masks, seed, .. } = secrets;
-        Ok(AwaitInput { held: Held { member, sharers, shares: held }, masks, seed })
+        let open = |(sender, sealed)| {
+            let shares = open_shares(&member, sender, sealed).ok_or(Refusal::BadBox { sender })?;
+            Ok((sender, shares))
+        };
+        let shares = sharers.among(&neighbours).zip(&boxes).map(open).collect::<Result<_, Refusal>>()?;
+        Ok(AwaitInput { held: Held { member, sharers, shares }, masks, seed })
     }
 }
 
-fn open_shares(member: &Member, key: &Secret, sender: usize, sealed: &SealedBox) -> Option<HeldShares> {
+fn open_shares(member: &Member, sender: usize, sealed: &SealedBox) -> Option<HeldShares> {
     let route = Route { transcript: &member.transcript, sender, recipient: member.position };
-    let plaintext = open(key, &member.peers[sender].box_key, route, sealed)?;
+    let plaintext = open(&member.neighbours.get(&sender)?.boxes, route, sealed)?;
     let (shares, _) = plaintext.as_chunks::<SHARE_LEN>();
     let [mask, seed] = shares else { return None };
     Some(HeldShares { mask: Share::decode(mask)?, seed: Share::decode(seed)? })
@@ -349,8 +372,8 @@ struct Held {
     member: Member,
     /// U1
     sharers: MemberSet,
-    /// By ascending position of the sharers.
-    shares: Vec<HeldShares>,
+    /// By position: of the neighbours in U1.
+    shares: BTreeMap<usize, HeldShares>,
 }
 
 /// Is ready to mask one vector.
@@ -366,11 +389,15 @@ impl AwaitInput {
         self.held.sharers.len()
     }
 
-    /// Masks `values` (`length` elements below 2^ring_bits) into the message for the coordinator.
-    pub fn submit(self, values: &[u32]) -> Result<(AwaitSurvivors, Vec<u8>), Refusal> {
+    /// Encodes and masks `values` (`length` elements below 2^ring_bits) into the message for the coordinator.
+    pub fn submit(
+        self,
+        values: &[u32],
+        rng: &mut impl CryptoRng,
+    ) -> Result<(AwaitSurvivors, Vec<u8>), Refusal> {
         let Self { held, masks, seed } = self;
-        let member = &held.member;
-        let parameters = member.config.parameters();
+        let Member { config, transcript, position, neighbours, .. } = &held.member;
+        let parameters = config.parameters();
         if values.len() != parameters.length {
             return Err(Refusal::InputLength { found: values.len(), expected: parameters.length });
         }
@@ -379,21 +406,16 @@ impl AwaitInput {
             return Err(Refusal::InputRange { index, bits });
         }
 
-        let mut masked = values.to_vec();
-        let own_key = self_mask_key(&member.transcript, seed.as_bytes(), member.position);
-        parameters.prg.apply(&own_key, Sign::Plus, &mut masked);
-        for (position, peer) in member.others().filter(|(position, _)| held.sharers.contains(*position)) {
-            let key =
-                pairwise_mask_key(&member.transcript, &masks, member.position, &peer.mask_key, position);
-            parameters.prg.apply(&key, pairwise_sign(member.position, position), &mut masked);
-        }
-        for value in &mut masked {
-            *value &= mask;
-        }
-
-        let mut packed = Vec::new();
-        pack(&masked, bits, &mut packed);
-        Ok((AwaitSurvivors { held }, Writer::new(Kind::MaskedInput).bytes(&packed).finish()))
+        let secret = Secret::random(rng);
+        let mut layers = config.protocol().encode(transcript, values, secret.as_bytes());
+        let own = (self_mask_key(transcript, seed.as_bytes(), *position), Sign::Plus);
+        let pairwise = held.shares.keys().map(|theirs| {
+            let key = pairwise_mask_key(transcript, &masks, *position, &neighbours[theirs].mask_key, *theirs);
+            (key, pairwise_sign(*position, *theirs))
+        });
+        parameters.prg.apply(std::iter::once(own).chain(pairwise), &mut layers.masked);
+        let message = encode_upload(&config.shape(), &layers);
+        Ok((AwaitSurvivors { held }, message))
     }
 }
 
@@ -412,7 +434,7 @@ impl AwaitSurvivors {
     pub fn on_survivors(self, message: &[u8]) -> Result<(AwaitSignatures, Vec<u8>), Refusal> {
         let Self { held } = self;
         let member = &held.member;
-        let survivors = Survivors::decode(message, member.peers.len())?;
+        let survivors = Survivors::decode(message, member.graph.members())?;
         if survivors.sharers != held.sharers {
             return Err(Refusal::OtherSharers);
         }
@@ -439,16 +461,15 @@ pub struct AwaitSignatures {
 }
 
 impl AwaitSignatures {
-    /// Checks that at least t survivors signed the very same set. The reply has one share for each member that shared:
-    /// of its self-mask seed where its input is in the sum, of its mask key where it dropped out.
+    /// Checks that at least t surviving neighbours signed the very same set. The reply has one share for each neighbour
+    /// that shared: of its self-mask seed where its input is in the sum, of its mask key where it dropped out.
     pub fn on_signatures(self, message: &[u8]) -> Result<Vec<u8>, Refusal> {
         let Self { held, survivors, message: signed } = self;
         let member = &held.member;
-        let signatures = decode_signatures(message, member.peers.len())?;
+        let signatures = decode_signatures(message, member.graph.members())?;
         for (signer, signature) in &signatures {
-            let key = &member.peers[*signer].identity;
-            if !survivors.submitters.contains(*signer)
-                || !signature.is_valid(&member.transcript, &signed, key)
+            let neighbour = member.neighbours.get(signer).filter(|_| survivors.submitters.contains(*signer));
+            if !neighbour.is_some_and(|peer| signature.is_valid(&member.transcript, &signed, &peer.identity))
             {
                 return Err(Refusal::BadSignature { signer: *signer });
             }
@@ -457,8 +478,8 @@ impl AwaitSignatures {
         if found < min {
             return Err(Refusal::TooFewSignatures { found, min });
         }
-        let one_kind = held.sharers.iter().zip(&held.shares).map(|(position, shares)| {
-            if survivors.submitters.contains(position) { &shares.seed } else { &shares.mask }
+        let one_kind = held.shares.iter().map(|(position, shares)| {
+            if survivors.submitters.contains(*position) { &shares.seed } else { &shares.mask }
         });
         Ok(Unmask::encode(one_kind))
     }

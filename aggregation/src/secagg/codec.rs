@@ -139,11 +139,6 @@ impl<'a> Reader<'a> {
         if count > max { Err(CodecError::Value { field }) } else { Ok(count) }
     }
 
-    /// What is left, without the end-of-message check: for a field that runs to the end.
-    pub(super) fn rest(self) -> &'a [u8] {
-        self.0
-    }
-
     pub(super) fn finish(self) -> Result<(), CodecError> {
         if self.0.is_empty() { Ok(()) } else { Err(CodecError::Trailing { extra: self.0.len() }) }
     }

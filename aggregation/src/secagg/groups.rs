@@ -3,15 +3,21 @@
 //! Nobody picks who is grouped with whom. Every client commits to a nonce before the roster is fixed and reveals it
 //! after; the hash of roster and reveals seeds the shuffle. A coordinator that colludes with clients, or holds messages
 //! back, can leave out at most `max_missing_reveals` of the nonces, hence choose among Σ_{i≤w} C(n, i) outcomes.
+//!
+//! A client checks the signatures of its own group's members only, once it knows which they are. The coordinator may
+//! thus invent clients that land in other groups. It gains nothing: of a roster of n clients, c of them certified
+//! colluders, the number of colluders among the s members of a group is hypergeometric with these three numbers,
+//! whoever the other n − c are. An invented client takes a seat that a colluder or an honest client could have had, and
+//! where it takes one in an honest client's group, that client leaves.
 
 use chacha20::ChaCha20;
 use chacha20::cipher::{KeyIvInit, StreamCipher};
 
-use super::agreement::GroupTranscript;
 use super::codec::{CodecError, Kind, Reader, Writer};
 use super::config::SessionConfig;
 use super::identity::ClientId;
-use super::messages::{Advertisement, AdvertisementError, Nonce};
+use super::messages::{Advertisement, AdvertisementError, Claim, Nonce};
+use super::protocol::GroupTranscript;
 use super::transcript::digest;
 
 /// All accepted opening messages of a cohort, in ascending order of client identifier.
@@ -63,35 +69,6 @@ impl Roster {
         Self { members, message, root }
     }
 
-    /// Parses a roster and checks every entry, the order (hence that no identity is there twice), the keys and the size.
-    pub(super) fn verify(bytes: &[u8], config: &SessionConfig, now: u64) -> Result<Self, RosterError> {
-        let parameters = config.parameters();
-        let mut reader = Reader::new(bytes, Kind::Roster)?;
-        let count = reader.count(parameters.max_cohort, "number of clients")?;
-        if count < parameters.min_cohort {
-            return Err(RosterError::TooSmall { found: count, min: parameters.min_cohort });
-        }
-        let mut members: Vec<Advertisement> = Vec::new();
-        for index in 0..count {
-            let len = reader.u32()?;
-            let entry = Advertisement::verify(reader.bytes(len)?, config, now)
-                .map_err(|source| RosterError::Entry { index, source })?;
-            if members.last().is_some_and(|last| last.client_id() >= entry.client_id()) {
-                return Err(CodecError::Order { field: "client identifiers" }.into());
-            }
-            members.push(entry);
-        }
-        reader.finish()?;
-
-        let mut keys: Vec<_> = members.iter().flat_map(|member| [member.box_key, member.mask_key]).collect();
-        keys.sort_unstable();
-        if keys.is_sorted_by(|a, b| a < b) {
-            Ok(Self { members, message: bytes.to_vec(), root: root(config, bytes) })
-        } else {
-            Err(RosterError::RepeatedKey)
-        }
-    }
-
     /// The entries in roster order.
     pub fn members(&self) -> &[Advertisement] {
         &self.members
@@ -117,7 +94,69 @@ fn root(config: &SessionConfig, message: &[u8]) -> [u8; 32] {
     digest("roster", &[config.digest(), message])
 }
 
-/// One group of a cohort: a complete graph of pairwise masks.
+/// A roster as the coordinator shows it to a client: well-formed, but who made its entries is not checked.
+pub(super) struct ClaimedRoster {
+    claims: Vec<Claim>,
+    root: [u8; 32],
+}
+
+impl ClaimedRoster {
+    /// Parses a roster and checks the structure of every entry, the order (hence that no identity is there twice), that
+    /// no key is there twice, and the size.
+    pub(super) fn parse(bytes: &[u8], config: &SessionConfig) -> Result<Self, RosterError> {
+        let parameters = config.parameters();
+        let mut reader = Reader::new(bytes, Kind::Roster)?;
+        let count = reader.count(parameters.max_cohort, "number of clients")?;
+        if count < parameters.min_cohort {
+            return Err(RosterError::TooSmall { found: count, min: parameters.min_cohort });
+        }
+        let mut claims: Vec<Claim> = Vec::new();
+        for index in 0..count {
+            let len = reader.u32()?;
+            let claim =
+                Claim::parse(reader.bytes(len)?).map_err(|source| RosterError::Entry { index, source })?;
+            if claims.last().is_some_and(|last| last.client_id() >= claim.client_id()) {
+                return Err(CodecError::Order { field: "client identifiers" }.into());
+            }
+            claims.push(claim);
+        }
+        reader.finish()?;
+
+        let mut keys: Vec<_> = claims.iter().flat_map(|claim| [claim.box_key, claim.mask_key]).collect();
+        keys.sort_unstable();
+        if keys.is_sorted_by(|a, b| a < b) {
+            Ok(Self { claims, root: root(config, bytes) })
+        } else {
+            Err(RosterError::RepeatedKey)
+        }
+    }
+
+    /// The entries in roster order.
+    pub(super) fn claims(&self) -> &[Claim] {
+        &self.claims
+    }
+
+    /// Digest of the configuration and the message.
+    pub(super) fn root(&self) -> &[u8; 32] {
+        &self.root
+    }
+
+    /// The entries of a group, checked at time `now` (unix seconds).
+    pub(super) fn verify(
+        &self,
+        group: &Group,
+        config: &SessionConfig,
+        now: u64,
+    ) -> Result<Vec<Advertisement>, RosterError> {
+        let entry = |&index: &usize| {
+            let verified = self.claims[index].clone().verify(config, now);
+            verified.map_err(|source| RosterError::Entry { index, source })
+        };
+        group.members().iter().map(entry).collect()
+    }
+}
+
+/// One group of a cohort.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
     index: usize,
@@ -131,7 +170,7 @@ impl Group {
         self.index
     }
 
-    /// Roster indices, ascending; a member's place here is its position.
+    /// Roster indices in the order of the beacon's shuffle; a member's place here is its position on the ring.
     pub fn members(&self) -> &[usize] {
         &self.members
     }
@@ -142,15 +181,15 @@ impl Group {
     }
 }
 
-/// Splits the members that revealed into groups. `message` is the message of reveals that `reveals` are from; at least
-/// `group_size` of them.
+/// Splits the members that revealed into groups. `root` is the roster's; `message` is the message of reveals that
+/// `reveals` are from, at least `group_size` of them.
 pub(super) fn form_groups(
     config: &SessionConfig,
-    roster: &Roster,
+    root: &[u8; 32],
     message: &[u8],
     reveals: &[(usize, Nonce)],
 ) -> Vec<Group> {
-    let beacon = digest("beacon", &[roster.root(), message]);
+    let beacon = digest("beacon", &[root, message]);
     let mut members: Vec<usize> = reveals.iter().map(|(index, _)| *index).collect();
     Shuffler::new(&beacon).shuffle(&mut members);
     let mut rest = members.as_slice();
@@ -161,10 +200,8 @@ pub(super) fn form_groups(
         .map(|(index, size)| {
             let (head, tail) = rest.split_at(size);
             rest = tail;
-            let mut members = head.to_vec();
-            members.sort_unstable();
-            let parts: [&[u8]; 4] = [config.digest(), roster.root(), &beacon, &(index as u64).to_le_bytes()];
-            Group { index, members, transcript: digest("group", &parts) }
+            let parts: [&[u8]; 4] = [config.digest(), root, &beacon, &(index as u64).to_le_bytes()];
+            Group { index, members: head.to_vec(), transcript: digest("group", &parts) }
         })
         .collect()
 }

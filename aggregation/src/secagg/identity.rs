@@ -99,19 +99,8 @@ impl IdentityCertificate {
     /// Parses a certificate and checks key, signature (strictly: no small-order keys, canonical scalars) and expiry
     /// against `now` (unix seconds).
     pub fn verify(bytes: &[u8], authority: &VerifyingKey, now: u64) -> Result<Self, IdentityError> {
-        let mut reader = Reader::new(bytes, Kind::Identity)?;
-        let public_key = reader.array()?;
-        let not_after = u64::from_le_bytes(reader.array()?);
-        let name_len = reader.u32()?;
-        if name_len > MAX_NAME_LEN {
-            return Err(IdentityError::Name);
-        }
-        let name = reader.bytes(name_len)?;
-        let signature = Signature::from_bytes(&reader.array()?);
-        reader.finish()?;
-
-        let body = &bytes[..bytes.len() - Signature::BYTE_SIZE];
-        authority.verify_strict(&signed_digest(body), &signature).map_err(|_| IdentityError::Forged)?;
+        let Claim { public_key, not_after, name, signed, signature } = Claim::parse(bytes)?;
+        authority.verify_strict(&signed_digest(signed), &signature).map_err(|_| IdentityError::Forged)?;
         if now > not_after {
             return Err(IdentityError::Expired { not_after, now });
         }
@@ -119,9 +108,14 @@ impl IdentityCertificate {
         Ok(Self { public_key: strong_key(&public_key)?, name, not_after })
     }
 
+    /// Whom a certificate speaks of, true or not.
+    pub(super) fn claimed_id(bytes: &[u8]) -> Result<ClientId, IdentityError> {
+        Ok(client_id(&Claim::parse(bytes)?.public_key))
+    }
+
     /// The identifier that stands for this identity everywhere.
     pub fn client_id(&self) -> ClientId {
-        ClientId(digest("client id", &[self.public_key.as_bytes()]))
+        client_id(self.public_key.as_bytes())
     }
 
     /// The client's Ed25519 public key.
@@ -138,6 +132,37 @@ impl IdentityCertificate {
     pub fn not_after(&self) -> u64 {
         self.not_after
     }
+}
+
+/// A certificate taken apart, nothing but its structure checked.
+struct Claim<'a> {
+    public_key: [u8; 32],
+    not_after: u64,
+    name: &'a [u8],
+    /// What the signature is on.
+    signed: &'a [u8],
+    signature: Signature,
+}
+
+impl<'a> Claim<'a> {
+    fn parse(bytes: &'a [u8]) -> Result<Self, IdentityError> {
+        let mut reader = Reader::new(bytes, Kind::Identity)?;
+        let public_key = reader.array()?;
+        let not_after = u64::from_le_bytes(reader.array()?);
+        let name_len = reader.u32()?;
+        if name_len > MAX_NAME_LEN {
+            return Err(IdentityError::Name);
+        }
+        let name = reader.bytes(name_len)?;
+        let signature = Signature::from_bytes(&reader.array()?);
+        reader.finish()?;
+        let signed = &bytes[..bytes.len() - Signature::BYTE_SIZE];
+        Ok(Self { public_key, not_after, name, signed, signature })
+    }
+}
+
+fn client_id(public_key: &[u8; 32]) -> ClientId {
+    ClientId(digest("client id", &[public_key]))
 }
 
 fn signed_digest(body: &[u8]) -> [u8; 32] {

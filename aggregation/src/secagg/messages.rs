@@ -3,23 +3,31 @@
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 
-use super::agreement::{GroupTranscript, is_strong_public_key};
-use super::codec::{CodecError, Kind, Reader, Writer, ascending};
+use super::agreement::is_strong_public_key;
+use super::codec::{CodecError, HEADER_LEN, Kind, Reader, Writer, ascending};
 use super::config::{BOX_LEN, SessionConfig};
 use super::identity::{ClientId, IdentityCertificate, IdentityError};
+use super::protocol::GroupTranscript;
 use super::shamir::Share;
 use super::transcript::digest;
 
-/// A client's opening message, checked: certified identity, strong keys, valid signature under this configuration.
+/// An opening message taken apart: whom it claims to be of, and what it says. No signature is checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Advertisement {
+pub(super) struct Claim {
     bytes: Vec<u8>,
+    certificate_len: usize,
     id: ClientId,
-    identity: IdentityCertificate,
     pub(super) box_key: [u8; 32],
     pub(super) mask_key: [u8; 32],
     nonce_commitment: [u8; 32],
     seed_commitment: [u8; 32],
+}
+
+/// A client's opening message, checked: certified identity, strong keys, valid signature under this configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advertisement {
+    claim: Claim,
+    identity: IdentityCertificate,
 }
 
 /// Why an opening message is not accepted.
@@ -67,41 +75,73 @@ impl Offer<'_> {
     }
 }
 
-impl Advertisement {
-    /// Parses and checks an opening message; `now` is unix seconds.
-    pub(super) fn verify(bytes: &[u8], config: &SessionConfig, now: u64) -> Result<Self, AdvertisementError> {
+/// Where the certificate starts in an opening message.
+const CERTIFICATE_AT: usize = HEADER_LEN + 4;
+
+impl Claim {
+    /// Takes an opening message apart.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, AdvertisementError> {
         let mut reader = Reader::new(bytes, Kind::Advertise)?;
         let certificate_len = reader.u32()?;
         let certificate = reader.bytes(certificate_len)?;
         let [box_key, mask_key, nonce_commitment, seed_commitment] =
             [reader.array()?, reader.array()?, reader.array()?, reader.array()?];
-        let signature = Signature::from_bytes(&reader.array()?);
+        let _signature: [u8; Signature::BYTE_SIZE] = reader.array()?;
         reader.finish()?;
-
-        let identity = IdentityCertificate::verify(certificate, config.authority(), now)?;
-        let body = &bytes[..bytes.len() - Signature::BYTE_SIZE];
-        identity
-            .public_key()
-            .verify_strict(&advertised_digest(config, body), &signature)
-            .map_err(|_| AdvertisementError::Signature)?;
-        if !is_strong_public_key(&box_key) || !is_strong_public_key(&mask_key) {
-            return Err(AdvertisementError::WeakKey);
-        }
         if box_key == mask_key {
             return Err(AdvertisementError::RepeatedKey);
         }
-        let (bytes, id) = (bytes.to_vec(), identity.client_id());
-        Ok(Self { bytes, id, identity, box_key, mask_key, nonce_commitment, seed_commitment })
+        let (bytes, id) = (bytes.to_vec(), IdentityCertificate::claimed_id(certificate)?);
+        Ok(Self { bytes, certificate_len, id, box_key, mask_key, nonce_commitment, seed_commitment })
+    }
+
+    /// Checks that the client made it for this session; `now` is unix seconds.
+    pub(super) fn verify(
+        self,
+        config: &SessionConfig,
+        now: u64,
+    ) -> Result<Advertisement, AdvertisementError> {
+        let certificate = &self.bytes[CERTIFICATE_AT..CERTIFICATE_AT + self.certificate_len];
+        let identity = IdentityCertificate::verify(certificate, config.authority(), now)?;
+        let (body, signature) =
+            self.bytes.split_last_chunk().expect("a message that was parsed ends with a signature");
+        identity
+            .public_key()
+            .verify_strict(&advertised_digest(config, body), &Signature::from_bytes(signature))
+            .map_err(|_| AdvertisementError::Signature)?;
+        if !is_strong_public_key(&self.box_key) || !is_strong_public_key(&self.mask_key) {
+            return Err(AdvertisementError::WeakKey);
+        }
+        Ok(Advertisement { claim: self, identity })
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(super) fn client_id(&self) -> ClientId {
+        self.id
+    }
+
+    pub(super) fn commits_to_nonce(&self, config: &SessionConfig, nonce: &Nonce) -> bool {
+        nonce_commitment(config, &self.id, &nonce.0) == self.nonce_commitment
+    }
+}
+
+impl Advertisement {
+    /// Parses and checks an opening message; `now` is unix seconds.
+    pub(super) fn verify(bytes: &[u8], config: &SessionConfig, now: u64) -> Result<Self, AdvertisementError> {
+        Claim::parse(bytes)?.verify(config, now)
     }
 
     /// The bytes as received.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.claim.bytes
     }
 
     /// Who sent it.
     pub fn client_id(&self) -> ClientId {
-        self.id
+        self.claim.id
     }
 
     /// The sender's certificate.
@@ -109,12 +149,20 @@ impl Advertisement {
         &self.identity
     }
 
+    pub(super) fn box_key(&self) -> &[u8; 32] {
+        &self.claim.box_key
+    }
+
+    pub(super) fn mask_key(&self) -> &[u8; 32] {
+        &self.claim.mask_key
+    }
+
     pub(super) fn commits_to_nonce(&self, config: &SessionConfig, nonce: &Nonce) -> bool {
-        nonce_commitment(config, &self.id, &nonce.0) == self.nonce_commitment
+        self.claim.commits_to_nonce(config, nonce)
     }
 
     pub(super) fn commits_to_seed(&self, config: &SessionConfig, seed: &[u8; 32]) -> bool {
-        seed_commitment(config, &self.id, seed) == self.seed_commitment
+        seed_commitment(config, &self.claim.id, seed) == self.claim.seed_commitment
     }
 }
 
@@ -177,10 +225,10 @@ pub(super) fn decode_reveals(bytes: &[u8], cohort: usize) -> Result<Vec<(usize, 
 /// A sealed pair of shares.
 pub(super) type SealedBox = [u8; BOX_LEN];
 
-/// A member's boxes for the other members of its group.
+/// A member's boxes for its neighbours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shares {
-    /// In ascending order of the recipients' positions, the sender left out.
+    /// In ascending order of the neighbours' positions.
     pub(super) boxes: Vec<SealedBox>,
 }
 
@@ -191,16 +239,11 @@ impl Shares {
         writer.finish()
     }
 
-    pub(super) fn decode(bytes: &[u8], group_len: usize) -> Result<Self, CodecError> {
+    pub(super) fn decode(bytes: &[u8], neighbours: usize) -> Result<Self, CodecError> {
         let mut reader = Reader::new(bytes, Kind::Shares)?;
-        let boxes = (1..group_len).map(|_| reader.array()).collect::<Result<_, _>>()?;
+        let boxes = (0..neighbours).map(|_| reader.array()).collect::<Result<_, _>>()?;
         reader.finish()?;
         Ok(Self { boxes })
-    }
-
-    /// The box of `sender` for another member.
-    pub(super) fn boxed_for(&self, sender: usize, recipient: usize) -> &SealedBox {
-        &self.boxes[if recipient < sender { recipient } else { recipient - 1 }]
     }
 }
 
@@ -225,6 +268,10 @@ impl MemberSet {
         self.0[position] = true;
     }
 
+    pub(super) fn remove(&mut self, position: usize) {
+        self.0[position] = false;
+    }
+
     pub(super) fn contains(&self, position: usize) -> bool {
         self.0.get(position).copied().unwrap_or(false)
     }
@@ -235,6 +282,11 @@ impl MemberSet {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = usize> + Clone + '_ {
         self.0.iter().enumerate().filter_map(|(position, member)| member.then_some(position))
+    }
+
+    /// Those of the positions that are members.
+    pub(super) fn among<'a>(&'a self, positions: &'a [usize]) -> impl Iterator<Item = usize> + Clone + 'a {
+        positions.iter().copied().filter(|&position| self.contains(position))
     }
 
     pub(super) fn is_subset(&self, of: &Self) -> bool {
@@ -263,7 +315,7 @@ impl MemberSet {
 pub(super) struct Delivery {
     /// U1: who shared; the recipient is one of them.
     pub(super) sharers: MemberSet,
-    /// By ascending position of their senders, the recipient left out.
+    /// Of the recipient's neighbours that shared, by ascending position.
     pub(super) boxes: Vec<SealedBox>,
 }
 
@@ -274,10 +326,11 @@ impl Delivery {
         writer.finish()
     }
 
-    pub(super) fn decode(bytes: &[u8], group_len: usize, recipient: usize) -> Result<Self, CodecError> {
+    /// `neighbours` are the recipient's.
+    pub(super) fn decode(bytes: &[u8], group_len: usize, neighbours: &[usize]) -> Result<Self, CodecError> {
         let mut reader = Reader::new(bytes, Kind::Delivery)?;
         let sharers = MemberSet::decode(&mut reader, group_len)?;
-        let senders = sharers.iter().filter(|&position| position != recipient);
+        let senders = neighbours.iter().filter(|&&position| sharers.contains(position));
         let boxes = senders.map(|_| reader.array()).collect::<Result<_, _>>()?;
         reader.finish()?;
         Ok(Self { sharers, boxes })
@@ -343,9 +396,7 @@ fn survivors_digest(transcript: &GroupTranscript, survivors: &[u8]) -> [u8; 32] 
 }
 
 /// Signatures on the survivors by position, in ascending order.
-pub(super) fn encode_signatures<'a>(
-    signatures: impl ExactSizeIterator<Item = (&'a usize, &'a Consistency)>,
-) -> Vec<u8> {
+pub(super) fn encode_signatures(signatures: &[(usize, Consistency)]) -> Vec<u8> {
     let mut writer = Writer::new(Kind::Signatures).u32(signatures.len());
     for (position, signature) in signatures {
         writer = writer.u32(*position).bytes(&signature.0.to_bytes());
@@ -373,11 +424,11 @@ pub(super) fn decode_signatures(
     Ok(signatures)
 }
 
-/// One share for every member of U1: of its self-mask seed where it submitted, of its mask secret key where not. The
+/// One share for every neighbour in U1: of its self-mask seed where it submitted, of its mask secret key where not. The
 /// survivors decide the kind, so the message cannot carry both.
 #[derive(Clone)]
 pub struct Unmask {
-    /// By ascending position of the members of U1.
+    /// By ascending position of the neighbours in U1.
     pub(super) shares: Vec<Share>,
 }
 
@@ -421,13 +472,5 @@ mod tests {
         assert_eq!(decode(&[(1, nonce), (1, nonce)]), order);
         assert_eq!(decode(&[(2, nonce), (1, nonce)]), order);
         assert_eq!(decode(&[(5, nonce)]), Err(CodecError::Value { field: "roster index" }));
-    }
-
-    #[test]
-    fn a_box_is_found_by_its_recipient() {
-        let shares = Shares { boxes: [0, 1, 3].map(|recipient| [recipient; BOX_LEN]).to_vec() };
-        for recipient in [0, 1, 3_u8] {
-            assert_eq!(shares.boxed_for(2, recipient as usize), &[recipient; BOX_LEN]);
-        }
     }
 }

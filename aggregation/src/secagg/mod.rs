@@ -51,18 +51,20 @@ mod agreement;
 pub mod client;
 mod codec;
 mod config;
-#[cfg_attr(not(test), expect(dead_code, reason = "unmasking gives a group with a false share up"))]
 mod correction;
+mod graph;
 mod groups;
 mod identity;
 mod messages;
 pub mod parameters;
 mod prg;
+pub mod protocol;
 mod ring;
 pub mod server;
 mod shamir;
 mod transcript;
 mod unmasking;
+mod upload;
 
 pub use client::Refusal;
 pub use codec::{CodecError, VERSION};
@@ -71,8 +73,10 @@ pub use groups::{Group, Roster, RosterError};
 pub use identity::{ClientId, IdentityCertificate, IdentityError, MAX_CERTIFICATE_LEN, MAX_NAME_LEN};
 pub use messages::{Advertisement, AdvertisementError, Consistency, Nonce, Shares, Unmask};
 pub use prg::Prg;
+pub use protocol::ProtocolKind;
 pub use server::{Abort, Cohort, Fault, GroupServer, Phase};
-pub use unmasking::{AccumulateError, Accumulator, MaskedInput, Unmasking};
+pub use unmasking::{AccumulateError, Accumulator, Sum, Unmasking};
+pub use upload::{MaskedInput, Upload};
 
 #[cfg(test)]
 mod tests;

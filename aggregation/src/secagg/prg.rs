@@ -7,7 +7,7 @@ use chacha20::ChaCha20;
 use chacha20::cipher::{KeyIvInit, StreamCipher};
 use zeroize::Zeroizing;
 
-type Aes256Ctr = ctr::Ctr128BE<aes::Aes256>;
+type Aes256Ctr = ctr::Ctr128BE<aes::Aes256Enc>;
 
 /// The stream cipher behind the masks. Both take the whole 256-bit key and a zero counter block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,31 +26,47 @@ pub(super) enum Sign {
     Minus,
 }
 
+/// A vector expanded from the key, to be added or subtracted.
+pub(super) type Mask = (Zeroizing<[u8; 32]>, Sign);
+
 impl Prg {
-    /// Adds the vector expanded from `key` to `values`, or subtracts it, element by element mod 2^32, hence also mod
-    /// 2^b for every b ≤ 32; element i is the i-th little-endian `u32` of the key stream.
-    pub(super) fn apply(self, key: &[u8; 32], sign: Sign, values: &mut [u32]) {
+    /// Applies masks to `values`, element by element mod 2^32, hence also mod 2^b for every b ≤ 32; element i of a mask
+    /// is the i-th little-endian `u32` of its key stream.
+    pub(super) fn apply(self, masks: impl IntoIterator<Item = Mask>, values: &mut [u32]) {
         match self {
-            Self::Aes256Ctr => expand(Aes256Ctr::new(key.into(), &[0; 16].into()), sign, values),
-            Self::ChaCha20 => expand(ChaCha20::new(key.into(), &[0; 12].into()), sign, values),
+            Self::Aes256Ctr => {
+                let stream = |key: &[u8; 32]| Aes256Ctr::new(key.into(), &[0; 16].into());
+                expand(masks.into_iter().map(|(key, sign)| (stream(&key), sign)), values);
+            }
+            Self::ChaCha20 => {
+                let stream = |key: &[u8; 32]| ChaCha20::new(key.into(), &[0; 12].into());
+                expand(masks.into_iter().map(|(key, sign)| (stream(&key), sign)), values);
+            }
         }
     }
 }
 
-fn expand(mut cipher: impl StreamCipher, sign: Sign, values: &mut [u32]) {
-    const CHUNK: usize = 1024;
-    let mut stream = Zeroizing::new([0_u8; 4 * CHUNK]);
-    for chunk in values.chunks_mut(CHUNK) {
-        let stream = &mut stream[..4 * chunk.len()];
-        stream.fill(0);
-        cipher.apply_keystream(stream);
-        let (words, _) = stream.as_chunks::<4>();
-        for (value, word) in chunk.iter_mut().zip(words) {
-            let word = u32::from_le_bytes(*word);
-            *value = match sign {
-                Sign::Plus => value.wrapping_add(word),
-                Sign::Minus => value.wrapping_sub(word),
-            };
+/// Applies all masks to one piece of the vector before it goes to the next, so that piece and key stream stay in the
+/// first-level cache. Masks beyond `BATCH` take another round, which bounds the ciphers that are kept.
+fn expand<C: StreamCipher>(masks: impl Iterator<Item = (C, Sign)>, values: &mut [u32]) {
+    const PIECE: usize = 2048;
+    const BATCH: usize = 128;
+    let mut stream = Zeroizing::new([0_u8; 4 * PIECE]);
+    let mut masks = masks.peekable();
+    while masks.peek().is_some() {
+        let mut batch: Vec<(C, Sign)> = masks.by_ref().take(BATCH).collect();
+        for piece in values.chunks_mut(PIECE) {
+            for (cipher, sign) in &mut batch {
+                let stream = &mut stream[..4 * piece.len()];
+                cipher.write_keystream(stream);
+                let (words, _) = stream.as_chunks::<4>();
+                let words = words.iter().map(|word| u32::from_le_bytes(*word));
+                let pairs = piece.iter_mut().zip(words);
+                match sign {
+                    Sign::Plus => pairs.for_each(|(value, word)| *value = value.wrapping_add(word)),
+                    Sign::Minus => pairs.for_each(|(value, word)| *value = value.wrapping_sub(word)),
+                }
+            }
         }
     }
 }
@@ -63,7 +79,7 @@ mod tests {
 
     fn vector(prg: Prg, key: &[u8; 32], length: usize) -> Vec<u32> {
         let mut values = vec![0; length];
-        prg.apply(key, Sign::Plus, &mut values);
+        prg.apply([(Zeroizing::new(*key), Sign::Plus)], &mut values);
         values
     }
 
@@ -99,8 +115,34 @@ mod tests {
         for prg in BOTH {
             let mut values = vector(prg, &[3; 32], 3000);
             assert_eq!(values[..100], vector(prg, &[3; 32], 100));
-            prg.apply(&[3; 32], Sign::Minus, &mut values);
+            prg.apply([(Zeroizing::new([3; 32]), Sign::Minus)], &mut values);
             assert_eq!(values, vec![0; 3000]);
+        }
+    }
+
+    /// More masks and elements than are handled at once.
+    #[test]
+    fn many_masks_are_the_sum_of_each() {
+        for prg in BOTH {
+            let sign = |key: u32| if key.is_multiple_of(3) { Sign::Minus } else { Sign::Plus };
+            let key = |key: u32| {
+                let mut bytes = [7; 32];
+                bytes[..4].copy_from_slice(&key.to_le_bytes());
+                bytes
+            };
+            let mut values = vec![1; 5000];
+            prg.apply((0..300).map(|at| (Zeroizing::new(key(at)), sign(at))), &mut values);
+            let mut expected = vec![1_u32; 5000];
+            for at in 0..300 {
+                let mask = vector(prg, &key(at), 5000);
+                expected.iter_mut().zip(mask).for_each(|(sum, word)| {
+                    *sum = match sign(at) {
+                        Sign::Plus => sum.wrapping_add(word),
+                        Sign::Minus => sum.wrapping_sub(word),
+                    };
+                });
+            }
+            assert_eq!(values, expected);
         }
     }
 }

@@ -1,6 +1,12 @@
 //! Vectors over Z_{2^b}, b from 8 to 32: one `u32` per element in memory, b bits per element on the wire.
+//!
+//! Elements are packed least significant bit first. Eight of them take exactly b bytes: that unit is packed and
+//! unpacked at once, with whole words.
 
 use super::codec::CodecError;
+
+/// Elements in a unit of `bits` bytes.
+pub(super) const UNIT: usize = 8;
 
 /// The elements' mask: 2^bits − 1.
 pub(super) fn element_mask(bits: u32) -> u32 {
@@ -12,47 +18,71 @@ pub(super) fn packed_len(length: usize, bits: u32) -> usize {
     (length * bits as usize).div_ceil(8)
 }
 
-/// Packs elements, least significant bit first; bits after the last element are zero.
+/// Packs elements mod 2^bits; bits after the last element are zero.
 pub(super) fn pack(values: &[u32], bits: u32, out: &mut Vec<u8>) {
     out.reserve(packed_len(values.len(), bits));
-    let (mut window, mut filled) = (0_u64, 0);
-    for &value in values {
-        window |= u64::from(value) << filled;
-        filled += bits;
-        while filled >= 8 {
-            out.push(window as u8);
-            window >>= 8;
-            filled -= 8;
-        }
+    let (units, rest) = values.as_chunks::<UNIT>();
+    for unit in units {
+        out.extend_from_slice(&pack_unit(unit, bits)[..bits as usize]);
     }
-    if filled > 0 {
-        out.push(window as u8);
+    let mut last = [0; UNIT];
+    last[..rest.len()].copy_from_slice(rest);
+    out.extend_from_slice(&pack_unit(&last, bits)[..packed_len(rest.len(), bits)]);
+}
+
+fn pack_unit(values: &[u32; UNIT], bits: u32) -> [u8; 32] {
+    let mask = element_mask(bits);
+    let pair = |at: usize| u64::from(values[at] & mask) | u64::from(values[at + 1] & mask) << bits;
+    let four = |at: usize| u128::from(pair(at)) | u128::from(pair(at + 2)) << (2 * bits);
+    let (low, high) = (four(0), four(4));
+    // The upper four begin in the middle of a byte if `bits` is odd.
+    let middle = bits as usize / 2;
+    let overlap = low.checked_shr(8 * middle as u32).unwrap_or(0);
+    let mut unit = [0; 32];
+    unit[..16].copy_from_slice(&low.to_le_bytes());
+    unit[middle..middle + 16].copy_from_slice(&(high << (4 * bits % 8) | overlap).to_le_bytes());
+    unit
+}
+
+/// Appends the elements of whole units: a multiple of `bits` bytes.
+pub(super) fn unpack(bytes: &[u8], bits: u32, out: &mut Vec<u32>) {
+    let len = bits as usize;
+    for at in (0..bytes.len()).step_by(len) {
+        let unit = match bytes[at..].first_chunk() {
+            Some(window) => unpack_unit(window, bits),
+            None => unpack_unit(&padded(&bytes[at..]), bits),
+        };
+        out.extend_from_slice(&unit);
     }
 }
 
-/// Inverse of [`pack`]; fails on any other length and on non-zero padding bits.
-pub(super) fn unpack(bytes: &[u8], length: usize, bits: u32) -> Result<Vec<u32>, CodecError> {
-    let needed = packed_len(length, bits);
-    if bytes.len() < needed {
-        return Err(CodecError::Truncated { needed, left: bytes.len() });
+/// The elements, fewer than a unit, of a vector's last bytes; fails on non-zero padding bits.
+pub(super) fn unpack_last(bytes: &[u8], length: usize, bits: u32) -> Result<Vec<u32>, CodecError> {
+    let unit = unpack_unit(&padded(bytes), bits);
+    let (values, padding) = unit.split_at(length);
+    if padding.iter().any(|&value| value != 0) {
+        return Err(CodecError::Value { field: "padding" });
     }
-    if bytes.len() > needed {
-        return Err(CodecError::Trailing { extra: bytes.len() - needed });
-    }
+    Ok(values.to_vec())
+}
+
+/// A unit, and bytes after it so that all elements can be read as words.
+type Window = [u8; 40];
+
+fn padded(bytes: &[u8]) -> Window {
+    let mut window = [0; 40];
+    let len = bytes.len().min(window.len());
+    window[..len].copy_from_slice(&bytes[..len]);
+    window
+}
+
+fn unpack_unit(window: &Window, bits: u32) -> [u32; UNIT] {
     let mask = element_mask(bits);
-    let (mut window, mut filled, mut bytes) = (0_u64, 0, bytes.iter());
-    let mut values = Vec::with_capacity(length);
-    for _ in 0..length {
-        while filled < bits {
-            let byte = *bytes.next().expect("the length was checked above");
-            window |= u64::from(byte) << filled;
-            filled += 8;
-        }
-        values.push(window as u32 & mask);
-        window >>= bits;
-        filled -= bits;
-    }
-    if window == 0 { Ok(values) } else { Err(CodecError::Value { field: "padding" }) }
+    std::array::from_fn(|i| {
+        let at = i * bits as usize;
+        let word = window[at / 8..].first_chunk().expect("at most 28 whole bytes come before an element");
+        (u64::from_le_bytes(*word) >> (at % 8)) as u32 & mask
+    })
 }
 
 #[cfg(test)]
@@ -62,27 +92,41 @@ mod tests {
 
     proptest! {
         #[test]
-        fn unpack_inverts_pack(bits in 8_u32..=32, values in prop::collection::vec(any::<u32>(), 0..40)) {
-            let values: Vec<u32> = values.into_iter().map(|value| value & element_mask(bits)).collect();
+        fn unpack_inverts_pack(bits in 8_u32..=32, values in prop::collection::vec(any::<u32>(), 0..100)) {
             let mut packed = Vec::new();
             pack(&values, bits, &mut packed);
             prop_assert_eq!(packed.len(), packed_len(values.len(), bits));
-            prop_assert_eq!(unpack(&packed, values.len(), bits), Ok(values));
+            let rest = values.len() % UNIT;
+            let (units, last) = packed.split_at(values.len() / UNIT * bits as usize);
+            let mut unpacked = Vec::new();
+            unpack(units, bits, &mut unpacked);
+            unpacked.extend(unpack_last(last, rest, bits).unwrap());
+            let elements: Vec<u32> = values.iter().map(|value| value & element_mask(bits)).collect();
+            prop_assert_eq!(unpacked, elements);
+        }
+
+        /// Against the definition: bit i of the message is bit i mod b of element ⌊i / b⌋.
+        #[test]
+        fn layout_is_least_significant_bit_first(bits in 8_u32..=32, values in prop::collection::vec(any::<u32>(), 1..20)) {
+            let mut packed = Vec::new();
+            pack(&values, bits, &mut packed);
+            for at in 0..8 * packed.len() {
+                let expected = values.get(at / bits as usize).map_or(0, |value| value >> (at % bits as usize) & 1);
+                prop_assert_eq!(u32::from(packed[at / 8] >> (at % 8) & 1), expected);
+            }
         }
     }
 
     #[test]
-    fn layout_is_least_significant_bit_first() {
+    fn known_answer() {
         let mut packed = Vec::new();
         pack(&[0xabc, 0x123], 12, &mut packed);
         assert_eq!(packed, [0xbc, 0x3a, 0x12]);
     }
 
     #[test]
-    fn padding_and_lengths_are_checked() {
-        assert_eq!(unpack(&[0xff, 0x01], 1, 9), Ok(vec![0x1ff]));
-        assert_eq!(unpack(&[0xff, 0x02], 1, 9), Err(CodecError::Value { field: "padding" }));
-        assert_eq!(unpack(&[0xff], 1, 9), Err(CodecError::Truncated { needed: 2, left: 1 }));
-        assert_eq!(unpack(&[0; 3], 1, 9), Err(CodecError::Trailing { extra: 1 }));
+    fn padding_is_checked() {
+        assert_eq!(unpack_last(&[0xff, 0x01], 1, 9), Ok(vec![0x1ff]));
+        assert_eq!(unpack_last(&[0xff, 0x02], 1, 9), Err(CodecError::Value { field: "padding" }));
     }
 }

@@ -11,21 +11,27 @@
 //!
 //! `check_*` reads and judges a client's message; `apply_*` records what was checked and cannot fail; `close_*` ends a
 //! phase. All are deterministic, so replaying checked messages and closings rebuilds the state. A phase is left once,
-//! hence a group yields one survivor set, one list of signatures and one sum. Vectors are never in a [`GroupServer`];
-//! they are added into an [`Accumulator`] as they come, so a group costs the memory of one vector.
+//! hence a group yields one survivor set, one list of signatures for each survivor and one sum. Vectors are never in a
+//! [`GroupServer`]; an [`Upload`](super::Upload) decodes them and an [`Accumulator`] adds them as they come, so a group
+//! costs the memory of one vector.
+//!
+//! Every phase is closed only if each member that shared has t neighbours left: with fewer, its secret could not be
+//! recovered and the group would fail at the end, after shares had been revealed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::agreement::GroupTranscript;
 use super::codec::CodecError;
 use super::config::SessionConfig;
+use super::graph::Graph;
 use super::groups::{Group, Roster, form_groups};
 use super::identity::ClientId;
 use super::messages::{
     Advertisement, AdvertisementError, Consistency, Delivery, MemberSet, Nonce, Shares, Survivors, Unmask,
     encode_reveals, encode_signatures,
 };
-use super::unmasking::{Accumulator, MaskedInput, Unmasking};
+use super::protocol::GroupTranscript;
+use super::unmasking::{Accumulator, Unmasking};
+use super::upload::MaskedInput;
 
 /// Why a client's message is not accepted. It changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +55,9 @@ pub enum Fault {
     /// The client sent this message before.
     #[error("message was already accepted from this client")]
     Repeated,
+    /// The very bytes of another member's input: whoever copies an input knows nothing of its own.
+    #[error("input is the same as another member's")]
+    Copied,
     /// The sender is not on the roster, or not in this group.
     #[error("sender is not a member")]
     NotAMember,
@@ -69,7 +78,7 @@ pub enum Fault {
     /// An input by a client that did not share its secrets.
     #[error("sender did not share its secrets, so its masks could not be removed")]
     NotASharer,
-    /// A signature or shares by a client whose input is not in the sum.
+    /// A signature or shares by a client whose input is not in the sum, or shares by one that was not asked.
     #[error("sender is not among the survivors")]
     NotASurvivor,
     /// The signature is not on this group's survivor set.
@@ -113,26 +122,21 @@ pub enum Abort {
         /// u_min
         min: usize,
     },
-    /// Too few survivors signed.
-    #[error("{found} survivors signed, it takes {min}")]
-    TooFewSignatures {
-        /// Signatures.
+    /// Too few are left who could recover a member's secret.
+    #[error("client {owner} has {found} neighbours left, it takes {min}")]
+    TooFewNeighbours {
+        /// Whose secret it is; it may itself be among the survivors.
+        owner: ClientId,
+        /// Its neighbours that submitted, can answer, or answered.
         found: usize,
         /// t
         min: usize,
     },
-    /// Too few survivors sent their shares.
-    #[error("{found} survivors sent their shares, it takes {min}")]
-    TooFewShares {
-        /// Members that answered.
-        found: usize,
-        /// t
-        min: usize,
-    },
-    /// The shares of a member's secret give something else than what it committed to.
+    /// The shares of a member's secret give something else than what it committed to, and too many of them are wrong
+    /// to tell which.
     #[error("shares of client {owner}'s secret do not recover it")]
     BadShares {
-        /// Whose secret it is; who falsified a share is not known.
+        /// Whose secret it is; who falsified shares is not known.
         owner: ClientId,
     },
     /// The accumulator holds other inputs than the survivors' of this group.
@@ -188,7 +192,7 @@ impl Cohort {
         if self.members.contains_key(&advertisement.client_id()) {
             return Err(Fault::Repeated);
         }
-        if [advertisement.box_key, advertisement.mask_key].iter().any(|key| self.keys.contains(key)) {
+        if [advertisement.box_key(), advertisement.mask_key()].iter().any(|key| self.keys.contains(*key)) {
             return Err(Fault::RepeatedKey);
         }
         Ok(advertisement)
@@ -196,7 +200,7 @@ impl Cohort {
 
     /// Records a checked opening message.
     pub fn apply_advertise(&mut self, advertisement: Advertisement) {
-        self.keys.extend([advertisement.box_key, advertisement.mask_key]);
+        self.keys.extend([advertisement.box_key(), advertisement.mask_key()]);
         self.members.insert(advertisement.client_id(), advertisement);
     }
 
@@ -245,7 +249,7 @@ impl Roster {
             return Err(Abort::MissingReveals { missing, max });
         }
         let message = encode_reveals(&reveals);
-        let groups = form_groups(config, self, &message, &reveals);
+        let groups = form_groups(config, self.root(), &message, &reveals);
         Ok((message, groups))
     }
 }
@@ -270,27 +274,49 @@ pub enum Phase {
 pub struct GroupServer {
     config: SessionConfig,
     transcript: GroupTranscript,
+    graph: Graph,
     /// By position.
     members: Vec<Advertisement>,
+    positions: BTreeMap<ClientId, usize>,
     state: State,
 }
 
 #[derive(Clone)]
 enum State {
-    Sharing { shares: BTreeMap<usize, Shares> },
-    Collecting { survivors: Survivors },
-    Consistency { survivors: Survivors, message: Vec<u8>, signatures: BTreeMap<usize, Consistency> },
-    Unmasking { survivors: Survivors, answers: BTreeMap<usize, Unmask> },
+    Sharing {
+        shares: BTreeMap<usize, Shares>,
+    },
+    Collecting {
+        sharers: MemberSet,
+        /// Of the inputs that are part of the sum.
+        digests: BTreeMap<usize, [u8; 32]>,
+    },
+    Consistency {
+        survivors: Survivors,
+        message: Vec<u8>,
+        signatures: BTreeMap<usize, Consistency>,
+    },
+    Unmasking {
+        survivors: Survivors,
+        /// Who got enough signatures to answer.
+        asked: MemberSet,
+        answers: BTreeMap<usize, Unmask>,
+    },
     Over,
 }
 
 impl GroupServer {
     /// A group that waits for shares.
     pub fn new(config: &SessionConfig, roster: &Roster, group: &Group) -> Self {
+        let members: Vec<Advertisement> =
+            group.members().iter().map(|&index| roster.members()[index].clone()).collect();
+        let positions = members.iter().map(Advertisement::client_id).zip(0..).collect();
         Self {
             config: config.clone(),
             transcript: *group.transcript(),
-            members: group.members().iter().map(|&index| roster.members()[index].clone()).collect(),
+            graph: Graph::new(members.len(), config.parameters().degree),
+            members,
+            positions,
             state: State::Sharing { shares: BTreeMap::new() },
         }
     }
@@ -324,7 +350,7 @@ impl GroupServer {
     /// Judges a member's sealed shares.
     pub fn check_shares(&self, from: ClientId, message: &[u8]) -> Result<Shares, Fault> {
         self.check_sender(from, Phase::Sharing)?;
-        Ok(Shares::decode(message, self.members.len())?)
+        Ok(Shares::decode(message, self.graph.degree())?)
     }
 
     /// Records checked shares.
@@ -334,22 +360,36 @@ impl GroupServer {
         }
     }
 
-    /// Ends the sharing: for each member that shared, the boxes for it. Too few: the group is over.
+    /// Ends the sharing: for each member that shared, the boxes for it. Members of whose neighbours fewer than t shared
+    /// are left out as if they had not shared either, for they would refuse. Too few: the group is over.
     pub fn close_sharing(&mut self) -> Result<BTreeMap<ClientId, Vec<u8>>, Abort> {
         let State::Sharing { shares } = self.leave(Phase::Sharing)? else { unreachable!("left that phase") };
-        let (found, min) = (shares.len(), self.config.parameters().min_survivors);
+        let neighbours: Vec<Vec<usize>> =
+            (0..self.members.len()).map(|position| self.graph.neighbours(position)).collect();
+        let parameters = self.config.parameters();
+        let mut sharers = MemberSet::of(self.members.len(), shares.keys().copied());
+        let lonely = |sharers: &MemberSet| {
+            let few = |at: &usize| sharers.among(&neighbours[*at]).count() < parameters.threshold;
+            sharers.iter().find(few)
+        };
+        while let Some(position) = lonely(&sharers) {
+            sharers.remove(position);
+        }
+        let (found, min) = (sharers.len(), parameters.min_survivors);
         if found < min {
             return Err(Abort::TooFewSharers { found, min });
         }
-        let sharers = MemberSet::of(self.members.len(), shares.keys().copied());
+        let boxed = |sender: usize, recipient: usize| {
+            let nth = neighbours[sender].binary_search(&recipient).expect("neighbours are so mutually");
+            &shares[&sender].boxes[nth]
+        };
         let delivery = |recipient: usize| {
-            let others = shares.iter().filter(|(sender, _)| **sender != recipient);
-            Delivery::encode(&sharers, others.map(|(&sender, shares)| shares.boxed_for(sender, recipient)))
+            let senders = sharers.among(&neighbours[recipient]);
+            Delivery::encode(&sharers, senders.map(|sender| boxed(sender, recipient)))
         };
         let deliveries =
             sharers.iter().map(|position| (self.members[position].client_id(), delivery(position))).collect();
-        let submitters = MemberSet::empty(self.members.len());
-        self.state = State::Collecting { survivors: Survivors { sharers, submitters } };
+        self.state = State::Collecting { sharers, digests: BTreeMap::new() };
         Ok(deliveries)
     }
 
@@ -359,32 +399,40 @@ impl GroupServer {
     }
 
     /// Judges a member's masked vector. An accepted one goes into the group's [`Accumulator`].
-    pub fn check_masked_input(&self, from: ClientId, message: &[u8]) -> Result<MaskedInput, Fault> {
+    pub fn check_masked_input(&self, from: ClientId, input: &MaskedInput) -> Result<(), Fault> {
         self.expects_input(from)?;
-        Ok(MaskedInput::decode(message, &self.config, self.transcript, from)?)
+        match &self.state {
+            State::Collecting { digests, .. } if digests.values().any(|digest| digest == input.digest()) => {
+                Err(Fault::Copied)
+            }
+            _ => Ok(()),
+        }
     }
 
-    /// Records that a checked input is part of the sum.
-    pub fn apply_masked_input(&mut self, from: ClientId) {
-        if let (Some(position), State::Collecting { survivors }) = (self.answering(from), &mut self.state) {
-            survivors.submitters.insert(position);
+    /// Records that a checked input is part of the sum; `digest` is the input's.
+    pub fn apply_masked_input(&mut self, from: ClientId, digest: [u8; 32]) {
+        if let (Some(position), State::Collecting { digests, .. }) = (self.answering(from), &mut self.state) {
+            digests.insert(position, digest);
         }
     }
 
     /// An empty sum for this group's inputs.
     pub fn accumulator(&self) -> Accumulator {
-        Accumulator::new(self.transcript, self.config.parameters().length)
+        Accumulator::new(self.transcript, &self.config.shape())
     }
 
     /// Ends the collection: the survivor set, the same message for every survivor. Too few: the group is over.
     pub fn close_collecting(&mut self) -> Result<Vec<u8>, Abort> {
-        let State::Collecting { survivors } = self.leave(Phase::Collecting)? else {
+        let State::Collecting { sharers, digests } = self.leave(Phase::Collecting)? else {
             unreachable!("left that phase")
         };
-        let (found, min) = (survivors.submitters.len(), self.config.parameters().min_survivors);
+        let (found, min) = (digests.len(), self.config.parameters().min_survivors);
         if found < min {
             return Err(Abort::TooFewSurvivors { found, min });
         }
+        let submitters = MemberSet::of(self.members.len(), digests.into_keys());
+        self.check_neighbours(&sharers, &submitters)?;
+        let survivors = Survivors { sharers, submitters };
         let message = survivors.encode();
         self.state = State::Consistency { survivors, message: message.clone(), signatures: BTreeMap::new() };
         Ok(message)
@@ -412,28 +460,39 @@ impl GroupServer {
         }
     }
 
-    /// Ends the consistency round: all signatures, the same message for every signer. It asks for the shares, so
-    /// whatever must be durable before a sum is known must be so before this is sent. Too few: the group is over.
-    pub fn close_consistency(&mut self) -> Result<Vec<u8>, Abort> {
+    /// Ends the consistency round: for each signer, the signatures of its neighbours. Signers with fewer than t of them
+    /// would refuse, so they get none and are not asked. The messages ask for the shares, so whatever must be durable
+    /// before a sum is known must be so before they are sent. Too few: the group is over.
+    pub fn close_consistency(&mut self) -> Result<BTreeMap<ClientId, Vec<u8>>, Abort> {
         let State::Consistency { survivors, signatures, .. } = self.leave(Phase::Consistency)? else {
             unreachable!("left that phase")
         };
-        let (found, min) = (signatures.len(), self.config.parameters().threshold);
-        if found < min {
-            return Err(Abort::TooFewSignatures { found, min });
+        let mut asked = MemberSet::empty(self.members.len());
+        let mut messages = BTreeMap::new();
+        for &signer in signatures.keys() {
+            let neighbours = self.graph.neighbours(signer);
+            let theirs = neighbours.iter().filter_map(|other| Some((*other, *signatures.get(other)?)));
+            let theirs: Vec<(usize, Consistency)> = theirs.collect();
+            if theirs.len() >= self.config.parameters().threshold {
+                asked.insert(signer);
+                messages.insert(self.members[signer].client_id(), encode_signatures(&theirs));
+            }
         }
-        self.state = State::Unmasking { survivors, answers: BTreeMap::new() };
-        Ok(encode_signatures(signatures.iter()))
+        self.check_neighbours(&survivors.sharers, &asked)?;
+        self.state = State::Unmasking { survivors, asked, answers: BTreeMap::new() };
+        Ok(messages)
     }
 
     /// Judges a survivor's shares, as far as shares can be judged one by one.
     pub fn check_unmask(&self, from: ClientId, message: &[u8]) -> Result<Unmask, Fault> {
-        self.check_sender(from, Phase::Unmasking)?;
-        let sharers = match &self.state {
-            State::Unmasking { survivors, .. } => survivors.sharers.len(),
+        let position = self.check_sender(from, Phase::Unmasking)?;
+        let owners = match &self.state {
+            State::Unmasking { survivors, .. } => {
+                survivors.sharers.among(&self.graph.neighbours(position)).count()
+            }
             _ => 0,
         };
-        Ok(Unmask::decode(message, sharers)?)
+        Ok(Unmask::decode(message, owners)?)
     }
 
     /// Records checked shares.
@@ -445,19 +504,18 @@ impl GroupServer {
 
     /// Ends the group: what it takes to compute the sum. Too few answers: the group is over.
     pub fn close_unmasking(&mut self) -> Result<Unmasking, Abort> {
-        let State::Unmasking { survivors, answers } = self.leave(Phase::Unmasking)? else {
+        let State::Unmasking { survivors, answers, .. } = self.leave(Phase::Unmasking)? else {
             unreachable!("left that phase")
         };
-        let (found, min) = (answers.len(), self.config.parameters().threshold);
-        if found < min {
-            return Err(Abort::TooFewShares { found, min });
-        }
+        let answered = MemberSet::of(self.members.len(), answers.keys().copied());
+        self.check_neighbours(&survivors.sharers, &answered)?;
         Ok(Unmasking {
             config: self.config.clone(),
             transcript: self.transcript,
+            graph: self.graph,
             members: self.members.clone(),
             survivors,
-            answers: answers.into_iter().take(min).collect(),
+            answers,
         })
     }
 
@@ -479,6 +537,16 @@ impl GroupServer {
         } else {
             Err(Abort::OutOfOrder { phase, expected })
         }
+    }
+
+    /// Whether each owner of a secret has enough neighbours among those that are left.
+    fn check_neighbours(&self, owners: &MemberSet, left: &MemberSet) -> Result<(), Abort> {
+        let min = self.config.parameters().threshold;
+        owners.iter().try_for_each(|owner| {
+            let found = left.among(&self.graph.neighbours(owner)).count();
+            let owner = self.members[owner].client_id();
+            if found < min { Err(Abort::TooFewNeighbours { owner, found, min }) } else { Ok(()) }
+        })
     }
 
     /// Position of a sender from whom this phase takes a message now.
@@ -504,10 +572,9 @@ impl GroupServer {
     fn may_answer(&self, position: usize) -> bool {
         match &self.state {
             State::Sharing { .. } => true,
-            State::Collecting { survivors } => survivors.sharers.contains(position),
-            State::Consistency { survivors, .. } | State::Unmasking { survivors, .. } => {
-                survivors.submitters.contains(position)
-            }
+            State::Collecting { sharers, .. } => sharers.contains(position),
+            State::Consistency { survivors, .. } => survivors.submitters.contains(position),
+            State::Unmasking { asked, .. } => asked.contains(position),
             State::Over => false,
         }
     }
@@ -515,7 +582,7 @@ impl GroupServer {
     fn has_answered(&self, position: usize) -> bool {
         match &self.state {
             State::Sharing { shares } => shares.contains_key(&position),
-            State::Collecting { survivors } => survivors.submitters.contains(position),
+            State::Collecting { digests, .. } => digests.contains_key(&position),
             State::Consistency { signatures, .. } => signatures.contains_key(&position),
             State::Unmasking { answers, .. } => answers.contains_key(&position),
             State::Over => false,
@@ -523,7 +590,7 @@ impl GroupServer {
     }
 
     fn position(&self, id: ClientId) -> Option<usize> {
-        self.members.binary_search_by_key(&id, Advertisement::client_id).ok()
+        self.positions.get(&id).copied()
     }
 
     fn ids(&self, of: impl Fn(usize) -> bool) -> Vec<ClientId> {

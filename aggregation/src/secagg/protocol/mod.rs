@@ -10,8 +10,64 @@
 //!  coordinator                                uploads ──Σ──► Layers ──− masks──decode──► Σ values mod 2^ring_bits
 //! ```
 
+use std::fmt;
+use std::str::FromStr;
+
+mod gaussian;
+mod ntt;
+mod pairwise;
+mod rlwe;
+
+pub use pairwise::PairwiseMask;
+pub use rlwe::{RlweError, RlweTwoLayer};
+
 /// Binds configuration, roster, beacon and group: what all later messages of a group are derived from.
 pub type GroupTranscript = [u8; 32];
+
+/// The protocols to choose from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProtocolKind {
+    /// [`PairwiseMask`]: the vector goes under the masks.
+    PairwiseMask,
+    /// [`RlweTwoLayer`]: the vector is encrypted under a fresh key, and only the key goes under the masks.
+    RlweTwoLayer,
+}
+
+/// A name that is no protocol's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("protocol is {0}, accepted are pairwise-mask and rlwe-two-layer")]
+pub struct UnknownProtocol(pub String);
+
+impl ProtocolKind {
+    /// Every protocol.
+    pub const ALL: [Self; 2] = [Self::PairwiseMask, Self::RlweTwoLayer];
+
+    /// The name in configurations and plans.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PairwiseMask => "pairwise-mask",
+            Self::RlweTwoLayer => "rlwe-two-layer",
+        }
+    }
+}
+
+impl fmt::Display for ProtocolKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for ProtocolKind {
+    type Err = UnknownProtocol;
+
+    fn from_str(name: &str) -> Result<Self, UnknownProtocol> {
+        let found = Self::ALL.into_iter().find(|protocol| protocol.name() == name);
+        found.ok_or_else(|| UnknownProtocol(name.to_owned()))
+    }
+}
+
+/// q = 2^64 − 2^32 + 1, the modulus of the body.
+pub const BODY_MODULUS: u64 = ntt::Q;
 
 /// Lengths of the two layers of an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,4 +100,18 @@ pub trait Protocol {
 
     /// Coordinator: the sum of the values behind a sum of layers whose masks are off, mod 2^ring_bits.
     fn decode(&self, transcript: &GroupTranscript, sum: Layers) -> Vec<u32>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back_and_no_others() {
+        for protocol in ProtocolKind::ALL {
+            assert_eq!(protocol.name().parse(), Ok(protocol));
+        }
+        let unknown = "Pairwise-Mask".parse::<ProtocolKind>().unwrap_err();
+        assert_eq!(unknown, UnknownProtocol("Pairwise-Mask".to_owned()));
+    }
 }

@@ -3,9 +3,9 @@
 use super::super::agreement::{Secret, pairwise_mask_key, self_mask_key};
 use super::super::codec::{Kind, Writer};
 use super::super::config::BOX_LEN;
+use super::super::graph::Graph;
 use super::super::messages::{Delivery, MemberSet, Offer, Survivors, encode_reveals, encode_signatures};
 use super::super::prg::Sign;
-use super::super::ring::unpack;
 use super::super::shamir::{Interpolation, Share};
 use super::*;
 
@@ -20,26 +20,42 @@ fn roster_of(advertisements: &[Vec<u8>]) -> Vec<u8> {
     writer.finish()
 }
 
-/// What the victim says to a roster in which a colluder's entry is another, at roster index 6.
+/// What the victim says, once it knows its group, to a roster in which a colluder's entry is another, at roster index 6.
+/// The colluder's nonce stays, so that the change is all that is wrong.
 fn refusal_of_entry(change: impl FnOnce(&Session, Vec<u8>) -> Vec<u8>) -> Refusal {
     let mut session = Session::of_seven(1);
-    let (mut clients, mut advertisements) = session.until_roster();
+    let (clients, mut advertisements) = session.until_roster();
+    let honest = session.seal(&advertisements);
     let entry = advertisements.pop().unwrap();
     advertisements.push(change(&session, entry));
-    refusal(clients.swap_remove(0).on_roster(&roster_of(&advertisements), NOW))
+    let roster = roster_of(&advertisements);
+
+    let mut reveals = Vec::new();
+    let mut victim = None;
+    for (index, state) in clients.into_iter().enumerate() {
+        let seen = if index == 6 { honest.message() } else { &roster };
+        let (state, reply) = match state.on_roster(seen) {
+            Ok(revealed) => revealed,
+            Err(refusal) => return refusal,
+        };
+        reveals.push((index, Nonce::decode(&reply).unwrap()));
+        victim.get_or_insert(state);
+    }
+    refusal(victim.unwrap().on_reveals(&encode_reveals(&reveals), NOW, &mut session.rng))
 }
 
 fn entry_error(source: impl Into<AdvertisementError>) -> Refusal {
     RosterError::Entry { index: 6, source: source.into() }.into()
 }
 
-/// What a client might advertise; it signs whatever it likes.
-fn offer(session: &Session, client: usize) -> Offer<'_> {
+/// What a client might advertise in place of `entry`, with the nonce of that; it signs whatever it likes.
+fn offer<'a>(session: &'a Session, client: usize, entry: &[u8]) -> Offer<'a> {
+    let nonce_commitment = entry.len() - 64 - 2 * 32;
     Offer {
         certificate: &session.certificates[client],
         box_key: Secret::from_bytes(&[11; 32]).public_key(),
         mask_key: Secret::from_bytes(&[12; 32]).public_key(),
-        nonce_commitment: [0; 32],
+        nonce_commitment: *entry[nonce_commitment..].first_chunk().unwrap(),
         seed_commitment: [0; 32],
     }
 }
@@ -50,20 +66,20 @@ fn sign(session: &Session, client: usize, offer: &Offer<'_>) -> Vec<u8> {
 
 #[test]
 fn forged_identity_in_the_roster() {
-    let refused = refusal_of_entry(|session, _| {
+    let refused = refusal_of_entry(|session, entry| {
         let key = session.keys[6].verifying_key().to_bytes();
         let own_authority = SigningKey::from_bytes(&[66; 32]);
         let forged = IdentityCertificate::issue(&own_authority, &key, "sybil", NOT_AFTER).unwrap();
-        sign(session, 6, &Offer { certificate: &forged, ..offer(session, 6) })
+        sign(session, 6, &Offer { certificate: &forged, ..offer(session, 6, &entry) })
     });
     assert_eq!(refused, entry_error(IdentityError::Forged));
 }
 
 #[test]
 fn expired_identity_in_the_roster() {
-    let refused = refusal_of_entry(|session, _| {
+    let refused = refusal_of_entry(|session, entry| {
         let expired = certificate(&session.keys[6], NOW - 1);
-        sign(session, 6, &Offer { certificate: &expired, ..offer(session, 6) })
+        sign(session, 6, &Offer { certificate: &expired, ..offer(session, 6, &entry) })
     });
     assert_eq!(refused, entry_error(IdentityError::Expired { not_after: NOW - 1, now: NOW }));
 }
@@ -97,37 +113,40 @@ fn small_order_keys_of_a_colluder() {
         one[0] = 1;
         one
     }] {
-        let boxes =
-            refusal_of_entry(|session, _| sign(session, 6, &Offer { box_key: key, ..offer(session, 6) }));
+        let boxes = refusal_of_entry(|session, entry| {
+            sign(session, 6, &Offer { box_key: key, ..offer(session, 6, &entry) })
+        });
         assert_eq!(boxes, entry_error(AdvertisementError::WeakKey));
-        let masks =
-            refusal_of_entry(|session, _| sign(session, 6, &Offer { mask_key: key, ..offer(session, 6) }));
+        let masks = refusal_of_entry(|session, entry| {
+            sign(session, 6, &Offer { mask_key: key, ..offer(session, 6, &entry) })
+        });
         assert_eq!(masks, entry_error(AdvertisementError::WeakKey));
     }
 }
 
 #[test]
 fn a_colluder_repeats_a_key() {
-    let same = refusal_of_entry(|session, _| {
-        let offer = offer(session, 6);
+    let same = refusal_of_entry(|session, entry| {
+        let offer = offer(session, 6, &entry);
         sign(session, 6, &Offer { box_key: offer.mask_key, ..offer })
     });
     assert_eq!(same, entry_error(AdvertisementError::RepeatedKey));
 
     let mut session = Session::of_seven(1);
     let (mut clients, mut advertisements) = session.until_roster();
-    let victims = session.seal(&advertisements).members()[0].mask_key;
-    advertisements[6] = sign(&session, 6, &Offer { mask_key: victims, ..offer(&session, 6) });
+    let victims = *session.seal(&advertisements).members()[0].mask_key();
+    advertisements[6] =
+        sign(&session, 6, &Offer { mask_key: victims, ..offer(&session, 6, &advertisements[6]) });
     let mut cohort = Cohort::new(session.config.clone());
     cohort.apply_advertise(cohort.check_advertise(&advertisements[0], NOW).unwrap());
     assert_eq!(cohort.check_advertise(&advertisements[6], NOW), Err(Fault::RepeatedKey));
-    let refused = refusal(clients.swap_remove(0).on_roster(&roster_of(&advertisements), NOW));
+    let refused = refusal(clients.swap_remove(0).on_roster(&roster_of(&advertisements)));
     assert_eq!(refused, RosterError::RepeatedKey.into());
 }
 
 #[test]
 fn one_identity_twice_in_the_roster() {
-    let refused = refusal_of_entry(|session, _| sign(session, 5, &offer(session, 5)));
+    let refused = refusal_of_entry(|session, entry| sign(session, 5, &offer(session, 5, &entry)));
     assert_eq!(refused, RosterError::Malformed(CodecError::Order { field: "client identifiers" }).into());
 }
 
@@ -137,11 +156,11 @@ fn own_entry_missing_or_of_another_session() {
     let mut session = Session::new(parameters, 8, 1);
     let (mut clients, advertisements) = session.until_roster();
     let without = roster_of(&advertisements[1..]);
-    assert_eq!(refusal(clients.remove(0).on_roster(&without, NOW)), Refusal::NotInRoster);
+    assert_eq!(refusal(clients.remove(0).on_roster(&without)), Refusal::NotInRoster);
 
     let mut replayed = advertisements;
     replayed[1] = session.advertise(1).1;
-    assert_eq!(refusal(clients.remove(0).on_roster(&roster_of(&replayed), NOW)), Refusal::NotInRoster);
+    assert_eq!(refusal(clients.remove(0).on_roster(&roster_of(&replayed))), Refusal::NotInRoster);
 }
 
 #[test]
@@ -149,9 +168,9 @@ fn cohort_too_small_or_too_large() {
     let parameters = SessionParameters { min_cohort: 8, max_cohort: 8, ..seven() };
     let mut session = Session::new(parameters, 9, 1);
     let (mut clients, advertisements) = session.until_roster();
-    let small = refusal(clients.remove(0).on_roster(&roster_of(&advertisements[..7]), NOW));
+    let small = refusal(clients.remove(0).on_roster(&roster_of(&advertisements[..7])));
     assert_eq!(small, RosterError::TooSmall { found: 7, min: 8 }.into());
-    let large = refusal(clients.remove(0).on_roster(&roster_of(&advertisements), NOW));
+    let large = refusal(clients.remove(0).on_roster(&roster_of(&advertisements)));
     assert_eq!(large, RosterError::Malformed(CodecError::Value { field: "number of clients" }).into());
 }
 
@@ -166,11 +185,18 @@ fn another_plan_or_model_for_one_client() {
     assert_eq!(fault, Fault::Advertisement(AdvertisementError::Signature));
     advertisements[6] = advertisement;
     let roster = roster_of(&advertisements);
-    let refused = refusal(clients.swap_remove(0).on_roster(&roster, NOW));
-    assert_eq!(refused, entry_error(AdvertisementError::Signature));
-    let refused = refusal(misled_client.on_roster(&roster, NOW));
-    let source = AdvertisementError::Signature;
-    assert_eq!(refused, RosterError::Entry { index: 0, source }.into());
+    let victim = clients.remove(0);
+    let (misled_client, reply) = ok(misled_client.on_roster(&roster));
+    let (victim, victims_reply) = ok(victim.on_roster(&roster));
+    let others = clients.into_iter().take(5).map(|state| ok(state.on_roster(&roster)).1);
+    let replies = std::iter::once(victims_reply).chain(others).chain([reply]);
+    let reveals: Vec<_> = replies.map(|reply| Nonce::decode(&reply).unwrap()).enumerate().collect();
+    let message = encode_reveals(&reveals);
+    // The nonces' commitments bind the context too.
+    let refused = refusal(victim.on_reveals(&message, NOW, &mut session.rng));
+    assert_eq!(refused, Refusal::AlteredReveal { index: 6 });
+    let refused = refusal(misled_client.on_reveals(&message, NOW, &mut session.rng));
+    assert_eq!(refused, Refusal::AlteredReveal { index: 0 });
 }
 
 /// The nonces in roster order, as the honest message has them.
@@ -185,9 +211,9 @@ fn altered_reveal() {
     let mut reveals = reveals(&roster, &nonces);
     reveals[3].1.0[0] ^= 1;
     let message = encode_reveals(&reveals);
-    let refused = refusal(clients.remove(0).on_reveals(&message, &mut session.rng));
+    let refused = refusal(clients.remove(0).on_reveals(&message, NOW, &mut session.rng));
     assert_eq!(refused, Refusal::AlteredReveal { index: 3 });
-    let refused = refusal(clients.remove(2).on_reveals(&message, &mut session.rng));
+    let refused = refusal(clients.remove(2).on_reveals(&message, NOW, &mut session.rng));
     assert_eq!(refused, Refusal::NotRevealed);
 }
 
@@ -197,8 +223,9 @@ fn too_many_missing_reveals() {
     let mut session = Session::new(parameters, 9, 1);
     let (mut clients, roster, nonces) = session.until_reveals();
     let reveals = reveals(&roster, &nonces);
-    ok(clients.remove(0).on_reveals(&encode_reveals(&reveals[..8]), &mut session.rng));
-    let refused = refusal(clients.remove(0).on_reveals(&encode_reveals(&reveals[..7]), &mut session.rng));
+    ok(clients.remove(0).on_reveals(&encode_reveals(&reveals[..8]), NOW, &mut session.rng));
+    let refused =
+        refusal(clients.remove(0).on_reveals(&encode_reveals(&reveals[..7]), NOW, &mut session.rng));
     assert_eq!(refused, Refusal::MissingReveals { missing: 2, max: 1 });
 }
 
@@ -208,7 +235,8 @@ fn own_reveal_missing() {
     let mut session = Session::new(parameters, 9, 1);
     let (mut clients, roster, nonces) = session.until_reveals();
     let reveals = reveals(&roster, &nonces);
-    let refused = refusal(clients.remove(0).on_reveals(&encode_reveals(&reveals[1..]), &mut session.rng));
+    let refused =
+        refusal(clients.remove(0).on_reveals(&encode_reveals(&reveals[1..]), NOW, &mut session.rng));
     assert_eq!(refused, Refusal::NotRevealed);
 }
 
@@ -226,7 +254,7 @@ fn another_roster_for_the_victim() {
 
     let mut nonces = BTreeMap::new();
     let mut reveal = |client: usize, state: AwaitRoster, roster: &Roster| {
-        let (state, reply) = ok(state.on_roster(roster.message(), NOW));
+        let (state, reply) = ok(state.on_roster(roster.message()));
         nonces.insert(
             session.id(client),
             roster.check_reveal(&session.config, session.id(client), &reply).unwrap(),
@@ -239,13 +267,19 @@ fn another_roster_for_the_victim() {
     let nonces = reveal(6, first_face, &roster).1;
     let victims_nonces = reveal(6, second_face, &victims_roster).1;
 
-    let (message, _) = victims_roster.form_groups(&session.config, &victims_nonces).unwrap();
-    let (victim, shares) = ok(victim.on_reveals(&message, &mut session.rng));
+    let (message, groups) = victims_roster.form_groups(&session.config, &victims_nonces).unwrap();
+    let position = |index: usize| groups[0].members().iter().position(|member| *member == index).unwrap();
+    let own = position(0);
+    let (victim, own_shares) = ok(victim.on_reveals(&message, NOW, &mut session.rng));
     let (message, _) = roster.form_groups(&session.config, &nonces).unwrap();
-    let mut shares = vec![shares];
-    shares.extend(others.into_iter().map(|state| ok(state.on_reveals(&message, &mut session.rng)).1));
-    let refused = refusal(victim.on_delivery(&delivery(&shares, &[0, 1, 2, 3, 4, 5])));
-    assert_eq!(refused, Refusal::BadBox { sender: 1 });
+    let mut shares = vec![own_shares; 7];
+    for (state, client) in others.into_iter().zip(1..) {
+        shares[position(client)] = ok(state.on_reveals(&message, NOW, &mut session.rng)).1;
+    }
+    let sharers: Vec<usize> = (0..7).filter(|at| *at != position(6)).collect();
+    let first = *sharers.iter().find(|at| **at != own).unwrap();
+    let refused = refusal(victim.on_delivery(&delivery(&shares, own, &sharers)));
+    assert_eq!(refused, Refusal::BadBox { sender: first });
 }
 
 /// Exchanges the boxes at the two places of two clients' messages.
@@ -300,12 +334,14 @@ fn own_box_reflected() {
     assert_eq!(refused, Refusal::BadBox { sender: 1 });
 }
 
-/// A delivery by hand: the boxes of `senders` for the victim.
-fn delivery(shares: &[Vec<u8>], sharers: &[usize]) -> Vec<u8> {
+/// A delivery by hand, in a group of seven: the boxes of `sharers` for the one at `recipient`.
+fn delivery(shares: &[Vec<u8>], recipient: usize, sharers: &[usize]) -> Vec<u8> {
     let set = MemberSet::of(7, sharers.iter().copied());
-    let senders = sharers.iter().filter(|sender| **sender != 0);
-    let boxes: Vec<[u8; BOX_LEN]> =
-        senders.map(|sender| shares[*sender][HEADER..HEADER + BOX_LEN].try_into().unwrap()).collect();
+    let boxed = |sender: usize| -> [u8; BOX_LEN] {
+        let nth = if recipient < sender { recipient } else { recipient - 1 };
+        shares[sender][HEADER + nth * BOX_LEN..][..BOX_LEN].try_into().unwrap()
+    };
+    let boxes: Vec<_> = sharers.iter().filter(|at| **at != recipient).map(|at| boxed(*at)).collect();
     Delivery::encode(&set, boxes.iter())
 }
 
@@ -313,7 +349,7 @@ fn delivery(shares: &[Vec<u8>], sharers: &[usize]) -> Vec<u8> {
 fn delivery_of_too_few_or_without_oneself() {
     let on_delivery = |sharers: &[usize]| {
         let (mut clients, _, shares) = Session::of_seven(1).until_delivery();
-        clients.swap_remove(0).on_delivery(&delivery(&shares, sharers))
+        clients.swap_remove(0).on_delivery(&delivery(&shares, 0, sharers))
     };
     ok(on_delivery(&[0, 1, 2, 3, 4]));
     assert_eq!(refusal(on_delivery(&[0, 1, 2, 3])), Refusal::TooFewSharers { found: 4, min: 5 });
@@ -352,8 +388,8 @@ fn survivor_that_never_shared() {
     let mut session = Session::of_seven(1);
     let (mut clients, _, shares) = session.until_delivery();
     let sharers = [0, 1, 2, 3, 4, 5];
-    let state = ok(clients.swap_remove(0).on_delivery(&delivery(&shares, &sharers)));
-    let (state, _) = ok(state.submit(&session.inputs[0]));
+    let state = ok(clients.swap_remove(0).on_delivery(&delivery(&shares, 0, &sharers)));
+    let (state, _) = ok(state.submit(&session.inputs[0], &mut session.rng));
     assert_eq!(refusal(state.on_survivors(&survivors(&sharers, &ALL))), Refusal::UnknownSurvivor);
 }
 
@@ -368,19 +404,17 @@ fn second_survivor_set() {
         .enumerate()
         .map(|(client, state)| ok(state.on_survivors(&sets[usize::from(client >= 4 && client != 6)])))
         .unzip();
-    let signatures: BTreeMap<usize, Consistency> =
+    let signatures: Vec<(usize, Consistency)> =
         signatures.iter().map(|message| Consistency::decode(message).unwrap()).enumerate().collect();
-    let everything = encode_signatures(signatures.iter());
     let pick = |which: &[usize]| {
-        encode_signatures(
-            signatures.iter().filter(|(client, _)| which.contains(client)).collect::<Vec<_>>().into_iter(),
-        )
+        let picked = signatures.iter().copied().filter(|(client, _)| which.contains(client));
+        encode_signatures(&picked.collect::<Vec<_>>())
     };
     let mut states = states.into_iter();
     let mut on_signatures = |message: &[u8]| refusal(states.next().unwrap().on_signatures(message));
-    assert_eq!(on_signatures(&everything), Refusal::BadSignature { signer: 4 });
-    assert_eq!(on_signatures(&pick(&[0, 1, 2, 3])), Refusal::TooFewSignatures { found: 4, min: 5 });
-    assert_eq!(on_signatures(&pick(&[0, 1, 2, 3, 5])), Refusal::BadSignature { signer: 5 });
+    assert_eq!(on_signatures(&pick(&[1, 2, 3, 4, 5, 6])), Refusal::BadSignature { signer: 4 });
+    assert_eq!(on_signatures(&pick(&[0, 2, 3])), Refusal::TooFewSignatures { found: 3, min: 4 });
+    assert_eq!(on_signatures(&pick(&[0, 1, 3, 5])), Refusal::BadSignature { signer: 5 });
 }
 
 /// What the victim says to signatures on its survivor set, of all but client 6, that were changed. The change is given
@@ -392,15 +426,41 @@ fn refusal_of_signatures(
     let (mut clients, server, _) = session.until_signatures(&[0, 1, 2, 3, 4, 5]);
     let message = survivors(&ALL, &[0, 1, 2, 3, 4, 5]);
     let sign = |client: usize| Consistency::sign(server.transcript(), &message, &session.keys[client]);
-    let mut signatures = (0..6).map(|client| (client, sign(client))).collect();
+    let mut signatures = (1..6).map(|client| (client, sign(client))).collect();
     change(&mut signatures, &sign);
-    refusal(clients.remove(&0).unwrap().on_signatures(&encode_signatures(signatures.iter())))
+    let signatures: Vec<_> = signatures.into_iter().collect();
+    refusal(clients.remove(&0).unwrap().on_signatures(&encode_signatures(&signatures)))
 }
 
 #[test]
 fn too_few_consistency_signatures() {
     let refused = refusal_of_signatures(|signatures, _| signatures.retain(|client, _| *client < 4));
-    assert_eq!(refused, Refusal::TooFewSignatures { found: 4, min: 5 });
+    assert_eq!(refused, Refusal::TooFewSignatures { found: 3, min: 4 });
+}
+
+/// The client's own is no proof of what others saw.
+#[test]
+fn own_signature_counted() {
+    let refused = refusal_of_signatures(|signatures, sign| {
+        signatures.retain(|client, _| *client < 4);
+        signatures.insert(0, sign(0));
+    });
+    assert_eq!(refused, Refusal::BadSignature { signer: 0 });
+}
+
+/// On a ring, colluders far from the victim vouch for nothing there.
+#[test]
+fn signature_of_a_member_that_is_no_neighbour() {
+    let everyone: Vec<usize> = (0..12).collect();
+    let mut session = Session::of_twelve(1);
+    let (mut clients, mut server, _) = session.until_survivors(&everyone);
+    let message = server.close_collecting().unwrap();
+    let (state, _) = ok(clients.swap_remove(0).on_survivors(&message));
+    let signers = [1, 2, 3, 6, 11];
+    let sign =
+        |client: usize| (client, Consistency::sign(server.transcript(), &message, &session.keys[client]));
+    let refused = refusal(state.on_signatures(&encode_signatures(&signers.map(sign))));
+    assert_eq!(refused, Refusal::BadSignature { signer: 6 });
 }
 
 #[test]
@@ -434,7 +494,7 @@ fn signature_of_an_older_session() {
 fn one_signature_listed_twice() {
     let mut session = Session::of_seven(1);
     let (mut clients, mut server, _) = session.until_signatures(&ALL);
-    let mut message = server.close_consistency().unwrap();
+    let mut message = server.close_consistency().unwrap().remove(&session.id(0)).unwrap();
     let entry = |nth: usize| HEADER + 4 + nth * 68..HEADER + 4 + (nth + 1) * 68;
     message.copy_within(entry(1), entry(2).start);
     let refused = refusal(clients.remove(&0).unwrap().on_signatures(&message));
@@ -444,59 +504,104 @@ fn one_signature_listed_twice() {
 /// The coordinator and `colluders` tell some that the victim survived and others that it dropped out. Returns the
 /// victim's vector if they learn it.
 ///
-/// Equal seeds make equal sessions, so one session under each story yields what the two halves of one cohort would
-/// answer; an honest member takes part in one story only, a colluder in both.
-fn both_share_kinds(colluders: &[usize], alive: &[usize], dropped: &[usize]) -> Option<Vec<u32>> {
+/// Equal seeds make equal sessions, so one session under each story yields what the two parts of one cohort would
+/// answer; an honest member takes part in one story only, a colluder in both. Colluders sign both stories and check
+/// nothing.
+fn both_share_kinds(
+    start: fn(u64) -> Session,
+    colluders: &[usize],
+    alive: &[usize],
+    dropped: &[usize],
+) -> Option<Vec<u32>> {
     assert!(alive.iter().all(|client| !dropped.contains(client)), "an honest member signs once");
-    let answers = |honest: &[usize], submitters: &[usize]| -> Option<BTreeMap<usize, Vec<u8>>> {
-        let (clients, _, _) = Session::of_seven(1).until_survivors(&ALL);
-        let message = survivors(&ALL, submitters);
-        let both = |client: &usize| honest.contains(client) || colluders.contains(client);
-        let (mut states, mut signatures) = (BTreeMap::new(), BTreeMap::new());
-        for (client, state) in clients.into_iter().enumerate().filter(|(client, _)| both(client)) {
-            let (state, signature) = ok(state.on_survivors(&message));
-            signatures.insert(client, Consistency::decode(&signature).unwrap());
-            states.insert(client, state);
-        }
-        let signatures = encode_signatures(signatures.iter());
-        states
-            .into_iter()
-            .map(|(client, state)| Some((client, state.on_signatures(&signatures).ok()?)))
-            .collect()
-    };
-    let (seeds, masks) = (answers(alive, &ALL)?, answers(dropped, &ALL[1..])?);
+    let mut session = start(1);
+    let everyone: Vec<usize> = (0..session.keys.len()).collect();
+    let SessionParameters { degree, threshold, .. } = *session.config.parameters();
+    let graph = Graph::new(everyone.len(), degree);
 
-    // The victim's share comes first in every answer.
-    let recover = |answers: &BTreeMap<usize, Vec<u8>>| {
-        let shares: Vec<Share> = answers
-            .values()
-            .map(|answer| Share::decode(answer[HEADER..HEADER + 64].try_into().unwrap()).unwrap())
-            .collect();
-        Interpolation::new(answers.keys().copied()).recover(&shares.iter().collect::<Vec<_>>()).unwrap()
+    // Shares of the victim's secret of one kind.
+    let shares = |honest: &[usize], submitters: &[usize]| -> BTreeMap<usize, Share> {
+        let mut session = start(1);
+        let (clients, server, _) = session.until_survivors(&everyone);
+        let set = |positions: &[usize]| MemberSet::of(everyone.len(), positions.iter().copied());
+        let story = Survivors { sharers: set(&everyone), submitters: set(submitters) }.encode();
+        let takes_part = |client: usize| honest.contains(&client) || colluders.contains(&client);
+        let sign = |client: usize| Consistency::sign(server.transcript(), &story, &session.keys[client]);
+        let mut shares = BTreeMap::new();
+        for (client, state) in clients.into_iter().enumerate().filter(|(client, _)| takes_part(*client)) {
+            let neighbours = graph.neighbours(client);
+            let Some(nth) = neighbours.iter().position(|at| *at == 0) else { continue };
+            // What a colluder holds it can always give away: it takes any signatures as proof.
+            let believed: Vec<usize> = neighbours
+                .into_iter()
+                .filter(|at| submitters.contains(at) && (takes_part(*at) || colluders.contains(&client)))
+                .collect();
+            let signatures: Vec<_> = believed.iter().map(|at| (*at, sign(*at))).collect();
+            let (state, _) = ok(state.on_survivors(&story));
+            if let Ok(answer) = state.on_signatures(&encode_signatures(&signatures)) {
+                let share = answer[HEADER + 64 * nth..][..64].try_into().unwrap();
+                shares.insert(client, Share::decode(share).unwrap());
+            }
+        }
+        shares
     };
-    let (seed, mask) = (recover(&seeds), Secret::from_bytes(&recover(&masks)));
-    let mut session = Session::of_seven(1);
+    let recover = |shares: BTreeMap<usize, Share>| {
+        let interpolation = Interpolation::new(shares.keys().copied());
+        (shares.len() >= threshold).then(|| interpolation.recover(&shares.values().collect::<Vec<_>>()))?
+    };
+    let seed = recover(shares(alive, &everyone))?;
+    let mask = Secret::from_bytes(&*recover(shares(dropped, &everyone[1..]))?);
+
     let (mut clients, server) = session.until_input();
-    let (_, message) = ok(clients.swap_remove(0).submit(&session.inputs[0]));
-    let mut vector = unpack(&message[HEADER..], 7, 20).unwrap();
-    let prg = Prg::Aes256Ctr;
-    prg.apply(&self_mask_key(server.transcript(), &seed, 0), Sign::Minus, &mut vector);
-    for (position, peer) in server.advertisements().iter().enumerate().skip(1) {
-        let key = pairwise_mask_key(server.transcript(), &mask, 0, &peer.mask_key, position);
-        prg.apply(&key, Sign::Minus, &mut vector);
-    }
+    let (_, message) = ok(clients.swap_remove(0).submit(&session.inputs[0], &mut session.rng));
+    let mut vector = session.decode(&message).unwrap().layers.masked;
+    let own = (self_mask_key(server.transcript(), &seed, 0), Sign::Minus);
+    let pairwise = graph.neighbours(0).into_iter().map(|position| {
+        let theirs = server.advertisements()[position].mask_key();
+        (pairwise_mask_key(server.transcript(), &mask, 0, theirs, position), Sign::Minus)
+    });
+    Prg::Aes256Ctr.apply(std::iter::once(own).chain(pairwise), &mut vector);
     Some(vector.iter().map(|value| value & ((1 << 20) - 1)).collect())
 }
 
-/// Seven members, t = 5: it takes 2 · 5 − 7 = 3 colluders, however the honest are divided.
+/// Seven members, six neighbours each, t = 4: it takes at least 2 · 4 − 6 = 2 colluders, however the honest are divided.
+/// In a complete graph it takes one more, since those who are told that the victim dropped out want the signatures of t
+/// others.
 #[test]
 fn both_share_kinds_for_one_client_take_the_stated_number_of_colluders() {
-    assert_eq!(Session::of_seven(1).config.colluders_to_break(7), 3);
-    let honest = [1, 2, 3, 4];
-    for split in 0..=4 {
-        let alive = [&[0], &honest[..split]].concat();
-        assert_eq!(both_share_kinds(&[5, 6], &alive, &honest[split..]), None, "split {split}");
+    let start = Session::of_seven;
+    assert_eq!(start(1).config.colluders_to_break(7), 2);
+    for colluders in [&[6][..], &[5, 6]] {
+        let honest: Vec<usize> = (1..7).filter(|client| !colluders.contains(client)).collect();
+        for split in 0..=honest.len() {
+            let alive = [&[0], &honest[..split]].concat();
+            let broken = both_share_kinds(start, colluders, &alive, &honest[split..]);
+            assert_eq!(broken, None, "{colluders:?}, split {split}");
+        }
     }
     let victims = vec![1, 0, 0, 0, 0, 0, 0];
-    assert_eq!(both_share_kinds(&[4, 5, 6], &[0, 1], &[2, 3]), Some(victims));
+    assert_eq!(both_share_kinds(start, &[4, 5, 6], &[0, 1], &[2, 3]), Some(victims));
+}
+
+/// On a ring those who are told that the victim dropped out have neighbours besides its, so that the stated number of
+/// colluders among its neighbours, and more elsewhere, can be enough. One fewer is not.
+#[test]
+fn both_share_kinds_on_a_ring_take_the_stated_number_of_neighbours() {
+    let start = Session::of_twelve;
+    assert_eq!(start(1).config.colluders_to_break(12), 2);
+    // The victim's neighbours are 1, 2, 3, 9, 10 and 11.
+    let far = [4, 5, 6, 7, 8];
+    let colluders = [&[2, 10], &far[..]].concat();
+    let mut victims = vec![0; 12];
+    victims[0] = 1;
+    assert_eq!(both_share_kinds(start, &colluders, &[0, 1, 11], &[3, 9]), Some(victims));
+
+    let colluders = [&[10], &far[..]].concat();
+    let honest = [1, 2, 3, 9, 11];
+    for split in 0..32_u32 {
+        let told = |which: u32| (0..5).filter(move |nth| split >> nth & 1 == which).map(|nth| honest[nth]);
+        let alive: Vec<usize> = std::iter::once(0).chain(told(0)).collect();
+        let dropped: Vec<usize> = told(1).collect();
+        assert_eq!(both_share_kinds(start, &colluders, &alive, &dropped), None, "dropped for {dropped:?}");
+    }
 }

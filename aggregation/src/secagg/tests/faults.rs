@@ -4,8 +4,10 @@ use proptest::prelude::*;
 use zeroize::ZeroizeOnDrop;
 
 use super::super::agreement::Secret;
+use super::super::graph::Graph;
+use super::super::groups::ClaimedRoster;
 use super::super::messages::{
-    Delivery, Survivors, decode_reveals, decode_signatures, encode_reveals, encode_signatures,
+    Claim, Delivery, Survivors, decode_reveals, decode_signatures, encode_reveals, encode_signatures,
 };
 use super::super::shamir::Share;
 use super::*;
@@ -79,7 +81,7 @@ fn shares_come_once_from_members_in_their_phase() {
     let late = Fault::Phase { phase: Phase::Collecting, expected: Phase::Sharing };
     assert_eq!(server.check_shares(session.id(5), &shares[5]), Err(late));
     assert_eq!(server.expects_input(session.id(5)), Err(Fault::NotASharer));
-    server.apply_masked_input(session.id(5));
+    server.apply_masked_input(session.id(5), [0; 32]);
     assert!(server.received().is_empty(), "what was not accepted is not recorded either");
     assert_eq!(server.close_collecting(), Err(Abort::TooFewSurvivors { found: 0, min: 5 }));
 }
@@ -89,23 +91,23 @@ fn inputs_of_the_wrong_shape_are_refused() {
     let parameters = SessionParameters { ring_bits: 9, ..seven() };
     let mut session = Session::new(parameters, 7, 1);
     let (mut clients, server) = session.until_input();
-    let (_, message) = ok(clients.remove(0).submit(&session.inputs[0]));
-    let id = session.id(0);
-    assert!(server.check_masked_input(id, &message).is_ok());
-    let check = |message: &[u8]| server.check_masked_input(id, message).unwrap_err();
+    let (_, message) = ok(clients.remove(0).submit(&session.inputs[0], &mut session.rng));
+    let input = session.decode(&message).unwrap();
+    assert_eq!(server.check_masked_input(session.id(0), &input), Ok(()));
+    let check = |message: &[u8]| session.decode(message).unwrap_err();
     let shorter = &message[..message.len() - 1];
-    assert_eq!(check(shorter), Fault::Malformed(CodecError::Truncated { needed: 8, left: 7 }));
+    assert_eq!(check(shorter), CodecError::Truncated { needed: 10, left: 9 });
     let longer = [message.as_slice(), &[0]].concat();
-    assert_eq!(check(&longer), Fault::Malformed(CodecError::Trailing { extra: 1 }));
+    assert_eq!(check(&longer), CodecError::Trailing { extra: 1 });
     let mut padded = message.clone();
     *padded.last_mut().unwrap() |= 0x80;
-    assert_eq!(check(&padded), Fault::Malformed(CodecError::Value { field: "padding" }));
-    let no_member = server.check_masked_input(ClientId([0; 32]), &message);
+    assert_eq!(check(&padded), CodecError::Value { field: "padding" });
+    let no_member = server.check_masked_input(ClientId([0; 32]), &input);
     assert_eq!(no_member, Err(Fault::NotAMember));
 
-    let short = refusal(clients.remove(0).submit(&[0; 6]));
+    let short = refusal(clients.remove(0).submit(&[0; 6], &mut session.rng));
     assert_eq!(short, Refusal::InputLength { found: 6, expected: 7 });
-    let large = refusal(clients.remove(0).submit(&[0, 0, 1 << 9, 0, 0, 0, 0]));
+    let large = refusal(clients.remove(0).submit(&[0, 0, 1 << 9, 0, 0, 0, 0], &mut session.rng));
     assert_eq!(large, Refusal::InputRange { index: 2, bits: 9 });
 }
 
@@ -113,18 +115,35 @@ fn inputs_of_the_wrong_shape_are_refused() {
 fn an_input_counts_once_and_in_its_own_group() {
     let mut session = Session::of_seven(1);
     let (mut clients, mut server) = session.until_input();
-    let (_, message) = ok(clients.remove(0).submit(&session.inputs[0]));
-    let input = server.check_masked_input(session.id(0), &message).unwrap();
+    let (_, message) = ok(clients.remove(0).submit(&session.inputs[0], &mut session.rng));
+    let (id, input) = (session.id(0), session.decode(&message).unwrap());
+    server.check_masked_input(id, &input).unwrap();
     let mut sum = server.accumulator();
-    sum.add(&input).unwrap();
-    assert_eq!(sum.add(&input), Err(AccumulateError::Repeated(session.id(0))));
-    assert_eq!(sum.clone().merge(&sum), Err(AccumulateError::Repeated(session.id(0))));
-    server.apply_masked_input(session.id(0));
-    assert_eq!(server.check_masked_input(session.id(0), &message), Err(Fault::Repeated));
+    sum.add(id, &input).unwrap();
+    assert_eq!(sum.add(id, &input), Err(AccumulateError::Repeated(id)));
+    assert_eq!(sum.clone().merge(&sum), Err(AccumulateError::Repeated(id)));
+    server.apply_masked_input(id, *input.digest());
+    assert_eq!(server.check_masked_input(id, &input), Err(Fault::Repeated));
 
     let (_, other) = Session::of_seven(2).until_input();
-    assert_eq!(other.accumulator().add(&input), Err(AccumulateError::OtherGroup));
     assert_eq!(other.accumulator().merge(&sum), Err(AccumulateError::OtherGroup));
+    let shorter = SessionParameters { length: 6, ..seven() };
+    let (_, other) = Session::new(shorter, 7, 1).until_input();
+    let shape = AccumulateError::OtherShape { found: (7, 0), expected: (6, 0) };
+    assert_eq!(other.accumulator().add(id, &input), Err(shape));
+}
+
+/// A client that sends what another sent, to double its input unseen.
+#[test]
+fn copied_ciphertext() {
+    let mut session = Session::of_seven(1);
+    let (mut clients, mut server) = session.until_input();
+    let (_, message) = ok(clients.remove(0).submit(&session.inputs[0], &mut session.rng));
+    let input = session.decode(&message).unwrap();
+    server.apply_masked_input(session.id(0), *input.digest());
+    assert_eq!(server.check_masked_input(session.id(1), &input), Err(Fault::Copied));
+    let (_, message) = ok(clients.remove(0).submit(&session.inputs[0], &mut session.rng));
+    assert_eq!(server.check_masked_input(session.id(1), &session.decode(&message).unwrap()), Ok(()));
 }
 
 /// Once a client is declared dropped, others give its mask key away: its input must not even be looked at.
@@ -132,17 +151,18 @@ fn an_input_counts_once_and_in_its_own_group() {
 fn late_input_of_a_client_declared_dropped() {
     let mut session = Session::of_seven(1);
     let (clients, mut server) = session.until_input();
-    let mut messages: Vec<Vec<u8>> = Vec::new();
+    let mut inputs = Vec::new();
     for (client, state) in clients.into_iter().enumerate() {
-        let (_, message) = ok(state.submit(&session.inputs[client]));
+        let (_, message) = ok(state.submit(&session.inputs[client], &mut session.rng));
+        let input = session.decode(&message).unwrap();
         if client > 0 {
-            server.apply_masked_input(session.id(client));
+            server.apply_masked_input(session.id(client), *input.digest());
         }
-        messages.push(message);
+        inputs.push(input);
     }
     server.close_collecting().unwrap();
-    assert_eq!(server.check_masked_input(session.id(0), &messages[0]), Err(Fault::LateInput));
-    server.apply_masked_input(session.id(0));
+    assert_eq!(server.check_masked_input(session.id(0), &inputs[0]), Err(Fault::LateInput));
+    server.apply_masked_input(session.id(0), *inputs[0].digest());
     assert_eq!(server.awaited().len(), 6, "nor does recording it change the survivors");
     assert_eq!(server.check_consistency(session.id(0), &[]), Err(Fault::NotASurvivor));
 }
@@ -157,7 +177,8 @@ fn a_phase_ends_once() {
     assert_eq!(server.close_collecting(), Err(out_of_order(Phase::Consistency, Phase::Collecting)));
     assert_eq!(server.phase(), Phase::Consistency);
 
-    assert_eq!(server.close_consistency(), Err(Abort::TooFewSignatures { found: 0, min: 5 }));
+    let abort = Abort::TooFewNeighbours { owner: session.id(0), found: 0, min: 4 };
+    assert_eq!(server.close_consistency(), Err(abort));
     assert_eq!(server.phase(), Phase::Over);
     assert_eq!(server.close_consistency(), Err(out_of_order(Phase::Over, Phase::Consistency)));
 }
@@ -177,24 +198,69 @@ fn a_signature_on_another_set_is_refused() {
     assert_eq!(server.check_consistency(session.id(1), &sign(&message, 2)), Err(Fault::BadSignature));
 }
 
-/// Client 6 drops out after sharing; a survivor then sends a share that is not its own, for one member's secret.
+/// The sum of a group of twelve from which client 11 drops out after sharing, and all clients' identifiers. The shares
+/// for which `is_false` holds, given holder and owner, are falsified.
+fn sum_of_eleven(
+    parameters: SessionParameters,
+    is_false: impl Fn(usize, usize) -> bool,
+) -> (Result<Sum, Abort>, Vec<ClientId>) {
+    let mut session = Session::new(parameters, 12, 1);
+    let graph = Graph::new(12, session.config.parameters().degree);
+    let (clients, mut server, sum) = session.until_signatures(&(0..11).collect::<Vec<_>>());
+    let signatures = server.close_consistency().unwrap();
+    for (holder, state) in clients {
+        let id = session.id(holder);
+        let mut reply = ok(state.on_signatures(&signatures[&id]));
+        for (owner, share) in graph.neighbours(holder).into_iter().zip(reply[2..].chunks_mut(64)) {
+            share[0] ^= u8::from(is_false(holder, owner));
+        }
+        let shares = server.check_unmask(id, &reply).unwrap();
+        server.apply_unmask(id, shares);
+    }
+    (server.close_unmasking().unwrap().sum(&sum), (0..12).map(|client| session.id(client)).collect())
+}
+
+#[track_caller]
+fn assert_sum_of_eleven(result: Result<Sum, Abort>, blamed: &[ClientId]) {
+    let Sum { values, blamed: found } = result.unwrap();
+    assert_eq!(values, [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0]);
+    assert_eq!(found, blamed);
+}
+
+/// Of six shares, four of which are enough, one may be false, of either kind of secret. Nobody is blamed for one: it
+/// may be the holder's doing or the dealer's.
 #[test]
 fn false_shamir_share() {
-    for (nth, owner) in [(2, 2), (6, 6)] {
-        let mut session = Session::of_seven(1);
-        let (clients, mut server, sum) = session.until_signatures(&[0, 1, 2, 3, 4, 5]);
-        let signatures = server.close_consistency().unwrap();
-        for (client, state) in clients {
-            let mut reply = ok(state.on_signatures(&signatures));
-            if client == 1 {
-                reply[2 + 64 * nth] ^= 1;
-            }
-            let shares = server.check_unmask(session.id(client), &reply).unwrap();
-            server.apply_unmask(session.id(client), shares);
-        }
-        let unmasking = server.close_unmasking().unwrap();
-        assert_eq!(unmasking.sum(&sum), Err(Abort::BadShares { owner: session.id(owner) }));
+    for owner in [5, 11] {
+        let holder = Graph::new(12, 6).neighbours(owner)[1];
+        let (result, _) = sum_of_eleven(twelve(), |at, of| (at, of) == (holder, owner));
+        assert_sum_of_eleven(result, &[]);
     }
+}
+
+/// Client 2 misses the share that 11 holds; with five left none of them may be false. With six, two may not.
+#[test]
+fn more_false_shamir_shares_than_can_be_corrected() {
+    let (result, ids) = sum_of_eleven(twelve(), |holder, owner| (holder, owner) == (1, 2));
+    assert_eq!(result, Err(Abort::BadShares { owner: ids[2] }));
+    let (result, ids) = sum_of_eleven(twelve(), |holder, owner| owner == 5 && [3, 4].contains(&holder));
+    assert_eq!(result, Err(Abort::BadShares { owner: ids[5] }));
+}
+
+/// One colluder may frame an honest member; the shares of two dealers are wrong in one holder's hands only if it lies.
+#[test]
+fn a_holder_of_many_false_shares_is_blamed() {
+    let (result, ids) = sum_of_eleven(twelve(), |holder, owner| holder == 4 && [5, 6].contains(&owner));
+    assert_sum_of_eleven(result, &[ids[4]]);
+}
+
+/// With ten neighbours and a threshold of six, one colluder does not break a neighbourhood and two false shares are
+/// corrected: where two are false, their holders being one colluder at most, the dealer made them so.
+#[test]
+fn a_dealer_of_many_false_shares_is_blamed() {
+    let ten = SessionParameters { degree: 10, threshold: 6, ..twelve() };
+    let (result, ids) = sum_of_eleven(ten, |holder, owner| owner == 5 && [2, 3].contains(&holder));
+    assert_sum_of_eleven(result, &[ids[5]]);
 }
 
 #[test]
@@ -204,24 +270,25 @@ fn a_sum_of_other_inputs_is_not_unmasked() {
     let empty = server.accumulator();
     let signatures = server.close_consistency().unwrap();
     for (client, state) in clients {
-        let shares = server.check_unmask(session.id(client), &ok(state.on_signatures(&signatures))).unwrap();
-        server.apply_unmask(session.id(client), shares);
+        let id = session.id(client);
+        let shares = server.check_unmask(id, &ok(state.on_signatures(&signatures[&id]))).unwrap();
+        server.apply_unmask(id, shares);
     }
     let unmasking = server.close_unmasking().unwrap();
     assert_eq!(unmasking.sum(&empty), Err(Abort::OtherInputs));
-    assert_eq!(unmasking.sum(&sum).unwrap(), [1; 7]);
+    assert_eq!(unmasking.sum(&sum).unwrap(), Sum { values: vec![1; 7], blamed: Vec::new() });
 }
 
 type Decoder = fn(&[u8]) -> Result<(), CodecError>;
 
 /// One valid message of every kind that has no signature over all of it, with its decoder for a group of seven.
 fn messages() -> Vec<(&'static str, Vec<u8>, Decoder)> {
-    let mut session = Session::of_seven(1);
-    let (_, roster, nonces) = session.until_reveals();
+    let (_, roster, nonces) = Session::of_seven(1).until_reveals();
     let reveals: Vec<(usize, Nonce)> =
         nonces.iter().map(|(id, nonce)| (roster.index_of(*id).unwrap(), *nonce)).collect();
     let (_, _, shares) = Session::of_seven(1).until_delivery();
-    let (mut clients, mut server, _) = Session::of_seven(1).until_signatures(&ALL);
+    let mut session = Session::of_seven(1);
+    let (mut clients, mut server, _) = session.until_signatures(&ALL);
     let signature = Consistency::sign(server.transcript(), &[], &session.keys[0]);
     let survivors = {
         let (_, mut server, _) = Session::of_seven(1).until_survivors(&ALL);
@@ -235,18 +302,17 @@ fn messages() -> Vec<(&'static str, Vec<u8>, Decoder)> {
         }
         server.close_sharing().unwrap().remove(&session.id(3)).unwrap()
     };
-    let unmask = ok(clients.remove(&0).unwrap().on_signatures(&server.close_consistency().unwrap()));
+    let signatures = server.close_consistency().unwrap().remove(&session.id(0)).unwrap();
+    let unmask = ok(clients.remove(&0).unwrap().on_signatures(&signatures));
     vec![
         ("reveal", reveals[0].1.encode(), |bytes| Nonce::decode(bytes).map(drop)),
         ("reveals", encode_reveals(&reveals), |bytes| decode_reveals(bytes, 7).map(drop)),
-        ("shares", shares[0].clone(), |bytes| Shares::decode(bytes, 7).map(drop)),
-        ("delivery", delivery, |bytes| Delivery::decode(bytes, 7, 3).map(drop)),
+        ("shares", shares[0].clone(), |bytes| Shares::decode(bytes, 6).map(drop)),
+        ("delivery", delivery, |bytes| Delivery::decode(bytes, 7, &[0, 1, 2, 4, 5, 6]).map(drop)),
         ("survivors", survivors, |bytes| Survivors::decode(bytes, 7).map(drop)),
         ("consistency", signature.encode(), |bytes| Consistency::decode(bytes).map(drop)),
-        ("signatures", encode_signatures([(&3, &signature)].into_iter()), |bytes| {
-            decode_signatures(bytes, 7).map(drop)
-        }),
-        ("unmask", unmask, |bytes| Unmask::decode(bytes, 7).map(drop)),
+        ("signatures", encode_signatures(&[(3, signature)]), |bytes| decode_signatures(bytes, 7).map(drop)),
+        ("unmask", unmask, |bytes| Unmask::decode(bytes, 6).map(drop)),
     ]
 }
 
@@ -280,13 +346,17 @@ fn truncated_or_extended_rosters_and_advertisements_are_refused() {
     let longer = [entry.as_slice(), &[0]].concat();
     assert!(matches!(cohort.check_advertise(&longer, NOW), Err(Fault::Advertisement(_))));
 
-    let verify = |bytes: &[u8]| Roster::verify(bytes, &session.config, NOW);
-    assert_eq!(verify(roster.message()), Ok(roster.clone()));
+    let parse = |bytes: &[u8]| ClaimedRoster::parse(bytes, &session.config);
+    let parsed = parse(roster.message()).ok().unwrap();
+    assert_eq!(parsed.root(), roster.root());
+    let ids = |claim: &Claim| claim.client_id();
+    assert!(parsed.claims().iter().map(ids).eq(roster.members().iter().map(Advertisement::client_id)));
     for len in (0..roster.message().len()).step_by(37) {
-        assert!(verify(&roster.message()[..len]).is_err(), "length {len}");
+        assert!(parse(&roster.message()[..len]).is_err(), "length {len}");
     }
     let longer = [roster.message(), &[0]].concat();
-    assert_eq!(verify(&longer), Err(RosterError::Malformed(CodecError::Trailing { extra: 1 })));
+    let trailing = RosterError::Malformed(CodecError::Trailing { extra: 1 });
+    assert_eq!(parse(&longer).err(), Some(trailing));
 }
 
 proptest! {
@@ -296,15 +366,18 @@ proptest! {
             *header = [VERSION, kind];
         }
         let config = Session::of_seven(1).config;
-        prop_assert!(Roster::verify(&bytes, &config, NOW).is_err());
+        prop_assert!(ClaimedRoster::parse(&bytes, &config).is_err());
+        let mut upload = config.upload();
+        let message = upload.push(&bytes).and_then(|()| upload.finish());
+        prop_assert!(message.is_err() || (bytes.len() == config.limits().masked_input && bytes[1] == 8));
         prop_assert!(Cohort::new(config).check_advertise(&bytes, NOW).is_err());
         let authority = authority().verifying_key();
         prop_assert!(IdentityCertificate::verify(&bytes, &authority, NOW).is_err());
         let decoders: [Decoder; 8] = [
             |bytes| Nonce::decode(bytes).map(drop),
             |bytes| decode_reveals(bytes, 7).map(drop),
-            |bytes| Shares::decode(bytes, 2).map(drop),
-            |bytes| Delivery::decode(bytes, 2, 1).map(drop),
+            |bytes| Shares::decode(bytes, 1).map(drop),
+            |bytes| Delivery::decode(bytes, 2, &[0]).map(drop),
             |bytes| Survivors::decode(bytes, 7).map(drop),
             |bytes| Consistency::decode(bytes).map(drop),
             |bytes| decode_signatures(bytes, 7).map(drop),

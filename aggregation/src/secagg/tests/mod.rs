@@ -15,13 +15,16 @@ use rand_core::SeedableRng;
 use super::client::{
     AwaitDelivery, AwaitInput, AwaitReveals, AwaitRoster, AwaitSignatures, AwaitSurvivors, advertise,
 };
+use super::codec::{Kind, Writer};
 use super::messages::Nonce;
+use super::protocol::Shape;
 use super::*;
 
 const NOW: u64 = 1_000;
 const NOT_AFTER: u64 = 2_000;
 
-/// A cohort of clients in roster order, and their randomness: equal seeds make equal sessions.
+/// A cohort of clients, and their randomness: equal seeds make equal sessions. Clients are numbered by roster index, and
+/// once they are in their group by position.
 struct Session {
     config: SessionConfig,
     keys: Vec<SigningKey>,
@@ -35,20 +38,34 @@ fn authority() -> SigningKey {
     SigningKey::from_bytes(&[7; 32])
 }
 
-/// One group of seven, of which five must survive and two can be lost.
+/// One group of seven, a complete graph, of which five must survive and two can be lost.
 fn seven() -> SessionParameters {
     SessionParameters {
         context: [1; 32],
         authority: authority().verifying_key().to_bytes(),
+        protocol: ProtocolKind::PairwiseMask,
         prg: Prg::Aes256Ctr,
         ring_bits: 20,
         length: 7,
         group_size: 7,
-        threshold: 5,
+        degree: 6,
+        threshold: 4,
         min_survivors: 5,
         min_cohort: 7,
         max_cohort: 7,
         max_missing_reveals: 0,
+    }
+}
+
+/// One group of twelve on a ring, each member with three neighbours on either side, of which it can lose two.
+fn twelve() -> SessionParameters {
+    SessionParameters {
+        length: 12,
+        group_size: 12,
+        min_survivors: 8,
+        min_cohort: 12,
+        max_cohort: 12,
+        ..seven()
     }
 }
 
@@ -69,6 +86,10 @@ impl Session {
         Self::new(seven(), 7, seed)
     }
 
+    fn of_twelve(seed: u64) -> Self {
+        Self::new(twelve(), 12, seed)
+    }
+
     fn id(&self, client: usize) -> ClientId {
         identity(&self.keys[client]).client_id()
     }
@@ -87,7 +108,7 @@ impl Session {
         let roster = self.seal(&advertisements);
         let mut nonces = BTreeMap::new();
         let clients = clients.into_iter().enumerate().map(|(client, state)| {
-            let (state, reply) = ok(state.on_roster(roster.message(), NOW));
+            let (state, reply) = ok(state.on_roster(roster.message()));
             let nonce = roster.check_reveal(&self.config, self.id(client), &reply).unwrap();
             nonces.insert(self.id(client), nonce);
             state
@@ -103,14 +124,19 @@ impl Session {
         cohort.seal().unwrap()
     }
 
-    /// From here on, of the one group that the cohort makes: a client's position is its roster index.
+    /// From here on, of the one group that the cohort makes: a client's number is its position.
     fn until_delivery(&mut self) -> (Vec<AwaitDelivery>, GroupServer, Vec<Vec<u8>>) {
         let (clients, roster, nonces) = self.until_reveals();
         let (message, groups) = roster.form_groups(&self.config, &nonces).unwrap();
         let [group] = groups.as_slice() else { panic!("{} groups", groups.len()) };
         let server = GroupServer::new(&self.config, &roster, group);
+        let mut clients: Vec<_> = clients.into_iter().map(Some).collect();
+        let order = group.members();
+        self.keys = order.iter().map(|&index| self.keys[index].clone()).collect();
+        self.certificates = order.iter().map(|&index| self.certificates[index].clone()).collect();
+        let clients = order.iter().map(|&index| clients[index].take().expect("positions are distinct"));
         let (clients, shares) =
-            clients.into_iter().map(|client| ok(client.on_reveals(&message, &mut self.rng))).unzip();
+            clients.map(|client| ok(client.on_reveals(&message, NOW, &mut self.rng))).unzip();
         (clients, server, shares)
     }
 
@@ -121,8 +147,11 @@ impl Session {
             server.apply_shares(self.id(client), shares);
         }
         let deliveries = server.close_sharing().unwrap();
-        let clients = clients.into_iter().zip(deliveries.values());
-        (clients.map(|(client, message)| ok(client.on_delivery(message))).collect(), server)
+        let clients = clients.into_iter().enumerate();
+        (
+            clients.map(|(client, state)| ok(state.on_delivery(&deliveries[&self.id(client)]))).collect(),
+            server,
+        )
     }
 
     /// All clients are ready to hear of survivors, though only the inputs of `submitters` arrived.
@@ -130,11 +159,12 @@ impl Session {
         let (clients, mut server) = self.until_input();
         let mut sum = server.accumulator();
         let clients = clients.into_iter().enumerate().map(|(client, state)| {
-            let (state, message) = ok(state.submit(&self.inputs[client]));
+            let (state, message) = ok(state.submit(&self.inputs[client], &mut self.rng));
             if submitters.contains(&client) {
-                let input = server.check_masked_input(self.id(client), &message).unwrap();
-                sum.add(&input).unwrap();
-                server.apply_masked_input(self.id(client));
+                let (id, input) = (self.id(client), self.decode(&message).unwrap());
+                server.check_masked_input(id, &input).unwrap();
+                sum.add(id, &input).unwrap();
+                server.apply_masked_input(id, *input.digest());
             }
             state
         });
@@ -160,21 +190,35 @@ impl Session {
         (clients, server, sum)
     }
 
+    fn decode(&self, message: &[u8]) -> Result<MaskedInput, CodecError> {
+        let mut upload = self.config.upload();
+        message.chunks(97).try_for_each(|piece| upload.push(piece))?;
+        upload.finish()
+    }
+
     /// All that signed send their shares.
     fn finish(
         &self,
         clients: BTreeMap<usize, AwaitSignatures>,
         mut server: GroupServer,
         sum: &Accumulator,
-    ) -> Result<Vec<u32>, Abort> {
+    ) -> Result<Sum, Abort> {
         let signatures = server.close_consistency()?;
         for (client, state) in clients {
-            let reply = ok(state.on_signatures(&signatures));
+            let reply = ok(state.on_signatures(&signatures[&self.id(client)]));
             let shares = server.check_unmask(self.id(client), &reply).unwrap();
             server.apply_unmask(self.id(client), shares);
         }
         server.close_unmasking()?.sum(sum)
     }
+}
+
+/// Bit-packed elements, by way of an upload that has nothing else.
+fn unpacked(packed: &[u8], length: usize, bits: u32) -> Result<Vec<u32>, CodecError> {
+    let mut upload = Upload::new(Shape { masked: length, masked_bits: bits, body: 0 });
+    upload.push(&Writer::new(Kind::MaskedInput).finish())?;
+    upload.push(packed)?;
+    Ok(upload.finish()?.layers.masked)
 }
 
 fn certificate(key: &SigningKey, not_after: u64) -> Vec<u8> {

@@ -6,16 +6,18 @@ use rand_core::{TryCryptoRng, TryRng};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
 use super::super::agreement::{
     Route, Secret, is_strong_public_key, open, pairwise_mask_key, seal, self_mask_key,
 };
 use super::super::codec::CodecError;
 use super::super::correction::{Corrected, correct};
-use super::super::prg::{Prg, Sign};
-use super::super::ring::{element_mask, pack, unpack};
+use super::super::prg::{Mask, Prg, Sign};
+use super::super::ring::{element_mask, pack};
 use super::super::shamir::{Interpolation, Share, split};
 use super::super::transcript::{derive_key, digest};
+use super::unpacked;
 
 /// The vectors of one file.
 macro_rules! vectors {
@@ -173,10 +175,11 @@ mod kdf {
             let ours = Secret::from_bytes(&case.secret.0);
             let route =
                 Route { transcript: &case.transcript.0, sender: case.sender, recipient: case.recipient };
-            let opened = open(&ours, &case.their_key.0, route, &case.sealed.0);
+            let agreed = ours.agree(&case.their_key.0);
+            let opened = open(&agreed, route, &case.sealed.0);
             assert_eq!(opened.as_deref(), case.plaintext.as_ref().map(|plaintext| &plaintext.0));
             if let Some(Hex(plaintext)) = &case.plaintext {
-                assert_eq!(seal(&ours, &case.their_key.0, route, plaintext), case.sealed.0);
+                assert_eq!(seal(&agreed, route, plaintext), case.sealed.0);
             }
         }
         assert!(boxes.0.iter().any(|case| case.plaintext.is_none()));
@@ -213,6 +216,10 @@ mod prg {
         minus: Bytes<32>,
     }
 
+    fn mask(case: &MaskCase, sign: Sign) -> Mask {
+        (Zeroizing::new(case.key.0), sign)
+    }
+
     /// Values 0, 1, 2, … times an odd constant, so that sums wrap.
     fn values(length: usize, bits: u32) -> Vec<u32> {
         (0..length as u32).map(|i| i.wrapping_mul(0x9e37_79b1) >> (32 - bits)).collect()
@@ -228,12 +235,12 @@ mod prg {
                 other => panic!("cipher {other}"),
             };
             let reduced = |sign, mut vector: Vec<u32>| {
-                prg.apply(&case.key.0, sign, &mut vector);
+                prg.apply([mask(case, sign)], &mut vector);
                 elements_digest(vector.into_iter().map(|element| element & element_mask(case.bits)))
             };
             let values = values(case.length, case.bits);
             let mut first = vec![0; case.first.len()];
-            prg.apply(&case.key.0, Sign::Plus, &mut first);
+            prg.apply([mask(case, Sign::Plus)], &mut first);
             assert_eq!(first, case.first);
             assert_eq!(values[..case.first_values.len()], case.first_values);
             assert_eq!(reduced(Sign::Plus, vec![0; case.length]), case.mask);
@@ -394,10 +401,10 @@ mod packing {
             let mut packed = Vec::new();
             pack(&case.elements, case.bits, &mut packed);
             assert_eq!(packed, case.packed.0, "{} bits", case.bits);
-            assert_eq!(unpack(&packed, case.elements.len(), case.bits).as_ref(), Ok(&case.elements));
+            assert_eq!(unpacked(&packed, case.elements.len(), case.bits).as_ref(), Ok(&case.elements));
         }
         for case in &bad.0 {
-            let name = match unpack(&case.packed.0, case.length, case.bits) {
+            let name = match unpacked(&case.packed.0, case.length, case.bits) {
                 Err(CodecError::Value { field: "padding" }) => "padding",
                 Err(CodecError::Truncated { .. }) => "truncated",
                 Err(CodecError::Trailing { .. }) => "trailing",
