@@ -14,7 +14,7 @@ use std::fmt;
 use std::str::FromStr;
 
 mod gaussian;
-mod ntt;
+pub(super) mod ntt;
 mod pairwise;
 mod rlwe;
 

@@ -16,7 +16,7 @@ use std::hint::select_unpredictable;
 pub(super) const Q: u64 = 0xffff_ffff_0000_0001;
 
 /// Coefficients of a polynomial.
-pub(super) const N: usize = 1 << LOG_N;
+pub(in crate::secagg) const N: usize = 1 << LOG_N;
 
 const LOG_N: u32 = 12;
 
@@ -39,7 +39,7 @@ static FORWARD: [u64; N] = bit_reversed_powers(PSI);
 static INVERSE: [[u64; 3]; (N - 1) / 3] = inverse_twiddles();
 
 /// The residue that is less than q.
-pub(super) fn canonical(x: u64) -> u64 {
+pub(in crate::secagg) fn canonical(x: u64) -> u64 {
     x.min(x.wrapping_sub(Q))
 }
 
@@ -56,7 +56,7 @@ pub(super) fn sub(a: u64, b: u64) -> u64 {
 }
 
 /// `a · b`, loose.
-pub(super) fn mul(a: u64, b: u64) -> u64 {
+pub(in crate::secagg) fn mul(a: u64, b: u64) -> u64 {
     reduce(u128::from(a) * u128::from(b))
 }
 
@@ -68,7 +68,7 @@ pub(super) fn from_signed(x: i64) -> u64 {
 
 /// Coefficients to values, divided by 4096: with that, `inverse(a ∘ forward(s))` is the product of s with the
 /// polynomial whose values are a, and `inverse(forward(s))` is s.
-pub(super) fn forward(values: &mut [u64]) {
+pub(in crate::secagg) fn forward(values: &mut [u64]) {
     assert_eq!(values.len(), N, "a polynomial has {N} coefficients");
     let mut half = N / 2;
     let mut twiddles = FORWARD[1..].iter();
@@ -88,7 +88,7 @@ pub(super) fn forward(values: &mut [u64]) {
 }
 
 /// Values to coefficients, loose, not divided by 4096 (see [`forward`]).
-pub(super) fn inverse(values: &mut [u64]) {
+pub(in crate::secagg) fn inverse(values: &mut [u64]) {
     assert_eq!(values.len(), N, "a polynomial has {N} coefficients");
     let mut twiddles = INVERSE.iter();
     let mut quarter = 1;

@@ -4,6 +4,7 @@
 mod attacks;
 mod faults;
 mod honest;
+mod transcript;
 mod vectors;
 
 use std::collections::BTreeMap;

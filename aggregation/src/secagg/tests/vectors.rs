@@ -2,6 +2,8 @@
 
 use std::convert::Infallible;
 
+use chacha20::ChaCha20;
+use chacha20::cipher::{KeyIvInit, StreamCipher};
 use rand_core::{TryCryptoRng, TryRng};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -71,6 +73,30 @@ fn elements_digest(elements: impl IntoIterator<Item = u32>) -> Bytes<32> {
     let mut hash = Sha256::new();
     elements.into_iter().for_each(|element| hash.update(element.to_le_bytes()));
     Bytes(hash.finalize().into())
+}
+
+/// SHA-256 of words as little-endian numbers of 64 bits.
+fn words_digest(words: &[u64]) -> Bytes<32> {
+    let mut hash = Sha256::new();
+    for word in words {
+        hash.update(word.to_le_bytes());
+    }
+    Bytes(hash.finalize().into())
+}
+
+/// The ChaCha20 stream of a key.
+fn key_stream(key: &[u8; 32], len: usize) -> Vec<u8> {
+    let mut stream = vec![0; len];
+    ChaCha20::new(key.into(), &[0; 12].into()).apply_keystream(&mut stream);
+    stream
+}
+
+fn cipher(name: &str) -> Prg {
+    match name {
+        "aes-256-ctr" => Prg::Aes256Ctr,
+        "chacha20" => Prg::ChaCha20,
+        other => panic!("cipher {other}"),
+    }
 }
 
 mod kdf {
@@ -229,11 +255,7 @@ mod prg {
     fn masks_of_both_ciphers_added_and_taken_away() {
         let Vectors { masks } = vectors!("prg.json");
         for case in &masks.0 {
-            let prg = match case.cipher.as_str() {
-                "aes-256-ctr" => Prg::Aes256Ctr,
-                "chacha20" => Prg::ChaCha20,
-                other => panic!("cipher {other}"),
-            };
+            let prg = cipher(&case.cipher);
             let reduced = |sign, mut vector: Vec<u32>| {
                 prg.apply([mask(case, sign)], &mut vector);
                 elements_digest(vector.into_iter().map(|element| element & element_mask(case.bits)))
@@ -413,5 +435,366 @@ mod packing {
             assert_eq!(name, case.error, "{} bits", case.bits);
         }
         assert!((8..=32).all(|bits| good.0.iter().any(|case| case.bits == bits)));
+    }
+}
+
+mod graph {
+    use super::*;
+    use crate::secagg::config::{ConfigError, SessionConfig, SessionParameters};
+    use crate::secagg::graph::Graph;
+    use crate::secagg::groups::form_groups;
+    use crate::secagg::messages::Nonce;
+    use crate::secagg::protocol::ProtocolKind;
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Vectors {
+        parameters: Cases<ParametersCase>,
+        groups: Cases<GroupsCase>,
+        graphs: Cases<GraphCase>,
+    }
+
+    #[derive(Deserialize)]
+    struct ParametersCase {
+        parameters: Parameters,
+        accepted: bool,
+    }
+
+    #[derive(Deserialize)]
+    struct GroupsCase {
+        parameters: Parameters,
+        root: Bytes<32>,
+        message: Hex,
+        missing: Vec<usize>,
+        sizes: Vec<usize>,
+        members: Option<Vec<Vec<usize>>>,
+        members_digest: Bytes<32>,
+        transcripts: Vec<Bytes<32>>,
+    }
+
+    #[derive(Deserialize)]
+    struct Parameters {
+        context: Bytes<32>,
+        authority: Bytes<32>,
+        protocol: String,
+        prg: String,
+        ring_bits: u32,
+        length: usize,
+        group_size: usize,
+        degree: usize,
+        threshold: usize,
+        min_survivors: usize,
+        min_cohort: usize,
+        max_cohort: usize,
+        max_missing_reveals: usize,
+    }
+
+    impl Parameters {
+        fn config(&self) -> Result<SessionConfig, ConfigError> {
+            let parameters = SessionParameters {
+                context: self.context.0,
+                authority: self.authority.0,
+                protocol: self.protocol.parse::<ProtocolKind>().unwrap(),
+                prg: cipher(&self.prg),
+                ring_bits: self.ring_bits,
+                length: self.length,
+                group_size: self.group_size,
+                degree: self.degree,
+                threshold: self.threshold,
+                min_survivors: self.min_survivors,
+                min_cohort: self.min_cohort,
+                max_cohort: self.max_cohort,
+                max_missing_reveals: self.max_missing_reveals,
+            };
+            SessionConfig::new(parameters)
+        }
+    }
+
+    #[derive(Deserialize)]
+    struct GraphCase {
+        size: usize,
+        degree: usize,
+        first: Vec<usize>,
+        last: Vec<usize>,
+        digest: Bytes<32>,
+    }
+
+    fn vectors() -> Vectors {
+        vectors!("graph.json")
+    }
+
+    #[test]
+    fn parameters_with_and_without_a_graph() {
+        for case in vectors().parameters.0 {
+            let (parameters, found) = (&case.parameters, case.parameters.config());
+            let numbers = (parameters.degree, parameters.threshold, parameters.min_survivors);
+            assert_eq!(found.is_ok(), case.accepted, "degree, threshold, survivors {numbers:?}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn groups_in_ring_order_from_the_beacon() {
+        for case in vectors().groups.0 {
+            let (config, cohort) = (case.parameters.config().unwrap(), case.parameters.max_cohort);
+            let revealed = (0..cohort).filter(|index| !case.missing.contains(index));
+            let reveals: Vec<(usize, Nonce)> = revealed.map(|index| (index, Nonce([0; 32]))).collect();
+            let groups = form_groups(&config, &case.root.0, &case.message.0, &reveals);
+            let members: Vec<Vec<usize>> = groups.iter().map(|group| group.members().to_vec()).collect();
+            assert_eq!(members.iter().map(Vec::len).collect::<Vec<_>>(), case.sizes);
+            assert_eq!(
+                elements_digest(members.iter().flatten().map(|&index| index as u32)),
+                case.members_digest
+            );
+            assert!(case.members.is_none_or(|wanted| wanted == members), "{cohort} clients");
+            let transcripts: Vec<_> = groups.iter().map(|group| Bytes(*group.transcript())).collect();
+            assert_eq!(transcripts, case.transcripts, "{cohort} clients");
+        }
+    }
+
+    #[test]
+    fn neighbours_on_the_ring() {
+        for case in vectors().graphs.0 {
+            let graph = Graph::new(case.size, case.degree);
+            assert_eq!(graph.neighbours(0), case.first);
+            assert_eq!(graph.neighbours(case.size - 1), case.last);
+            let all = (0..case.size).flat_map(|position| graph.neighbours(position));
+            assert_eq!(elements_digest(all.map(|other| other as u32)), case.digest, "{} members", case.size);
+        }
+    }
+}
+
+mod ntt {
+    use super::*;
+    use crate::secagg::protocol::ntt::{N, canonical, forward, inverse, mul};
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Vectors {
+        transforms: Cases<TransformCase>,
+        products: Cases<ProductCase>,
+        sparse: Cases<SparseCase>,
+    }
+
+    #[derive(Deserialize)]
+    struct TransformCase {
+        seed: Bytes<32>,
+        first: Vec<u64>,
+        digest: Bytes<32>,
+    }
+
+    #[derive(Deserialize)]
+    struct ProductCase {
+        left: Bytes<32>,
+        right: Bytes<32>,
+        first: Vec<u64>,
+        digest: Bytes<32>,
+    }
+
+    /// Exponents and coefficients.
+    type Terms = Vec<(usize, u64)>;
+
+    #[derive(Deserialize)]
+    struct SparseCase {
+        left: Terms,
+        right: Terms,
+        product: Terms,
+    }
+
+    fn vectors() -> Vectors {
+        vectors!("ntt.json")
+    }
+
+    /// Words of the seed's ChaCha20 stream, not reduced.
+    fn polynomial(seed: &Bytes<32>) -> Vec<u64> {
+        let stream = key_stream(&seed.0, 8 * N);
+        stream.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)).collect()
+    }
+
+    /// `forward` divides by N.
+    fn values(coefficients: &[u64]) -> Vec<u64> {
+        let mut values = coefficients.to_vec();
+        forward(&mut values);
+        values.into_iter().map(|value| canonical(mul(value, N as u64))).collect()
+    }
+
+    fn product(left: &[u64], right: &[u64]) -> Vec<u64> {
+        let mut right = right.to_vec();
+        forward(&mut right);
+        let mut product: Vec<u64> = values(left).into_iter().zip(right).map(|(a, b)| mul(a, b)).collect();
+        inverse(&mut product);
+        product.into_iter().map(canonical).collect()
+    }
+
+    fn dense(terms: &Terms) -> Vec<u64> {
+        let mut coefficients = vec![0; N];
+        terms.iter().for_each(|(exponent, coefficient)| coefficients[*exponent] = *coefficient);
+        coefficients
+    }
+
+    #[test]
+    fn values_in_their_order() {
+        for case in vectors().transforms.0 {
+            let coefficients = polynomial(&case.seed);
+            let values = values(&coefficients);
+            assert_eq!(values[..case.first.len()], case.first);
+            assert_eq!(words_digest(&values), case.digest);
+            let mut back = coefficients.clone();
+            forward(&mut back);
+            inverse(&mut back);
+            assert!(back.iter().zip(&coefficients).all(|(a, b)| canonical(*a) == canonical(*b)));
+        }
+    }
+
+    #[test]
+    fn negacyclic_products() {
+        let Vectors { products, sparse, .. } = vectors();
+        for case in &products.0 {
+            let product = product(&polynomial(&case.left), &polynomial(&case.right));
+            assert_eq!(product[..case.first.len()], case.first);
+            assert_eq!(words_digest(&product), case.digest);
+        }
+        for case in &sparse.0 {
+            let (left, right) = (&case.left, &case.right);
+            assert_eq!(product(&dense(left), &dense(right)), dense(&case.product), "{left:?} · {right:?}");
+        }
+    }
+}
+
+mod rlwe {
+    use super::*;
+    use crate::secagg::protocol::{Layers, Protocol, RlweTwoLayer};
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Vectors {
+        parameters: Cases<ParametersCase>,
+        encodings: Cases<EncodingCase>,
+        sums: Cases<SumCase>,
+        readings: Cases<ReadingCase>,
+    }
+
+    #[derive(Deserialize)]
+    struct ParametersCase {
+        ring_bits: u32,
+        length: usize,
+        summands: usize,
+        slots: usize,
+        masked_bits: u32,
+        body: usize,
+    }
+
+    #[derive(Deserialize)]
+    struct EncodingCase {
+        ring_bits: u32,
+        length: usize,
+        summands: usize,
+        transcript: Bytes<32>,
+        secret: Bytes<32>,
+        /// Where there are no values, the words of this seed's ChaCha20 stream less 2^(b−1), reduced into the ring.
+        seed: Bytes<32>,
+        values: Option<Vec<u32>>,
+        key: Vec<i32>,
+        key_digest: Bytes<32>,
+        body: Vec<u64>,
+        body_digest: Bytes<32>,
+    }
+
+    #[derive(Deserialize)]
+    struct SumCase {
+        ring_bits: u32,
+        length: usize,
+        summands: usize,
+        transcript: Bytes<32>,
+        parties: Vec<Party>,
+        body: Vec<u64>,
+        sum: Vec<u32>,
+    }
+
+    #[derive(Deserialize)]
+    struct Party {
+        secret: Bytes<32>,
+        values: Vec<u32>,
+    }
+
+    #[derive(Deserialize)]
+    struct ReadingCase {
+        ring_bits: u32,
+        slots: usize,
+        summands: usize,
+        body: Vec<u64>,
+        wanted: Vec<u32>,
+        values: Vec<u32>,
+    }
+
+    fn vectors() -> Vectors {
+        vectors!("rlwe.json")
+    }
+
+    #[test]
+    fn parameters_from_the_noise_budget() {
+        for case in vectors().parameters.0 {
+            let rlwe = RlweTwoLayer::new(case.ring_bits, case.length, case.summands).unwrap();
+            let shape = rlwe.shape();
+            let found = (rlwe.slots(), shape.masked_bits, shape.body);
+            let bits = case.ring_bits;
+            assert_eq!(
+                found,
+                (case.slots, case.masked_bits, case.body),
+                "{bits} bits, {} summands",
+                case.summands
+            );
+        }
+    }
+
+    #[test]
+    fn vectors_encoded() {
+        for case in vectors().encodings.0 {
+            let values = case.values.unwrap_or_else(|| {
+                let words = key_stream(&case.seed.0, 4 * case.length);
+                let words = words.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word));
+                words
+                    .map(|word| word.wrapping_sub(1 << (case.ring_bits - 1)) & element_mask(case.ring_bits))
+                    .collect()
+            });
+            let rlwe = RlweTwoLayer::new(case.ring_bits, case.length, case.summands).unwrap();
+            let Layers { masked, body } = rlwe.encode(&case.transcript.0, &values, &case.secret.0);
+            let key: Vec<i32> = masked.iter().map(|element| element.cast_signed()).collect();
+            assert_eq!(key[..case.key.len()], case.key);
+            assert_eq!(elements_digest(masked), case.key_digest);
+            assert_eq!(body[..case.body.len()], case.body);
+            assert_eq!(words_digest(&body), case.body_digest, "{} bits", case.ring_bits);
+        }
+    }
+
+    #[test]
+    fn sums_decoded() {
+        for case in vectors().sums.0 {
+            let rlwe = RlweTwoLayer::new(case.ring_bits, case.length, case.summands).unwrap();
+            let mut masked = vec![0_u32; rlwe.shape().masked];
+            for party in &case.parties {
+                let key = rlwe.encode(&case.transcript.0, &party.values, &party.secret.0).masked;
+                masked.iter_mut().zip(key).for_each(|(sum, key)| *sum = sum.wrapping_add(key));
+            }
+            let sum = rlwe.decode(&case.transcript.0, Layers { masked, body: case.body });
+            assert_eq!(sum, case.sum, "{} bits", case.ring_bits);
+        }
+    }
+
+    #[test]
+    fn slots_read_under_noise_up_to_half_a_step_and_beyond() {
+        let Vectors { readings, .. } = vectors();
+        for case in &readings.0 {
+            let rlwe = RlweTwoLayer::new(case.ring_bits, case.slots, case.summands).unwrap();
+            assert_eq!(rlwe.slots(), case.slots);
+            let layers = Layers { masked: vec![0; rlwe.shape().masked], body: case.body.clone() };
+            assert_eq!(
+                rlwe.decode(&[0; 32], layers),
+                case.values,
+                "{} bits, {:?}",
+                case.ring_bits,
+                case.wanted
+            );
+        }
+        assert!(readings.0.iter().any(|case| case.values != case.wanted));
     }
 }
