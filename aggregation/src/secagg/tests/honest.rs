@@ -269,12 +269,12 @@ fn a_masked_vector_looks_uniform() {
 #[test]
 fn no_message_is_longer_than_its_limit_and_the_fixed_ones_are_as_long() {
     for protocol in ProtocolKind::ALL {
-        longest_messages(SessionParameters { protocol, ..seven() });
-        longest_messages(SessionParameters { protocol, ..twelve() });
+        longest_messages(&SessionParameters { protocol, ..seven() });
+        longest_messages(&SessionParameters { protocol, ..twelve() });
     }
 }
 
-fn longest_messages(parameters: SessionParameters) {
+fn longest_messages(parameters: &SessionParameters) {
     let members = parameters.group_size;
     let start = || Session::new(parameters.clone(), members, 1);
     let mut session = start();
