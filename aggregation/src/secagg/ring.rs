@@ -18,47 +18,70 @@ pub(super) fn packed_len(length: usize, bits: u32) -> usize {
     (length * bits as usize).div_ceil(8)
 }
 
+/// An expression with the width as a constant, so that every shift and mask of a unit is one too.
+macro_rules! with_width {
+    ($bits:expr, $name:ident => $body:expr) => {
+        with_width!($bits, $name => $body;
+            8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32)
+    };
+    ($bits:expr, $name:ident => $body:expr; $($width:literal)*) => {
+        match $bits {
+            $($width => { const $name: usize = $width; $body })*
+            other => unreachable!("the configuration bounds the width to 8 to 32 bits, not {other}"),
+        }
+    };
+}
+
 /// Packs elements mod 2^bits; bits after the last element are zero.
 pub(super) fn pack(values: &[u32], bits: u32, out: &mut Vec<u8>) {
     out.reserve(packed_len(values.len(), bits));
+    with_width!(bits, BITS => pack_width::<BITS>(values, out));
+}
+
+fn pack_width<const BITS: usize>(values: &[u32], out: &mut Vec<u8>) {
     let (units, rest) = values.as_chunks::<UNIT>();
     for unit in units {
-        out.extend_from_slice(&pack_unit(unit, bits)[..bits as usize]);
+        out.extend_from_slice(&pack_unit::<BITS>(unit)[..BITS]);
     }
     let mut last = [0; UNIT];
     last[..rest.len()].copy_from_slice(rest);
-    out.extend_from_slice(&pack_unit(&last, bits)[..packed_len(rest.len(), bits)]);
+    out.extend_from_slice(&pack_unit::<BITS>(&last)[..packed_len(rest.len(), BITS as u32)]);
 }
 
-fn pack_unit(values: &[u32; UNIT], bits: u32) -> [u8; 32] {
-    let mask = element_mask(bits);
-    let pair = |at: usize| u64::from(values[at] & mask) | u64::from(values[at + 1] & mask) << bits;
-    let four = |at: usize| u128::from(pair(at)) | u128::from(pair(at + 2)) << (2 * bits);
+fn pack_unit<const BITS: usize>(values: &[u32; UNIT]) -> [u8; 32] {
+    let mask = element_mask(BITS as u32);
+    let pair = |at: usize| u64::from(values[at] & mask) | u64::from(values[at + 1] & mask) << BITS;
+    let four = |at: usize| u128::from(pair(at)) | u128::from(pair(at + 2)) << (2 * BITS);
     let (low, high) = (four(0), four(4));
-    // The upper four begin in the middle of a byte if `bits` is odd.
-    let middle = bits as usize / 2;
+    // The upper four begin in the middle of a byte if the width is odd.
+    let middle = BITS / 2;
     let overlap = low.checked_shr(8 * middle as u32).unwrap_or(0);
     let mut unit = [0; 32];
     unit[..16].copy_from_slice(&low.to_le_bytes());
-    unit[middle..middle + 16].copy_from_slice(&(high << (4 * bits % 8) | overlap).to_le_bytes());
+    unit[middle..middle + 16].copy_from_slice(&(high << (4 * BITS % 8) | overlap).to_le_bytes());
     unit
 }
 
 /// Appends the elements of whole units: a multiple of `bits` bytes.
 pub(super) fn unpack(bytes: &[u8], bits: u32, out: &mut Vec<u32>) {
-    let len = bits as usize;
-    for at in (0..bytes.len()).step_by(len) {
-        let unit = match bytes[at..].first_chunk() {
-            Some(window) => unpack_unit(window, bits),
-            None => unpack_unit(&padded(&bytes[at..]), bits),
-        };
-        out.extend_from_slice(&unit);
+    out.reserve(bytes.len() / bits as usize * UNIT);
+    with_width!(bits, BITS => unpack_width::<BITS>(bytes, out));
+}
+
+fn unpack_width<const BITS: usize>(bytes: &[u8], out: &mut Vec<u32>) {
+    let (units, _) = bytes.as_chunks::<BITS>();
+    for unit in units {
+        let mut window = [0; WINDOW];
+        window[..BITS].copy_from_slice(unit);
+        out.extend_from_slice(&unpack_unit::<BITS>(&window));
     }
 }
 
 /// The elements, fewer than a unit, of a vector's last bytes; fails on non-zero padding bits.
 pub(super) fn unpack_last(bytes: &[u8], length: usize, bits: u32) -> Result<Vec<u32>, CodecError> {
-    let unit = unpack_unit(&padded(bytes), bits);
+    let mut window = [0; WINDOW];
+    window[..bytes.len()].copy_from_slice(bytes);
+    let unit = with_width!(bits, BITS => unpack_unit::<BITS>(&window));
     let (values, padding) = unit.split_at(length);
     if padding.iter().any(|&value| value != 0) {
         return Err(CodecError::Value { field: "padding" });
@@ -66,22 +89,14 @@ pub(super) fn unpack_last(bytes: &[u8], length: usize, bits: u32) -> Result<Vec<
     Ok(values.to_vec())
 }
 
-/// A unit, and bytes after it so that all elements can be read as words.
-type Window = [u8; 40];
+/// Bytes of the longest unit, and those after it that are read with its last element.
+const WINDOW: usize = 36;
 
-fn padded(bytes: &[u8]) -> Window {
-    let mut window = [0; 40];
-    let len = bytes.len().min(window.len());
-    window[..len].copy_from_slice(&bytes[..len]);
-    window
-}
-
-fn unpack_unit(window: &Window, bits: u32) -> [u32; UNIT] {
-    let mask = element_mask(bits);
+fn unpack_unit<const BITS: usize>(window: &[u8; WINDOW]) -> [u32; UNIT] {
     std::array::from_fn(|i| {
-        let at = i * bits as usize;
+        let at = i * BITS;
         let word = window[at / 8..].first_chunk().expect("at most 28 whole bytes come before an element");
-        (u64::from_le_bytes(*word) >> (at % 8)) as u32 & mask
+        (u64::from_le_bytes(*word) >> (at % 8)) as u32 & element_mask(BITS as u32)
     })
 }
 

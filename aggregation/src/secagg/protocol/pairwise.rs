@@ -28,7 +28,9 @@ impl Protocol for PairwiseMask {
     fn decode(&self, _: &GroupTranscript, sum: Layers) -> Vec<u32> {
         let mut values = sum.masked;
         let mask = element_mask(self.ring_bits);
-        values.iter_mut().for_each(|value| *value &= mask);
+        for value in &mut values {
+            *value &= mask;
+        }
         values
     }
 }

@@ -199,6 +199,51 @@ fn another_plan_or_model_for_one_client() {
     assert_eq!(refused, Refusal::AlteredReveal { index: 0 });
 }
 
+/// Clients that nobody certified: where they are in an honest client's group it leaves, elsewhere they do no harm.
+#[test]
+fn invented_clients_in_ones_own_group_or_elsewhere() {
+    let parameters = SessionParameters { length: 14, min_cohort: 14, max_cohort: 14, ..seven() };
+    let mut session = Session::new(parameters, 14, 1);
+    let own_authority = SigningKey::from_bytes(&[66; 32]);
+    let invented: Vec<Vec<u8>> = session
+        .keys
+        .iter()
+        .map(|key| {
+            let key = key.verifying_key().to_bytes();
+            IdentityCertificate::issue(&own_authority, &key, "sybil", NOT_AFTER).unwrap()
+        })
+        .collect();
+    let (clients, mut advertisements) = session.until_roster();
+    let certified = session.seal(&advertisements);
+    let last = advertisements.pop().unwrap();
+    advertisements.push(sign(
+        &session,
+        13,
+        &Offer { certificate: &invented[13], ..offer(&session, 13, &last) },
+    ));
+    let roster = roster_of(&advertisements);
+
+    // The nonce of the invented one is the coordinator's to reveal.
+    let (states, replies): (Vec<_>, Vec<_>) = clients
+        .into_iter()
+        .enumerate()
+        .map(|(index, state)| ok(state.on_roster(if index == 13 { certified.message() } else { &roster })))
+        .unzip();
+    let reveals: Vec<_> = replies.iter().map(|reply| Nonce::decode(reply).unwrap()).enumerate().collect();
+    let message = encode_reveals(&reveals);
+    let (mut stayed, mut left) = (Vec::new(), Vec::new());
+    for (index, state) in states.into_iter().take(13).enumerate() {
+        match state.on_reveals(&message, NOW, &mut session.rng) {
+            Ok((state, _)) => stayed.push((index, state.group_index())),
+            Err(refusal) => left.push(refusal),
+        }
+    }
+    assert_eq!((stayed.len(), left.len()), (7, 6), "one group of seven, and the invented one's");
+    assert!(stayed.iter().all(|(_, group)| *group == stayed[0].1));
+    let forged = RosterError::Entry { index: 13, source: IdentityError::Forged.into() };
+    assert!(left.iter().all(|refusal| *refusal == forged.clone().into()));
+}
+
 /// The nonces in roster order, as the honest message has them.
 fn reveals(roster: &Roster, nonces: &BTreeMap<ClientId, Nonce>) -> Vec<(usize, Nonce)> {
     nonces.iter().map(|(id, nonce)| (roster.index_of(*id).unwrap(), *nonce)).collect()

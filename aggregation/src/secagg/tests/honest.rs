@@ -143,7 +143,9 @@ fn run(parameters: SessionParameters, lasts: &[Last], seed: u64) -> Result<(), T
             group.members().iter().map(|&client| (session.id(client), lasts[client])).collect();
         let expected = model(&session.config, &fates).map(|submitters| {
             let mut values = vec![0; session.config.parameters().length];
-            submitters.iter().for_each(|&position| values[group.members()[position]] = 1);
+            for position in submitters {
+                values[group.members()[position]] = 1;
+            }
             Sum { values, blamed: Vec::new() }
         });
         prop_assert_eq!(result, expected);
@@ -185,7 +187,7 @@ fn scenario() -> impl Strategy<Value = (SessionParameters, Vec<Last>)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
     fn sums_are_those_of_the_model_whoever_drops_out_when(
         (parameters, lasts) in scenario(),
@@ -266,7 +268,16 @@ fn a_masked_vector_looks_uniform() {
 
 #[test]
 fn no_message_is_longer_than_its_limit_and_the_fixed_ones_are_as_long() {
-    let mut session = Session::of_seven(1);
+    for protocol in ProtocolKind::ALL {
+        longest_messages(&SessionParameters { protocol, ..seven() });
+        longest_messages(&SessionParameters { protocol, ..twelve() });
+    }
+}
+
+fn longest_messages(parameters: &SessionParameters) {
+    let members = parameters.group_size;
+    let start = || Session::new(parameters.clone(), members, 1);
+    let mut session = start();
     session.certificates = session
         .keys
         .iter()
@@ -295,10 +306,20 @@ fn no_message_is_longer_than_its_limit_and_the_fixed_ones_are_as_long() {
     assert_eq!(reveals.len(), limits.reveals);
     drop(states);
 
-    let (_, _, shares) = Session::of_seven(1).until_delivery();
-    assert_eq!(shares[0].len(), limits.shares);
-    let everyone: Vec<usize> = (0..7).collect();
-    let mut session = Session::of_seven(1);
+    let mut session = start();
+    let (mut clients, mut server, shares) = session.until_delivery();
+    for (client, message) in shares.iter().enumerate() {
+        assert_eq!(message.len(), limits.shares);
+        let shares = server.check_shares(session.id(client), message).unwrap();
+        server.apply_shares(session.id(client), shares);
+    }
+    let delivery = &server.close_sharing().unwrap()[&session.id(0)];
+    assert_eq!(delivery.len(), limits.delivery);
+    let state = ok(clients.swap_remove(0).on_delivery(delivery));
+    let (_, message) = ok(state.submit(&session.inputs[0], &mut session.rng));
+    assert_eq!(message.len(), limits.masked_input);
+    let everyone: Vec<usize> = (0..members).collect();
+    let mut session = start();
     let (clients, mut server, _) = session.until_survivors(&everyone);
     let survivors = server.close_collecting().unwrap();
     assert_eq!(survivors.len(), limits.survivors);
@@ -311,7 +332,7 @@ fn no_message_is_longer_than_its_limit_and_the_fixed_ones_are_as_long() {
     let signatures = server.close_consistency().unwrap();
     assert!(signatures.values().all(|message| message.len() == limits.signatures));
 
-    let mut session = Session::of_seven(1);
+    let mut session = start();
     let (mut clients, mut server, _) = session.until_signatures(&everyone);
     let signatures = &server.close_consistency().unwrap()[&session.id(0)];
     assert_eq!(ok(clients.remove(&0).unwrap().on_signatures(signatures)).len(), limits.unmask);
