@@ -215,8 +215,11 @@ impl Args {
         config.privacy.epsilon = self.epsilon;
         config.privacy.noise_multiplier = self.noise_multiplier;
         config.aggregation.group_size = size;
-        config.aggregation.threshold = 2 * size / 3 + 1;
+        // No group reaches twice the smallest size, so that every group is a complete graph.
+        config.aggregation.degree = 2 * size;
         config.aggregation.min_survivors = size - (size / 6).max(1);
+        config.aggregation.threshold =
+            (2 * size / 3 + 1).min(config.aggregation.min_survivors.saturating_sub(1));
         config.aggregation.max_missing_reveals = max_missing_reveals;
         config.server.rule.clone_from(&self.rule);
         config.server.assumed_byzantine = self.assumed_byzantine;
@@ -472,7 +475,7 @@ fn privacy_notes(plan: &TaskPlan, terms: &Terms, watch: &Watch) -> Vec<String> {
     }
     notes.push(format!(
         "The noise counts {} honest survivors in a group; up to {} colluders in it are assumed to add none. A \
-         coordinator needs more than {} colluders in one group to see an update.",
+         coordinator needs more than {} colluders among a client's neighbours to see its update.",
         terms.guarantee.honest,
         terms.guarantee.colluders,
         terms.colluders_to_break - 1
@@ -490,6 +493,7 @@ fn scaled(plan: &TaskPlan, factor: u32) -> TaskPlan {
         &mut plan.cohort.minimum,
         &mut plan.cohort.assumed_malicious,
         &mut plan.aggregation.group_size,
+        &mut plan.aggregation.degree,
         &mut plan.aggregation.threshold,
         &mut plan.aggregation.min_survivors,
     ] {

@@ -9,12 +9,14 @@
 use crate::authority::{AuthorityError, CertificateAuthority, EnrollmentAuthority, Validity};
 use crate::enrollment::{EnrollmentService, TokenError, TokenStore, new_join_token};
 use crate::keys::{KeyDirectory, KeyError};
-use crate::service::{Traffic, TrainingService};
+use crate::service::{Traffic, TrainingService, UPLOADS};
 use crate::store::SqliteStore;
 use crate::tls::{TlsError, incoming, server_config};
 use ed25519_dalek::{SigningKey, VerifyingKey};
+use fedveil_aggregation::secagg;
 use fedveil_coordinator_core::{
-    Client, Command, Coordinator, Driver, Effect, Event, Millis, Outcomes, Settings, Store, StoreError,
+    Client, Command, Coordinator, Driver, Effect, Event, Millis, Outcomes, Reject, Settings, Store,
+    StoreError,
 };
 use fedveil_proto::limits::MAX_GRPC_MESSAGE;
 use fedveil_proto::v1::training_server::TrainingServer;
@@ -24,7 +26,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 /// A message on its way to a client.
@@ -32,9 +34,28 @@ pub(crate) type Outgoing = (Kind, Arc<[u8]>);
 
 /// What reaches the core thread.
 pub(crate) enum Inbound {
-    Connect { client: Client, session: u64, sender: mpsc::Sender<Outgoing> },
-    Disconnect { client: Client, session: u64 },
+    Connect {
+        client: Client,
+        session: u64,
+        sender: mpsc::Sender<Outgoing>,
+    },
+    Disconnect {
+        client: Client,
+        session: u64,
+    },
     Command(Command),
+    /// Asks whether the core awaits a masked input, and for what decodes it.
+    BeginInput {
+        client: Client,
+        reply: oneshot::Sender<Result<secagg::Upload, Reject>>,
+    },
+    Input(Upload),
+}
+
+/// A masked input, decoded, with the permit for the memory that it takes.
+pub(crate) struct Upload {
+    pub(crate) command: Command,
+    pub(crate) slot: Option<OwnedSemaphorePermit>,
 }
 
 /// Most commands that share one transaction.
@@ -155,7 +176,7 @@ pub struct Running {
     /// Everything that happens, in order. It ends when the task is over.
     pub events: mpsc::UnboundedReceiver<Observed>,
     inbound: mpsc::Sender<Inbound>,
-    shutdown: Option<tokio::sync::oneshot::Sender<()>>,
+    shutdown: Option<oneshot::Sender<()>>,
     core: JoinHandle<Result<Arc<SqliteStore>, ServerError>>,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
 }
@@ -208,8 +229,9 @@ pub async fn start(config: ServerConfig, keys: Keys) -> Result<Running, ServerEr
         limits: Arc::new(limits),
         traffic: traffic.clone(),
         sessions: std::sync::atomic::AtomicU64::new(0),
+        uploads: Arc::new(Semaphore::new(UPLOADS)),
     };
-    let (shutdown, stopped) = tokio::sync::oneshot::channel::<()>();
+    let (shutdown, stopped) = oneshot::channel::<()>();
     let server = tonic::transport::Server::builder()
         .add_service(enrollment.into_server())
         .add_service(
@@ -315,15 +337,17 @@ impl CoreThread {
             let runtime = self.runtime.clone();
             let first = runtime.block_on(async { tokio::time::timeout(wait, inbound.recv()).await });
             let mut commands = Vec::new();
+            // Held until the inputs of the batch are in their sums.
+            let mut slots = Vec::new();
             match first {
-                Ok(Some(input)) => self.admit(input, &mut commands),
+                Ok(Some(input)) => self.admit(input, &mut commands, &mut slots),
                 Ok(None) => return Err(ServerError::Ended("all handles of the coordinator are gone".into())),
                 Err(_) => commands.push(Command::Tick),
             }
             while commands.len() < BATCH
                 && let Ok(input) = inbound.try_recv()
             {
-                self.admit(input, &mut commands);
+                self.admit(input, &mut commands, &mut slots);
             }
             self.handle(commands)?;
         }
@@ -331,7 +355,7 @@ impl CoreThread {
     }
 
     /// Turns what arrived into commands and keeps the table of sessions.
-    fn admit(&mut self, input: Inbound, commands: &mut Vec<Command>) {
+    fn admit(&mut self, input: Inbound, commands: &mut Vec<Command>, slots: &mut Vec<OwnedSemaphorePermit>) {
         match input {
             Inbound::Connect { client, session, sender } => {
                 if self.sessions.insert(client, (session, sender)).is_some() {
@@ -346,6 +370,14 @@ impl CoreThread {
                 }
             }
             Inbound::Command(command) => commands.push(command),
+            Inbound::BeginInput { client, reply } => {
+                // Without a receiver the stream has ended meanwhile.
+                let _ = reply.send(self.driver.core().begin_input(&client));
+            }
+            Inbound::Input(Upload { command, slot }) => {
+                commands.push(command);
+                slots.extend(slot);
+            }
         }
     }
 

@@ -3,27 +3,35 @@
 //! TLS says that the peer holds a certificate of this coordinator's CA; the `Hello` message brings the identity that the
 //! enrolment authority signed, and both must name the same client. After that the stream carries opaque messages; the
 //! core judges them.
+//!
+//! Most messages are small and passed on whole. A masked input is as large as the model, so it is decoded frame by
+//! frame, only where the core awaits it, and only [`UPLOADS`] at a time: whoever comes later waits on its own side of
+//! the connection. What uploads take of this server's memory is thus bounded by the model, not by clients × model.
 
-use crate::server::{Inbound, Outgoing};
+use crate::server::{Inbound, Outgoing, Upload};
 use crate::tls::peer_certificate;
 use ed25519_dalek::VerifyingKey;
-use fedveil_aggregation::secagg::{ClientId, IdentityCertificate};
-use fedveil_coordinator_core::{Client, Command};
+use fedveil_aggregation::secagg::{ClientId, IdentityCertificate, MaskedInput};
+use fedveil_coordinator_core::{Client, Command, Reject};
 use fedveil_proto::limits::PROTOCOL_VERSION;
 use fedveil_proto::v1::{Frame, training_server::Training};
-use fedveil_proto::{Assembler, ErrorCode, Kind, frames};
+use fedveil_proto::{Chunk, Deframer, ErrorCode, Kind, frames};
 use fedveil_provenance::Digest;
 use prost::bytes::Bytes;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Messages that may wait for one client before it is taken for gone.
 const OUTGOING_QUEUE: usize = 64;
+/// Masked inputs that are decoded at the same time.
+pub(crate) const UPLOADS: usize = 64;
+/// Bytes per second that a client must reach with its masked input, after a grace of ten seconds.
+const SLOWEST_UPLOAD: usize = 32 << 10;
 /// Time that a client has for its first message.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -43,6 +51,8 @@ pub(crate) struct TrainingService {
     pub(crate) limits: Arc<dyn Fn(Kind) -> usize + Send + Sync>,
     pub(crate) traffic: Arc<Traffic>,
     pub(crate) sessions: AtomicU64,
+    /// Permits to decode a masked input, [`UPLOADS`] of them.
+    pub(crate) uploads: Arc<Semaphore>,
 }
 
 #[tonic::async_trait]
@@ -57,7 +67,8 @@ impl Training for TrainingService {
         let limits = self.limits.clone();
         let mut messages = Messages {
             frames: request.into_inner(),
-            assembler: Assembler::new(Box::new(move |kind| limits(kind)) as Box<dyn Fn(Kind) -> usize + Send>),
+            deframer: Deframer::new(Box::new(move |kind| limits(kind)) as Box<dyn Fn(Kind) -> usize + Send>),
+            partial: Vec::new(),
             traffic: self.traffic.clone(),
         };
         let hello = tokio::time::timeout(HELLO_TIMEOUT, messages.next())
@@ -68,11 +79,15 @@ impl Training for TrainingService {
         let session = self.sessions.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = mpsc::channel::<Outgoing>(OUTGOING_QUEUE);
         let connect = Inbound::Connect { client, session, sender };
-        self.inbound
-            .send(connect)
-            .await
-            .map_err(|_| ErrorCode::Unavailable.status("the coordinator is stopping"))?;
-        tokio::spawn(receive(client, session, messages, self.inbound.clone()));
+        self.inbound.send(connect).await.map_err(|_| stopping())?;
+        let receiver_of_messages = Receiver {
+            client,
+            messages,
+            inbound: self.inbound.clone(),
+            uploads: self.uploads.clone(),
+            upload_time: Duration::from_secs(10 + ((self.limits)(Kind::Input) / SLOWEST_UPLOAD) as u64),
+        };
+        tokio::spawn(receiver_of_messages.run(session));
 
         // One frame waits at most: a slow client fills its queue of messages, not the memory.
         let (frame_sender, frame_receiver) = mpsc::channel(1);
@@ -82,8 +97,8 @@ impl Training for TrainingService {
 }
 
 impl TrainingService {
-    fn authenticate(&self, hello: Option<(Kind, Vec<u8>)>, certified: ClientId) -> Result<Client, Status> {
-        let Some((Kind::Hello, bytes)) = hello else {
+    fn authenticate(&self, hello: Option<Received>, certified: ClientId) -> Result<Client, Status> {
+        let Some(Received::Message(Kind::Hello, bytes)) = hello else {
             return Err(ErrorCode::InvalidRequest.status("the first message is not a hello"));
         };
         let (version, identity) = fedveil_proto::hello::decode(&bytes)
@@ -104,52 +119,121 @@ impl TrainingService {
     }
 }
 
-/// The messages of one stream, assembled from its frames.
+/// What a client's stream brings.
+enum Received {
+    /// A whole message.
+    Message(Kind, Vec<u8>),
+    /// A piece of a masked input.
+    Input(Chunk),
+}
+
+/// The messages of one stream, put together from its frames.
 struct Messages {
     frames: Streaming<Frame>,
-    assembler: Assembler<Box<dyn Fn(Kind) -> usize + Send>>,
+    deframer: Deframer<Box<dyn Fn(Kind) -> usize + Send>>,
+    /// Data of a message that has begun.
+    partial: Vec<u8>,
     traffic: Arc<Traffic>,
 }
 
 impl Messages {
-    async fn next(&mut self) -> Result<Option<(Kind, Vec<u8>)>, Status> {
+    async fn next(&mut self) -> Result<Option<Received>, Status> {
         while let Some(frame) = self.frames.message().await? {
             self.traffic.up.fetch_add(frame.data.len() as u64, Ordering::Relaxed);
-            let message = self
-                .assembler
+            let chunk = self
+                .deframer
                 .push(frame)
                 .map_err(|error| ErrorCode::InvalidRequest.status(error.to_string()))?;
-            if message.is_some() {
-                return Ok(message);
+            if chunk.kind == Kind::Input {
+                return Ok(Some(Received::Input(chunk)));
+            }
+            self.partial.extend_from_slice(&chunk.data);
+            if chunk.last {
+                return Ok(Some(Received::Message(chunk.kind, std::mem::take(&mut self.partial))));
             }
         }
         Ok(None)
     }
 }
 
-/// Passes a client's messages on until its stream ends or breaks a rule.
-async fn receive(client: Client, session: u64, mut messages: Messages, inbound: mpsc::Sender<Inbound>) {
-    loop {
-        match messages.next().await {
-            Ok(Some((kind, bytes))) if kind.is_from_client() => {
-                let command = Command::Message { client, kind, bytes };
-                if inbound.send(Inbound::Command(command)).await.is_err() {
-                    return;
+/// Passes one client's messages on to the core.
+struct Receiver {
+    client: Client,
+    messages: Messages,
+    inbound: mpsc::Sender<Inbound>,
+    uploads: Arc<Semaphore>,
+    /// Time that a masked input may take once it is being decoded.
+    upload_time: Duration,
+}
+
+impl Receiver {
+    /// Goes on until the stream ends or breaks a rule.
+    async fn run(mut self, session: u64) {
+        if let Err(status) = self.receive().await {
+            tracing::debug!(client = %self.client, %status, "session broke");
+        }
+        // If the coordinator is gone, there is nobody left to tell.
+        let _ = self.inbound.send(Inbound::Disconnect { client: self.client, session }).await;
+    }
+
+    async fn receive(&mut self) -> Result<(), Status> {
+        while let Some(received) = self.messages.next().await? {
+            let inbound = match received {
+                Received::Message(kind, bytes) if kind.is_from_client() => {
+                    Inbound::Command(Command::Message { client: self.client, kind, bytes })
                 }
+                Received::Message(kind, _) => {
+                    let reason = format!("a client does not send messages of kind {kind:?}");
+                    return Err(ErrorCode::InvalidRequest.status(reason));
+                }
+                Received::Input(chunk) => Inbound::Input(self.receive_input(chunk).await?),
+            };
+            self.inbound.send(inbound).await.map_err(|_| stopping())?;
+        }
+        Ok(())
+    }
+
+    /// Decodes a masked input to its end. One that the core does not await, or that is malformed, is skipped and takes
+    /// no memory; the core is told why.
+    async fn receive_input(&mut self, first: Chunk) -> Result<Upload, Status> {
+        let (reply, answer) = oneshot::channel();
+        let begin = Inbound::BeginInput { client: self.client, reply };
+        self.inbound.send(begin).await.map_err(|_| stopping())?;
+        let begun = answer.await.map_err(|_| stopping())?;
+        let slot = match begun {
+            Ok(_) => Some(self.uploads.clone().acquire_owned().await.map_err(|_| stopping())?),
+            Err(_) => None,
+        };
+        let input = tokio::time::timeout(self.upload_time, self.decode(begun, first))
+            .await
+            .map_err(|_| ErrorCode::InvalidRequest.status("the masked input comes too slowly"))??;
+        Ok(Upload { command: Command::Input { client: self.client, input }, slot })
+    }
+
+    async fn decode(
+        &mut self,
+        mut upload: Result<fedveil_aggregation::secagg::Upload, Reject>,
+        first: Chunk,
+    ) -> Result<Result<MaskedInput, Reject>, Status> {
+        let mut chunk = first;
+        loop {
+            upload = upload.and_then(|mut upload| {
+                upload.push(&chunk.data)?;
+                Ok(upload)
+            });
+            if chunk.last {
+                return Ok(upload.and_then(|upload| Ok(upload.finish()?)));
             }
-            Ok(Some((kind, _))) => {
-                tracing::warn!(%client, ?kind, "client sent a coordinator's message; closing its session");
-                break;
-            }
-            Ok(None) => break,
-            Err(status) => {
-                tracing::debug!(%client, %status, "session broke");
-                break;
-            }
+            chunk = match self.messages.next().await? {
+                Some(Received::Input(chunk)) => chunk,
+                _ => return Err(ErrorCode::InvalidRequest.status("the masked input is cut off")),
+            };
         }
     }
-    // If the coordinator is gone, there is nobody left to tell.
-    let _ = inbound.send(Inbound::Disconnect { client, session }).await;
+}
+
+fn stopping() -> Status {
+    ErrorCode::Unavailable.status("the coordinator is stopping")
 }
 
 /// Cuts waiting messages into frames, one message after the other.

@@ -22,30 +22,43 @@ pub fn frames(kind: Kind, message: impl Into<Bytes>) -> impl Iterator<Item = Fra
     })
 }
 
-/// Puts the frames of one direction of one stream together again.
-///
-/// After an error the stream has lost its meaning: the caller closes it.
-pub struct Assembler<L> {
-    limit: L,
-    partial: Option<(Kind, Vec<u8>)>,
+/// The data of one frame, in its place in a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    /// Kind of the message.
+    pub kind: Kind,
+    /// Whether the message begins with it.
+    pub first: bool,
+    /// Whether the message ends with it.
+    pub last: bool,
+    /// The data.
+    pub data: Bytes,
 }
 
-impl<L: Fn(Kind) -> usize> Assembler<L> {
-    /// An assembler that accepts messages of at most `limit(kind)` bytes.
+/// Checks the frames of one direction of one stream and lets their data through, for messages that need not be in
+/// memory as a whole.
+///
+/// After an error the stream has lost its meaning: the caller closes it.
+pub struct Deframer<L> {
+    limit: L,
+    /// Kind and length so far of a message that has begun.
+    begun: Option<(Kind, usize)>,
+}
+
+impl<L: Fn(Kind) -> usize> Deframer<L> {
+    /// Accepts messages of at most `limit(kind)` bytes.
     pub fn new(limit: L) -> Self {
-        Self { limit, partial: None }
+        Self { limit, begun: None }
     }
 
-    /// Takes the next frame; gives the message that it completes, if it does.
-    ///
-    /// Memory held is what has arrived, never what was announced, and less than the limit of the kind.
-    pub fn push(&mut self, frame: Frame) -> Result<Option<(Kind, Vec<u8>)>, FrameError> {
+    /// Takes the next frame.
+    pub fn push(&mut self, frame: Frame) -> Result<Chunk, FrameError> {
         let Frame { kind: number, last, data } = frame;
         let kind = Kind::try_from(number)?;
-        let (first, mut bytes) = match self.partial.take() {
-            None => (true, Vec::new()),
+        let (first, before) = match self.begun.take() {
+            None => (true, 0),
             Some((begun, _)) if begun != kind => return Err(FrameError::KindChanged { begun, found: kind }),
-            Some((_, bytes)) => (false, bytes),
+            Some((_, length)) => (false, length),
         };
         let accepted = match (last, first) {
             (false, _) => FRAME..=FRAME,
@@ -60,22 +73,49 @@ impl<L: Fn(Kind) -> usize> Assembler<L> {
             });
         }
         let limit = (self.limit)(kind);
+        let length = before.saturating_add(data.len());
         // A frame that is not the last announces at least one more byte.
-        let least_total = bytes.len().saturating_add(data.len()).saturating_add(usize::from(!last));
-        if least_total > limit {
+        if length.saturating_add(usize::from(!last)) > limit {
             return Err(FrameError::TooLong { kind, limit });
         }
-        bytes.extend_from_slice(&data);
-        if last {
-            return Ok(Some((kind, bytes)));
+        if !last {
+            self.begun = Some((kind, length));
         }
-        self.partial = Some((kind, bytes));
-        Ok(None)
+        Ok(Chunk { kind, first, last, data })
     }
 
     /// Whether a message has begun and not ended: a stream that ends here was cut off.
     pub fn is_partial(&self) -> bool {
-        self.partial.is_some()
+        self.begun.is_some()
+    }
+}
+
+/// Puts the frames of one direction of one stream together again.
+///
+/// After an error the stream has lost its meaning: the caller closes it.
+pub struct Assembler<L> {
+    deframer: Deframer<L>,
+    /// Data of a message that has begun: what has arrived, never what was announced.
+    partial: Vec<u8>,
+}
+
+impl<L: Fn(Kind) -> usize> Assembler<L> {
+    /// An assembler that accepts messages of at most `limit(kind)` bytes.
+    pub fn new(limit: L) -> Self {
+        Self { deframer: Deframer::new(limit), partial: Vec::new() }
+    }
+
+    /// Takes the next frame; gives the message that it completes, if it does.
+    pub fn push(&mut self, frame: Frame) -> Result<Option<(Kind, Vec<u8>)>, FrameError> {
+        let Chunk { kind, last, data, .. } =
+            self.deframer.push(frame).inspect_err(|_| self.partial.clear())?;
+        self.partial.extend_from_slice(&data);
+        Ok(last.then(|| (kind, std::mem::take(&mut self.partial))))
+    }
+
+    /// Whether a message has begun and not ended: a stream that ends here was cut off.
+    pub fn is_partial(&self) -> bool {
+        self.deframer.is_partial()
     }
 }
 
@@ -239,7 +279,7 @@ mod tests {
                 {
                     prop_assert!(message.len() <= limit);
                 }
-                prop_assert!(assembler.partial.as_ref().is_none_or(|(_, bytes)| bytes.len() < limit));
+                prop_assert!(assembler.partial.is_empty() || assembler.partial.len() < limit);
             }
         }
     }

@@ -20,7 +20,7 @@ pub mod limits;
 pub mod status;
 pub mod token;
 
-pub use framing::{Assembler, FrameError, frames};
+pub use framing::{Assembler, Chunk, Deframer, FrameError, frames};
 pub use kind::{Kind, UnknownKind};
 pub use status::ErrorCode;
 pub use token::{JoinToken, Pins, TokenParseError};

@@ -47,11 +47,14 @@ impl Stage {
                 delta: 1e-5,
             },
             aggregation: Aggregation {
+                protocol: "pairwise-mask".to_owned(),
                 group_size: 6,
+                degree: 64,
                 threshold: 4,
                 min_survivors: 5,
                 max_missing_reveals: 0,
                 masks: "chacha20".to_owned(),
+                break_probability: 0.0,
             },
             server: Server {
                 rule: "mean".to_owned(),

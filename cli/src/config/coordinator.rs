@@ -68,11 +68,14 @@ impl Default for CoordinatorConfig {
                 delta: 1e-5,
             },
             aggregation: Aggregation {
+                protocol: "pairwise-mask".to_owned(),
                 group_size: 18,
+                degree: 64,
                 threshold: 13,
                 min_survivors: 15,
                 max_missing_reveals: 2,
                 masks: "aes-256-ctr".to_owned(),
+                break_probability: 0.0,
             },
             server: Server {
                 rule: "mda".to_owned(),
@@ -191,19 +194,29 @@ impl Config for CoordinatorConfig {
         key("privacy.delta", "Delta of that epsilon.", "a number above 0, below 1"),
         section("aggregation", "Secure aggregation inside random groups."),
         key(
+            "aggregation.protocol",
+            "What is masked: the update itself, or the key under which it is encrypted; auto takes the cheaper one.",
+            "auto, pairwise-mask or rlwe-two-layer",
+        ),
+        key(
             "aggregation.group_size",
             "Smallest size of a group when groups are formed.",
             "a whole number, 2 to cohort.minimum",
         ),
         key(
+            "aggregation.degree",
+            "Clients of its group with which each client shares masks; `fedveil secagg parameters` finds a number.",
+            "an even number, or one that makes every client of a group a neighbour of every other",
+        ),
+        key(
             "aggregation.threshold",
-            "Shamir threshold: members of a group that must help to unmask its sum.",
-            "a whole number, more than half of the largest group, up to aggregation.min_survivors",
+            "Shamir threshold: neighbours that must help to recover a client's masks.",
+            "a whole number, more than half of the neighbours, below aggregation.min_survivors",
         ),
         key(
             "aggregation.min_survivors",
             "Clients whose update must be in a group's sum; the sum of a smaller group is withheld.",
-            "a whole number, 2 to aggregation.group_size",
+            "a whole number, 3 to aggregation.group_size",
         ),
         key(
             "aggregation.max_missing_reveals",
@@ -211,6 +224,11 @@ impl Config for CoordinatorConfig {
             "a whole number, 0 to a tenth of cohort.minimum",
         ),
         key("aggregation.masks", "Generator of the masks.", "aes-256-ctr or chacha20"),
+        key(
+            "aggregation.break_probability",
+            "Accepted probability that the coordinator and cohort.assumed_malicious clients see anyone's update.",
+            "a number from 0, below 1; 0 where chance must not decide",
+        ),
         section("server", "What becomes of the group sums."),
         key(
             "server.rule",

@@ -247,7 +247,7 @@ impl Participant {
             Input::Trained(update) => {
                 let Some((input, noise)) = self.take_training() else { return Ok(Vec::new()) };
                 let values = self.contribution(update, &noise, rng)?;
-                self.submit(input, values)
+                self.submit(input, values, rng)
             }
             Input::TrainingFailed(reason) => match self.take_training() {
                 Some(_) => Err(Refusal::Update(reason)),
@@ -255,7 +255,7 @@ impl Participant {
             },
             Input::DangerUnbounded(values) => {
                 let Some((input, _)) = self.take_training() else { return Ok(Vec::new()) };
-                self.submit(input, values.iter().map(|&value| value as u32).collect())
+                self.submit(input, values.iter().map(|&value| value as u32).collect(), rng)
             }
         }
     }
@@ -384,11 +384,11 @@ impl Participant {
     ) -> Result<Vec<Effect>, Refusal> {
         let (session, message) = match (self.take_session(), kind) {
             (Session::Roster(state), Kind::Roster) => {
-                let (next, reveal) = state.on_roster(bytes, now)?;
+                let (next, reveal) = state.on_roster(bytes)?;
                 (Session::Reveals(next), Effect::Send(Kind::Reveal, reveal))
             }
             (Session::Reveals(state), Kind::Reveals) => {
-                let (next, shares) = state.on_reveals(bytes, rng)?;
+                let (next, shares) = state.on_reveals(bytes, now, rng)?;
                 (Session::Delivery(next), Effect::Send(Kind::Shares, shares))
             }
             (Session::Delivery(state), Kind::Delivery) => {
@@ -436,13 +436,18 @@ impl Participant {
         Ok(steps.iter().zip(noise).map(|(&step, &noise)| (step as u32).wrapping_add(noise as u32)).collect())
     }
 
-    fn submit(&mut self, input: AwaitInput, mut values: Vec<u32>) -> Result<Vec<Effect>, Refusal> {
+    fn submit(
+        &mut self,
+        input: AwaitInput,
+        mut values: Vec<u32>,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Vec<Effect>, Refusal> {
         let task = self.task.as_ref().ok_or(unexpected(Kind::Input, "before a plan"))?;
         let mask = u32::MAX >> (32 - task.terms.guarantee.ring_bits);
         for value in &mut values {
             *value &= mask;
         }
-        let (next, message) = input.submit(&values)?;
+        let (next, message) = input.submit(&values, rng)?;
         self.task_record().participations += 1;
         self.session = Session::Survivors(next);
         Ok(vec![Effect::Persist(self.record.clone()), Effect::Send(Kind::Input, message)])

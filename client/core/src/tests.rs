@@ -44,11 +44,14 @@ fn plan() -> TaskPlan {
             delta: 1e-5,
         },
         aggregation: Aggregation {
+            protocol: "pairwise-mask".to_owned(),
             group_size: 9,
-            threshold: 8,
+            degree: 64,
+            threshold: 7,
             min_survivors: 8,
             max_missing_reveals: 1,
             masks: "aes-256-ctr".to_owned(),
+            break_probability: 0.0,
         },
         server: Server { rule: "mean".to_owned(), assumed_byzantine: 0, learning_rate: 1.0, momentum: 0.0 },
     }
@@ -251,11 +254,11 @@ fn the_default_policy_takes_a_sound_plan_and_each_limit_can_refuse_it() {
     policy.check(&plan, &terms).unwrap();
     let epsilon = terms.guarantee.epsilon(3);
     let cases = [
-        (Policy { max_epsilon: epsilon, max_delta: 1e-5, min_survivors: 8, min_colluders_to_break: 4 }, None),
+        (Policy { max_epsilon: epsilon, max_delta: 1e-5, min_survivors: 8, min_colluders_to_break: 3 }, None),
         (Policy { max_epsilon: epsilon * 0.999, ..policy.clone() }, Some(("max_epsilon", epsilon))),
         (Policy { max_delta: 0.9e-5, ..policy.clone() }, Some(("max_delta", 1e-5))),
         (Policy { min_survivors: 9, ..policy.clone() }, Some(("min_survivors", 8.0))),
-        (Policy { min_colluders_to_break: 5, ..policy.clone() }, Some(("min_colluders_to_break", 4.0))),
+        (Policy { min_colluders_to_break: 4, ..policy.clone() }, Some(("min_colluders_to_break", 3.0))),
         (Policy { max_epsilon: f64::NAN, ..policy }, Some(("max_epsilon", epsilon))),
     ];
     for (policy, expected) in cases {

@@ -1,6 +1,7 @@
 //! What the outside may ask of the core, and how it is told no.
 
 use crate::event::Client;
+use fedveil_aggregation::secagg::{CodecError, MaskedInput};
 use fedveil_proto::Kind;
 use fedveil_provenance::{Digest, GroupDecision};
 
@@ -31,6 +32,13 @@ pub enum Command {
         /// Received bytes.
         bytes: Vec<u8>,
     },
+    /// A masked input from a connected client, decoded while it arrived (`Coordinator::begin_input`), or why it is none.
+    Input {
+        /// Who.
+        client: Client,
+        /// What came.
+        input: Result<MaskedInput, Reject>,
+    },
     /// Time passed.
     Tick,
     /// A job ended.
@@ -53,7 +61,7 @@ pub struct Computed {
 
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    Summed { round: u32, group: u32, sum: Result<Digest, String> },
+    Summed { round: u32, group: u32, sum: Result<Digest, String>, blamed: Vec<Client> },
     Closed { round: u32, result: Result<Closed, String> },
 }
 
@@ -74,6 +82,12 @@ pub struct Reject {
     pub reason: String,
     /// Whether the client leaves the current round for it.
     pub drops: bool,
+}
+
+impl From<CodecError> for Reject {
+    fn from(error: CodecError) -> Self {
+        Self::fault(error)
+    }
 }
 
 impl Reject {

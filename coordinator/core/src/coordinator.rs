@@ -6,7 +6,7 @@ use crate::event::{Client, Event, Hex, Millis};
 use crate::job::{CloseJob, Job};
 use crate::round::Round;
 use ed25519_dalek::VerifyingKey;
-use fedveil_aggregation::secagg::{Accumulator, MAX_CERTIFICATE_LEN, SessionConfig};
+use fedveil_aggregation::secagg::{Accumulator, MAX_CERTIFICATE_LEN, MaskedInput, SessionConfig, Upload};
 use fedveil_privacy::{Epsilon, Ledger};
 use fedveil_proto::{Kind, limits::MAX_DECLINE};
 use fedveil_proto_plan::{PlanError, SignedPlan, Terms};
@@ -99,6 +99,10 @@ impl Coordinator {
                 Ok(events)
             }
             Command::Message { client, kind, bytes } => self.decide_message(client, *kind, bytes, now),
+            Command::Input { client, input } => {
+                let round = self.round_of_input(client)?;
+                round.decide_input(client, input.as_ref().map_err(Reject::clone)?)
+            }
             Command::Computed(computed) => Ok(self.decide_computed(computed, now)),
             Command::Recover => {
                 let mut events: Vec<Event> =
@@ -260,10 +264,30 @@ impl Coordinator {
         }
     }
 
+    /// What decodes a client's masked input while it arrives. Where none is awaited it is refused before its bytes are
+    /// read; either way the shell says how it went with [`Command::Input`].
+    pub fn begin_input(&self, client: &Client) -> Result<Upload, Reject> {
+        self.round_of_input(client)?.begin_input(client)
+    }
+
+    /// A masked input that arrived whole.
+    pub fn whole_input(&self, client: Client, bytes: &[u8]) -> Command {
+        let decode = |mut upload: Upload| -> Result<MaskedInput, Reject> {
+            upload.push(bytes)?;
+            Ok(upload.finish()?)
+        };
+        Command::Input { client, input: self.begin_input(&client).and_then(decode) }
+    }
+
     /// Adds an accepted input to its group's sum.
-    pub(crate) fn accumulate(&self, client: &Client, bytes: &[u8], sums: &mut BTreeMap<u32, Accumulator>) {
+    pub(crate) fn accumulate(
+        &self,
+        client: &Client,
+        input: &MaskedInput,
+        sums: &mut BTreeMap<u32, Accumulator>,
+    ) {
         if let Some(round) = &self.round {
-            round.accumulate(client, bytes, sums);
+            round.accumulate(client, input, sums);
         }
     }
 
@@ -333,8 +357,15 @@ impl Coordinator {
             }
             (Kind::Decline, _) => Err(Reject::ignore("nothing to decline")),
             (_, Some(round)) if round.is_live(client) => round.decide_message(client, kind, bytes, now),
-            _ => Err(Reject::ignore("too late: the client is not in a round in progress")),
+            _ => Err(too_late()),
         }
+    }
+
+    fn round_of_input(&self, client: &Client) -> Result<&Round, Reject> {
+        if !self.connected.contains(client) {
+            return Err(Reject::ignore("no session"));
+        }
+        self.round.as_ref().filter(|round| round.is_live(client)).ok_or_else(too_late)
     }
 
     fn decide_computed(&self, computed: &Computed, now: Millis) -> Vec<Event> {
@@ -345,9 +376,13 @@ impl Coordinator {
                     Err(reason) => vec![Event::TaskClosed { reason: reason.clone() }],
                 }
             }
-            Outcome::Summed { round, group, sum } => match &self.round {
+            Outcome::Summed { round, group, sum, blamed } => match &self.round {
                 Some(current) if current.number() == *round && current.is_computing(*group) => match sum {
-                    Ok(sum) => vec![Event::GroupSummed { group: *group, sum: *sum }],
+                    Ok(sum) => {
+                        let blame = |&client| Event::ClientBlamed { group: *group, client };
+                        let summed = Event::GroupSummed { group: *group, sum: *sum };
+                        blamed.iter().map(blame).chain([summed]).collect()
+                    }
                     Err(reason) => vec![Event::GroupWithheld { group: *group, reason: reason.clone() }],
                 },
                 _ => Vec::new(),
@@ -462,6 +497,10 @@ impl Coordinator {
     pub(crate) fn compute(&mut self, job: Job) {
         self.effects.push_back(Effect::Compute(Box::new(job)));
     }
+}
+
+fn too_late() -> Reject {
+    Reject::ignore("too late: the client is not in a round in progress")
 }
 
 fn published(round: u32, at: Millis, closed: &Closed) -> Event {

@@ -5,7 +5,6 @@ use crate::coordinator::Coordinator;
 use crate::effect::Effect;
 use crate::event::{Client, Event, Millis};
 use fedveil_aggregation::secagg::Accumulator;
-use fedveil_proto::Kind;
 use fedveil_provenance::Digest;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -154,7 +153,10 @@ impl<S: Store> Driver<S> {
         let events = match self.core.decide(&command, now) {
             Ok(events) => events,
             Err(reject) => {
-                let (Command::Message { client, .. } | Command::Connect { client, .. }) = command else {
+                let (Command::Message { client, .. }
+                | Command::Input { client, .. }
+                | Command::Connect { client, .. }) = command
+                else {
                     tracing::debug!(%reject, "command ignored");
                     return;
                 };
@@ -165,10 +167,10 @@ impl<S: Store> Driver<S> {
             }
         };
         for event in events {
-            if let (Event::InputAccepted { client, .. }, Command::Message { bytes, kind: Kind::Input, .. }) =
+            if let (Event::InputAccepted { .. }, Command::Input { client, input: Ok(input) }) =
                 (&event, &command)
             {
-                self.core.accumulate(client, bytes, &mut self.sums);
+                self.core.accumulate(client, input, &mut self.sums);
             }
             self.apply(event);
         }

@@ -99,6 +99,8 @@ pub enum Event {
     UnmaskStarted { group: u32 },
     /// The group's noised sum is known.
     GroupSummed { group: u32, sum: Digest },
+    /// A client's shares were proved false; the others' corrected them.
+    ClientBlamed { group: u32, client: Client },
     /// The group yields nothing.
     GroupWithheld { group: u32, reason: String },
     /// A client is out of this round.

@@ -62,12 +62,15 @@ impl Job {
     pub fn run(self, store: &dyn Store, key: &SigningKey) -> Computed {
         match self {
             Self::Unmask { round, group, unmasking, sum, ring_bits } => {
-                let unmasked = unmasking.sum(&sum).map(|ring| encode_steps(&ring, ring_bits));
-                let (sum, blobs) = match unmasked {
-                    Ok(bytes) => (Ok(Digest::of(&bytes)), vec![bytes]),
-                    Err(abort) => (Err(abort.to_string()), Vec::new()),
+                let (sum, blobs, blamed) = match unmasking.sum(&sum) {
+                    Ok(sum) => {
+                        let bytes = encode_steps(&sum.values, ring_bits);
+                        let blamed = sum.blamed.iter().map(|id| Digest(id.0)).collect();
+                        (Ok(Digest::of(&bytes)), vec![bytes], blamed)
+                    }
+                    Err(abort) => (Err(abort.to_string()), Vec::new(), Vec::new()),
                 };
-                Computed { outcome: Outcome::Summed { round, group, sum }, blobs }
+                Computed { outcome: Outcome::Summed { round, group, sum, blamed }, blobs }
             }
             Self::Close(job) => {
                 let round = job.round;

@@ -14,7 +14,7 @@ use crate::coordinator::Coordinator;
 use crate::event::{Client, Event, GroupStage, Hex, Millis};
 use crate::job::{CloseJob, GroupResult, Job};
 use fedveil_aggregation::secagg::{
-    Accumulator, ClientId, Cohort, GroupServer, Nonce, Roster, SessionConfig, Unmasking,
+    Accumulator, ClientId, Cohort, GroupServer, MaskedInput, Nonce, Roster, SessionConfig, Unmasking, Upload,
 };
 use fedveil_proto::Kind;
 use fedveil_provenance::Digest;
@@ -139,10 +139,6 @@ impl Round {
                         server.check_shares(from, bytes).map_err(Reject::fault)?;
                         Event::Shared { client, message: message() }
                     }
-                    Kind::Input => {
-                        server.check_masked_input(from, bytes).map_err(Reject::fault)?;
-                        Event::InputAccepted { client, digest: Digest::of(bytes) }
-                    }
                     Kind::Consistency => {
                         server.check_consistency(from, bytes).map_err(Reject::fault)?;
                         Event::Signed { client, message: message() }
@@ -157,6 +153,26 @@ impl Round {
             _ => return Err(self.misplaced(kind)),
         };
         Ok(vec![event])
+    }
+
+    /// Refuses an input that is not awaited.
+    pub(crate) fn begin_input(&self, client: &Client) -> Result<Upload, Reject> {
+        self.server_of(client)?.expects_input(ClientId(client.0)).map_err(Reject::fault)?;
+        Ok(self.config.upload())
+    }
+
+    /// Judges a masked input of a client that is in the round.
+    pub(crate) fn decide_input(&self, client: &Client, input: &MaskedInput) -> Result<Vec<Event>, Reject> {
+        self.server_of(client)?.check_masked_input(ClientId(client.0), input).map_err(Reject::fault)?;
+        Ok(vec![Event::InputAccepted { client: *client, digest: Digest(*input.digest()) }])
+    }
+
+    fn server_of(&self, client: &Client) -> Result<&GroupServer, Reject> {
+        let Stage::Grouped { groups, group_of, .. } = &self.stage else {
+            return Err(self.misplaced(Kind::Input));
+        };
+        let group = group_of.get(client).ok_or_else(|| Reject::fault("the client is in no group"))?;
+        Ok(&groups[*group].server)
     }
 
     /// Transitions that are due.
@@ -248,9 +264,9 @@ impl Round {
                     server.apply_shares(from, shares);
                 }
             }),
-            Event::InputAccepted { client, .. } => {
-                self.with_server(client, GroupServer::apply_masked_input);
-            }
+            Event::InputAccepted { client, digest } => self.with_server(client, |server, from| {
+                server.apply_masked_input(from, digest.0);
+            }),
             Event::Signed { client, message } => self.with_server(client, |server, from| {
                 if let Ok(signature) = server.check_consistency(from, &message.0) {
                     server.apply_consistency(from, signature);
@@ -278,17 +294,17 @@ impl Round {
     }
 
     /// Adds an input, already accepted, to its group's sum.
-    pub(crate) fn accumulate(&self, client: &Client, bytes: &[u8], sums: &mut BTreeMap<u32, Accumulator>) {
+    pub(crate) fn accumulate(
+        &self,
+        client: &Client,
+        input: &MaskedInput,
+        sums: &mut BTreeMap<u32, Accumulator>,
+    ) {
         let Stage::Grouped { groups, group_of, .. } = &self.stage else { return };
         let Some(&index) = group_of.get(client) else { return };
-        let server = &groups[index].server;
-        let sum = sums.entry(index as u32).or_insert_with(|| server.accumulator());
-        let added = server
-            .check_masked_input(ClientId(client.0), bytes)
-            .map_err(|fault| fault.to_string())
-            .and_then(|input| sum.add(&input).map_err(|error| error.to_string()));
+        let sum = sums.entry(index as u32).or_insert_with(|| groups[index].server.accumulator());
         // An input that was accepted and is not in the sum makes unmasking fail, which withholds the group.
-        if let Err(error) = added {
+        if let Err(error) = sum.add(ClientId(client.0), input) {
             tracing::error!(%client, %error, "accepted input is not in the sum");
         }
     }
@@ -385,8 +401,14 @@ impl Round {
             }
             GroupStage::Unmasking => {
                 let survivors: Vec<Client> = group.survivors.intersection(&live).copied().collect();
-                let signatures = group.server.close_consistency();
-                signatures.map(|signatures| coordinator.send_all(&survivors, Kind::Signatures, &signatures))
+                group.server.close_consistency().map(|messages| {
+                    for (id, signatures) in messages {
+                        let client = Digest(id.0);
+                        if survivors.contains(&client) {
+                            coordinator.send(client, Kind::Signatures, signatures.into());
+                        }
+                    }
+                })
             }
         };
         debug_assert!(sent.is_ok(), "closing was tried when the event was decided");

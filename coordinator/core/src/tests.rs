@@ -36,11 +36,14 @@ fn core() -> Coordinator {
             delta: 1e-5,
         },
         aggregation: Aggregation {
+            protocol: "pairwise-mask".to_owned(),
             group_size: 3,
-            threshold: 3,
+            degree: 64,
+            threshold: 2,
             min_survivors: 3,
             max_missing_reveals: 0,
             masks: "aes-256-ctr".to_owned(),
+            break_probability: 0.0,
         },
         server: Server { rule: "mean".to_owned(), assumed_byzantine: 0, learning_rate: 1.0, momentum: 0.0 },
     };
@@ -263,11 +266,11 @@ fn stopping_aborts_the_round_and_sends_everybody_home() {
 #[test]
 fn a_plan_whose_terms_do_not_hold_makes_no_coordinator() {
     let mut plan = core().plan().plan().clone();
-    plan.aggregation.threshold = 2;
+    plan.aggregation.threshold = 3;
     let plan = SignedPlan::sign(plan, &key()).unwrap();
     let settings = Settings { plan, authority: key().verifying_key() };
     let error = Coordinator::new(settings).err().unwrap();
-    assert!(error.to_string().contains("aggregation.threshold is 2"), "{error}");
+    assert!(error.to_string().contains("aggregation.threshold is 3"), "{error}");
 }
 
 #[test]
@@ -279,6 +282,10 @@ fn stored_events_read_as_they_were_written() {
         (
             Event::ClientJoined { client, log_size: 3 },
             format!(r#"{{"event":"client-joined","client":"{id}","log_size":3}}"#),
+        ),
+        (
+            Event::ClientBlamed { group: 1, client },
+            format!(r#"{{"event":"client-blamed","group":1,"client":"{id}"}}"#),
         ),
         (
             Event::GroupAdvanced { group: 1, stage: GroupStage::Unmasking, deadline: Millis(5) },

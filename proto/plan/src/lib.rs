@@ -11,7 +11,8 @@
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use fedveil_aggregation::optimizer::ServerOptimizer;
 use fedveil_aggregation::robust::Rule;
-use fedveil_aggregation::secagg::{Prg, SessionConfig, SessionParameters};
+use fedveil_aggregation::secagg::parameters::{Population, ServerModel};
+use fedveil_aggregation::secagg::{Prg, ProtocolKind, SessionConfig, SessionParameters};
 use fedveil_privacy::{ClipNorm, Delta, DistributedGaussian, Epsilon, Guarantee, NoiseMultiplier};
 use fedveil_provenance::{Digest, Envelope};
 use serde::{Deserialize, Serialize};
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 /// DSSE payload type of a task plan.
 pub const PAYLOAD_TYPE: &str = "application/vnd.fedveil.task-plan.v1+json";
 /// The plan format that this code reads and writes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Most bytes of a signed plan that a client reads.
 pub const MAX_BYTES: usize = 64 * 1024;
 /// Most parameters of a model, all tensors together.
@@ -111,9 +112,13 @@ pub struct Privacy {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Aggregation {
+    /// What is masked: `pairwise-mask` or `rlwe-two-layer`.
+    pub protocol: String,
     /// Smallest size of a group when groups are formed.
     pub group_size: u32,
-    /// Shamir threshold t.
+    /// Neighbours k of each client in its group's graph of masks. A group of at most k + 1 is a complete graph.
+    pub degree: u32,
+    /// Shamir threshold t: neighbours that must help to recover a client's masks.
     pub threshold: u32,
     /// Clients whose input must be in a group's sum, or the group is withheld.
     pub min_survivors: u32,
@@ -121,6 +126,9 @@ pub struct Aggregation {
     pub max_missing_reveals: u32,
     /// Mask generator: `aes-256-ctr` or `chacha20`.
     pub masks: String,
+    /// Accepted probability that a malicious coordinator has enough colluders around any client, in all rounds
+    /// together. 0 asks for a plan that the assumed colluders cannot break wherever chance puts them.
+    pub break_probability: f64,
 }
 
 /// What the coordinator does with the group sums.
@@ -173,14 +181,18 @@ pub struct Terms {
     pub minimum_groups: u32,
     /// Largest group that any admissible cohort produces.
     pub largest_group: u32,
-    /// Colluders in one group that a malicious coordinator would need to see one client's update.
+    /// Colluders among a client's neighbours that a malicious coordinator would need to see its update.
     pub colluders_to_break: u32,
+    /// Base-2 logarithm of a bound on the probability that, in any round of the task, it has them around any client or
+    /// can cut a group's graph in two; −∞ where the assumed colluders are too few.
+    pub break_probability_log2: f64,
     /// Rounds that the ε budget pays for, at most `rounds`.
     pub affordable_rounds: u32,
     /// The robust rule.
     pub rule: Rule,
     /// The server optimiser.
     pub optimizer: ServerOptimizer,
+    protocol: ProtocolKind,
     masks: Prg,
 }
 
@@ -197,6 +209,10 @@ impl TaskPlan {
             "chacha20" => Prg::ChaCha20,
             other => return Err(field("aggregation.masks", other, "aes-256-ctr, chacha20")),
         };
+        let protocol = self.aggregation.protocol.parse().map_err(|_| {
+            let names = ProtocolKind::ALL.map(ProtocolKind::name);
+            field("aggregation.protocol", &self.aggregation.protocol, names.join(", "))
+        })?;
         let (groups, fewest_groups, largest_group) = self.group_shape()?;
         let minimum_groups = rule.minimum_rows(self.server.assumed_byzantine as usize) as u32;
         if fewest_groups < minimum_groups {
@@ -211,23 +227,7 @@ impl TaskPlan {
         }
         rule.check_counts(fewest_groups as usize, self.server.assumed_byzantine as usize)
             .map_err(|error| PlanError::Inconsistent(format!("server.assumed_byzantine: {error}")))?;
-        let threshold = self.aggregation.threshold;
-        if 2 * threshold <= largest_group {
-            return Err(field(
-                "aggregation.threshold",
-                threshold,
-                format!("more than {}", largest_group / 2),
-            ));
-        }
-        // Two survivor sets that differ in the victim need `threshold` answers each, and an honest member answers once.
-        let colluders_to_break = 2 * threshold - largest_group;
-        if colluders_to_break <= self.cohort.assumed_malicious {
-            return Err(PlanError::Inconsistent(format!(
-                "aggregation.threshold {threshold} in groups of up to {largest_group} falls to {colluders_to_break} \
-                 colluders, and cohort.assumed_malicious is {}",
-                self.cohort.assumed_malicious
-            )));
-        }
+        let (colluders_to_break, break_probability_log2) = self.collusion(largest_group)?;
         let guarantee = self
             .mechanism(groups, largest_group)?
             .guarantee()
@@ -243,9 +243,11 @@ impl TaskPlan {
             minimum_groups,
             largest_group,
             colluders_to_break,
+            break_probability_log2,
             affordable_rounds,
             rule,
             optimizer,
+            protocol,
             masks,
         })
     }
@@ -282,18 +284,23 @@ impl TaskPlan {
         at_least("training.batch_size", self.training.batch_size, 1, 65_536)?;
         positive("training.learning_rate", self.training.learning_rate, 1e3)?;
         at_least("aggregation.group_size", self.aggregation.group_size, 3, self.cohort.minimum)?;
-        at_least(
-            "aggregation.threshold",
-            self.aggregation.threshold,
-            2,
-            self.aggregation.min_survivors.max(2),
-        )?;
+        at_least("aggregation.degree", self.aggregation.degree, 2, MAX_CLIENTS)?;
         at_least(
             "aggregation.min_survivors",
             self.aggregation.min_survivors,
-            2,
+            3,
             self.aggregation.group_size,
         )?;
+        // Among min_survivors of a complete graph, each has one neighbour fewer than that.
+        let neighbours = self.aggregation.degree.min(self.aggregation.min_survivors - 1);
+        at_least("aggregation.threshold", self.aggregation.threshold, 2, neighbours)?;
+        if !(0.0..1.0).contains(&self.aggregation.break_probability) {
+            return Err(field(
+                "aggregation.break_probability",
+                self.aggregation.break_probability,
+                "0 or more, below 1",
+            ));
+        }
         at_least(
             "aggregation.max_missing_reveals",
             self.aggregation.max_missing_reveals,
@@ -320,6 +327,64 @@ impl TaskPlan {
         let largest =
             (fewest_members..=self.cohort.clients).map(|n| n.div_ceil(n / size)).max().unwrap_or(size);
         Ok((self.cohort.clients / size, fewest_groups, largest))
+    }
+
+    /// Colluders among a client's neighbours that break it, and log2 of the probability that any client has as many.
+    fn collusion(&self, largest_group: u32) -> Result<(u32, f64), PlanError> {
+        let Aggregation { degree, threshold, break_probability, .. } = self.aggregation;
+        if degree % 2 == 1 && degree + 1 < largest_group {
+            let complete = largest_group - 1;
+            return Err(field(
+                "aggregation.degree",
+                degree,
+                format!("an even number, or {complete} and above"),
+            ));
+        }
+        let neighbours = degree.min(largest_group - 1);
+        if 2 * threshold <= neighbours {
+            return Err(field("aggregation.threshold", threshold, format!("more than {}", neighbours / 2)));
+        }
+        // Two survivor sets that differ in the victim need `threshold` answers each, and an honest neighbour answers
+        // once.
+        let colluders_to_break = 2 * threshold - neighbours;
+        let probability_log2 = self.break_probability_log2();
+        if probability_log2.exp2() > break_probability {
+            return Err(PlanError::Inconsistent(format!(
+                "aggregation.threshold {threshold} among {neighbours} neighbours falls to {colluders_to_break} \
+                 colluders; with cohort.assumed_malicious {} that happens with probability up to {:.2e}, and \
+                 aggregation.break_probability accepts {break_probability:e}",
+                self.cohort.assumed_malicious,
+                probability_log2.exp2()
+            )));
+        }
+        Ok((colluders_to_break, probability_log2))
+    }
+
+    /// The worst over all admissible cohorts. Of those with equally large groups the smallest is the worst: more
+    /// clients thin the colluders out faster than they add groups.
+    fn break_probability_log2(&self) -> f64 {
+        let Aggregation { group_size, degree, threshold, max_missing_reveals, .. } = self.aggregation;
+        let (mut worst, mut largest) = (f64::NEG_INFINITY, 0);
+        for clients in self.cohort.minimum..=self.cohort.clients {
+            let population = Population {
+                clients: clients as usize,
+                colluders: self.cohort.assumed_malicious as usize,
+                dropouts: 0,
+                group_size: group_size as usize,
+                server: ServerModel::Malicious,
+                rounds: u64::from(self.rounds),
+                withheld_reveals: max_missing_reveals as usize,
+            };
+            if population.largest_group() > largest {
+                largest = population.largest_group();
+                let (degree, threshold) = (degree as usize, threshold as usize);
+                // A group that is cut in two gives two sums, and neither has the noise of the whole.
+                let probability = population.break_probability_log2(degree, threshold).exp2()
+                    + population.split_probability_log2(degree, threshold).exp2();
+                worst = worst.max(probability.log2());
+            }
+        }
+        worst
     }
 
     fn mechanism(&self, groups: u32, largest_group: u32) -> Result<DistributedGaussian, PlanError> {
@@ -363,7 +428,9 @@ impl Terms {
             authority: authority.to_bytes(),
             ring_bits: self.guarantee.ring_bits,
             length: plan.plan().model.parameters as usize,
+            protocol: self.protocol,
             group_size: plan.plan().aggregation.group_size as usize,
+            degree: plan.plan().aggregation.degree as usize,
             threshold: plan.plan().aggregation.threshold as usize,
             min_survivors: plan.plan().aggregation.min_survivors as usize,
             min_cohort: plan.plan().cohort.minimum as usize,

@@ -22,11 +22,14 @@ fn plan() -> TaskPlan {
             delta: 1e-5,
         },
         aggregation: Aggregation {
+            protocol: "pairwise-mask".to_owned(),
             group_size: 9,
-            threshold: 8,
+            degree: 64,
+            threshold: 7,
             min_survivors: 8,
             max_missing_reveals: 1,
             masks: "chacha20".to_owned(),
+            break_probability: 0.0,
         },
         server: Server { rule: "mean".to_owned(), assumed_byzantine: 0, learning_rate: 1.0, momentum: 0.0 },
     }
@@ -48,7 +51,7 @@ fn the_terms_follow_from_the_plan() {
     assert_eq!((terms.groups, terms.minimum_groups), (1, 1));
     // All 12 form one group of twelve, since two of nine would take 18; a cohort of 9 forms one of nine.
     assert_eq!(terms.largest_group, 12);
-    assert_eq!(terms.colluders_to_break, 2 * 8 - 12);
+    assert_eq!((terms.colluders_to_break, terms.break_probability_log2), (2 * 7 - 11, f64::NEG_INFINITY));
     assert_eq!(terms.affordable_rounds, 2);
     assert!(terms.guarantee.epsilon(2) <= 15.0);
     assert_eq!((terms.guarantee.colluders, terms.guarantee.honest), (1, 7));
@@ -80,8 +83,8 @@ fn the_privacy_budget_limits_the_rounds() {
 #[test]
 fn every_bad_field_is_named_with_what_is_accepted() {
     type Change = fn(&mut TaskPlan);
-    let cases: [(Change, &str); 37] = [
-        (|plan| plan.version = 2, "version is 2, accepted is 1 to 1"),
+    let cases: [(Change, &str); 41] = [
+        (|plan| plan.version = 1, "version is 1, accepted is 2 to 2"),
         (|plan| plan.mode = "plain".into(), "mode is plain, accepted is secagg"),
         (|plan| plan.task = String::new(), "task is , accepted is a name of 1 to 64 bytes"),
         (|plan| plan.task = "x".repeat(65), "accepted is a name of 1 to 64 bytes"),
@@ -112,8 +115,18 @@ fn every_bad_field_is_named_with_what_is_accepted() {
         (|plan| plan.aggregation.group_size = 2, "aggregation.group_size is 2, accepted is 3 to 10"),
         (|plan| plan.aggregation.group_size = 11, "aggregation.group_size is 11, accepted is 3 to 10"),
         (|plan| plan.aggregation.group_size = 10, "aggregation.group_size is 10, accepted is up to 9"),
-        (|plan| plan.aggregation.threshold = 9, "aggregation.threshold is 9, accepted is 2 to 8"),
-        (|plan| plan.aggregation.min_survivors = 10, "aggregation.min_survivors is 10, accepted is 2 to 9"),
+        (
+            |plan| plan.aggregation.protocol = "plain".into(),
+            "aggregation.protocol is plain, accepted is pairwise-mask, rlwe-two-layer",
+        ),
+        (|plan| plan.aggregation.degree = 1, "aggregation.degree is 1, accepted is 2 to 20000"),
+        (|plan| plan.aggregation.degree = 9, "aggregation.degree is 9, accepted is an even number, or 11"),
+        (|plan| plan.aggregation.threshold = 8, "aggregation.threshold is 8, accepted is 2 to 7"),
+        (
+            |plan| plan.aggregation.break_probability = 1.0,
+            "aggregation.break_probability is 1, accepted is 0 or more, below 1",
+        ),
+        (|plan| plan.aggregation.min_survivors = 10, "aggregation.min_survivors is 10, accepted is 3 to 9"),
         (
             |plan| plan.aggregation.max_missing_reveals = 2,
             "aggregation.max_missing_reveals is 2, accepted is 0 to 1",
@@ -138,17 +151,18 @@ fn every_bad_field_is_named_with_what_is_accepted() {
 }
 
 #[test]
-fn a_threshold_that_half_a_group_reaches_is_refused() {
+fn a_threshold_that_half_the_neighbours_reach_is_refused() {
     assert!(
-        refusal(|plan| plan.aggregation.threshold = 6)
-            .contains("aggregation.threshold is 6, accepted is more than 6")
+        refusal(|plan| plan.aggregation.threshold = 5)
+            .contains("aggregation.threshold is 5, accepted is more than 5")
     );
 }
 
 #[test]
 fn more_colluders_than_the_threshold_bears_are_refused() {
-    let found = refusal(|plan| plan.cohort.assumed_malicious = 4);
-    let expected = "aggregation.threshold 8 in groups of up to 12 falls to 4 colluders, and cohort.assumed_malicious is 4";
+    let found = refusal(|plan| plan.cohort.assumed_malicious = 3);
+    let expected = "aggregation.threshold 7 among 11 neighbours falls to 3 colluders; with cohort.assumed_malicious 3 \
+                    that happens with probability up to 1.00e0, and aggregation.break_probability accepts 0e0";
     assert!(found.contains(expected), "{found}");
 }
 
@@ -265,16 +279,19 @@ fn a_checked_plan_always_makes_a_session() {
     for (clients, minimum, group_size) in (3..15)
         .flat_map(|n| (3..=n).flat_map(move |minimum| (3..=minimum).map(move |size| (n, minimum, size))))
     {
-        for min_survivors in 2..=group_size {
-            for threshold in 2..=min_survivors {
+        for min_survivors in 3..=group_size {
+            for threshold in 2..min_survivors {
                 let mut plan = plan();
                 plan.cohort = Cohort { clients, minimum, assumed_malicious: 0 };
                 plan.aggregation = Aggregation {
+                    protocol: "pairwise-mask".to_owned(),
                     group_size,
+                    degree: 64,
                     threshold,
                     min_survivors,
                     max_missing_reveals: minimum / 10,
                     masks: "aes-256-ctr".to_owned(),
+                    break_probability: 0.0,
                 };
                 let Ok(terms) = plan.check() else { continue };
                 let signed = SignedPlan::sign(plan, &key()).unwrap();

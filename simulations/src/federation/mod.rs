@@ -347,7 +347,10 @@ impl<S: Scenario> Federation<S> {
         match direction {
             Direction::Up => {
                 let client = self.devices[client].id();
-                self.command(Command::Message { client, kind, bytes: bytes.to_vec() });
+                self.command(match kind {
+                    Kind::Input => self.driver.core().whole_input(client, &bytes),
+                    _ => Command::Message { client, kind, bytes: bytes.to_vec() },
+                });
             }
             Direction::Down => self.react(client, Input::Message(kind, bytes.to_vec())),
         }

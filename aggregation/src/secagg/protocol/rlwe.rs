@@ -361,4 +361,156 @@ mod tests {
             prop_assert!(sum(&protocol, &vectors) == plain_sum(ring_bits, &vectors), "{:?}", protocol);
         }
     }
+
+    /// Every slot at both ends of its range, in vectors that leave the last coefficient partly empty.
+    #[test]
+    fn sums_reach_the_ends_of_the_range() {
+        for ring_bits in [8, 13, 16, 26, 31, 32] {
+            let (low, high) = (1_u32 << (ring_bits - 1), (1 << (ring_bits - 1)) - 1);
+            for summands in [1, 2, 3] {
+                let ends = [low, high, 0, element_mask(ring_bits)];
+                let mut vectors = vec![vec![0; 4097]; summands];
+                vectors[0] = ends.into_iter().cycle().take(4097).collect();
+                let protocol = RlweTwoLayer::new(ring_bits, 4097, summands).unwrap();
+                assert_eq!(sum(&protocol, &vectors), vectors[0], "{protocol:?}");
+                vectors[0] = vec![low; 4097];
+                assert_eq!(sum(&protocol, &vectors), vectors[0], "{protocol:?}");
+                vectors[0] = vec![high; 4097];
+                assert_eq!(sum(&protocol, &vectors), vectors[0], "{protocol:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_slot_overflow_spoils_its_own_coefficient_only() {
+        let mut vectors = vec![vector(0, 100, 16, 1000), vector(1, 100, 16, 1000)];
+        let protocol = RlweTwoLayer::new(16, 100, 2).unwrap();
+        assert_eq!(protocol.slots(), 3);
+        for values in &mut vectors {
+            values[30] = 0x7fff;
+            values[62] = 0x8000;
+        }
+        let (found, wanted) = (sum(&protocol, &vectors), plain_sum(16, &vectors));
+        let wrong: Vec<usize> = (0..100).filter(|&i| found[i] != wanted[i]).collect();
+        assert!(!wrong.is_empty() && wrong.iter().all(|i| [30, 31, 32, 60, 61, 62].contains(i)), "{wrong:?}");
+    }
+
+    /// With Δ = 127 a coefficient of a sum of ten is misread when |Σe| ≥ 64, a Gaussian of variance 405 rounded to
+    /// integers: Q(63.5/√405) on either side, 0.00160 in all. The Chernoff bound says at most 0.0138.
+    #[test]
+    fn misreadings_are_as_frequent_as_derived() {
+        let (summands, coefficients) = (10, 1 << 16);
+        let protocol = RlweTwoLayer::with_slots(19, 3 * coefficients, summands, 3);
+        assert_eq!((protocol.delta, protocol.coefficients()), (127, coefficients));
+        let vectors = vec![vec![0; 3 * coefficients]; summands];
+        let misread = sum(&protocol, &vectors).chunks(3).filter(|slots| slots != &[0; 3]).count() as f64;
+        let expected = 0.001_60 * coefficients as f64;
+        assert!((misread - expected).abs() < 5.0 * expected.sqrt(), "{misread} misread, expected {expected}");
+        let bound = protocol.failure_probability_log2().exp2();
+        assert!(misread < bound && (bound / coefficients as f64 - 0.013_77).abs() < 0.000_01, "{bound}");
+    }
+
+    #[test]
+    fn as_many_slots_as_the_noise_allows() {
+        let slots =
+            |ring_bits, length, summands| RlweTwoLayer::new(ring_bits, length, summands).unwrap().slots();
+        assert_eq!((slots(26, 1 << 20, 1244), slots(26, 1 << 20, 1245)), (2, 1));
+        assert_eq!((slots(8, 1000, 2), slots(8, 1000, 1000)), (7, 6));
+        assert_eq!(slots(32, MAX_LENGTH, MAX_SUMMANDS), 1);
+        for ring_bits in 8..=32 {
+            for summands in [1, 2, 40, 1000, 65_536, MAX_SUMMANDS] {
+                for length in [1, 1 << 20, MAX_LENGTH] {
+                    let protocol = RlweTwoLayer::new(ring_bits, length, summands).unwrap();
+                    let failure = protocol.failure_probability_log2();
+                    assert!(failure <= -40.0, "2^{failure}: {protocol:?}");
+                    assert!(protocol.delta * protocol.offset == protocol.bias && protocol.bias > 78);
+                    if (protocol.slots + 1) * (ring_bits as usize) < 60 {
+                        let more = RlweTwoLayer::with_slots(ring_bits, length, summands, protocol.slots + 1);
+                        assert!(more.failure_probability_log2() > -40.001, "room for another: {protocol:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sums_of_keys_fit_the_masked_layer() {
+        for summands in [1, 2, 3, 1000, 65_536, MAX_SUMMANDS] {
+            let bits = RlweTwoLayer::new(16, 1, summands).unwrap().shape().masked_bits;
+            assert!(
+                (8..=32).contains(&bits) && (summands * KEY_TAIL) < 1 << (bits - 1),
+                "{summands}: {bits}"
+            );
+            assert!(bits == 8 || summands * KEY_TAIL >= 1 << (bits - 2), "{summands}: {bits} is too many");
+        }
+    }
+
+    #[test]
+    fn parameters_out_of_range_are_refused() {
+        assert_eq!(RlweTwoLayer::new(7, 1, 1), Err(RlweError::RingBits(7)));
+        assert_eq!(RlweTwoLayer::new(33, 1, 1), Err(RlweError::RingBits(33)));
+        assert_eq!(RlweTwoLayer::new(16, 0, 1), Err(RlweError::Length(0)));
+        assert_eq!(RlweTwoLayer::new(16, MAX_LENGTH + 1, 1), Err(RlweError::Length(MAX_LENGTH + 1)));
+        assert_eq!(RlweTwoLayer::new(16, 1, 0), Err(RlweError::Summands(0)));
+        assert_eq!(RlweTwoLayer::new(16, 1, MAX_SUMMANDS + 1), Err(RlweError::Summands(MAX_SUMMANDS + 1)));
+    }
+
+    #[test]
+    fn every_transcript_has_polynomials_of_its_own() {
+        let block = |transcript: [u8; 32]| {
+            let mut values = vec![0; 2 * N];
+            let mut stream = public_stream(&transcript);
+            fill_uniform(|bytes| stream.write_keystream(bytes), &mut values);
+            values
+        };
+        let base = block(TRANSCRIPT);
+        assert!(base.iter().all(|&value| value < Q && value != 0));
+        assert!(base[..N].iter().zip(&base[N..]).all(|(a, b)| a != b), "blocks have different polynomials");
+        for bit in 0..256 {
+            let mut other = TRANSCRIPT;
+            other[bit / 8] ^= 1 << (bit % 8);
+            assert!(base.iter().zip(block(other)).all(|(a, b)| *a != b), "bit {bit} of the transcript");
+        }
+    }
+
+    #[test]
+    fn words_of_at_least_q_are_skipped() {
+        let words = [5, Q, Q - 1, u64::MAX, 0, Q + 1, 7, 8];
+        let mut source = words.iter().flat_map(|word| word.to_le_bytes());
+        let mut values = [0; 5];
+        fill_uniform(|bytes| bytes.fill_with(|| source.next().expect("enough words")), &mut values);
+        assert_eq!(values, [5, Q - 1, 0, 7, 8]);
+    }
+
+    #[test]
+    fn every_bit_of_the_secret_changes_everything() {
+        let protocol = RlweTwoLayer::new(26, 2 * N, 10).unwrap();
+        let (values, secret) = (vector(0, 2 * N, 26, 1000), [0x5a; 32]);
+        let base = protocol.encode(&TRANSCRIPT, &values, &secret);
+        for bit in 0..256 {
+            let mut other = secret;
+            other[bit / 8] ^= 1 << (bit % 8);
+            let other = protocol.encode(&TRANSCRIPT, &values, &other);
+            assert!(base.body.iter().zip(&other.body).all(|(a, b)| a != b), "bit {bit}: body");
+            let same = base.masked.iter().zip(&other.masked).filter(|(a, b)| a == b).count();
+            // Two independent keys agree in a coefficient with probability 1/(2·σ·√π) = 0.063.
+            assert!(same < 400, "bit {bit}: {same} of 4096 key coefficients are the same");
+        }
+    }
+
+    /// χ² of the upper and of the lower byte of each coefficient, for a vector of zeros.
+    #[test]
+    fn a_ciphertext_looks_uniform() {
+        let protocol = RlweTwoLayer::new(26, 1 << 18, 10).unwrap();
+        let body = protocol.encode(&TRANSCRIPT, &vec![0; 1 << 18], &secret(0)).body;
+        let expected = body.len() as f64 / 256.0;
+        for shift in [56, 0] {
+            let mut counts = [0_u32; 256];
+            for x in &body {
+                counts[(x >> shift) as usize & 255] += 1;
+            }
+            let statistic: f64 = counts.iter().map(|&c| (f64::from(c) - expected).powi(2) / expected).sum();
+            assert!((statistic - 255.0).abs() < 5.0 * 510_f64.sqrt(), "χ² {statistic} of 255, shift {shift}");
+        }
+    }
 }

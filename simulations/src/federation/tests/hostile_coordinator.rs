@@ -108,11 +108,11 @@ fn a_plan_that_another_key_signed_is_refused() {
 #[test]
 fn a_signed_plan_that_makes_no_sense_is_refused() {
     let mut plan = one_group().plan;
-    plan.aggregation.threshold = 6;
+    plan.aggregation.threshold = 5;
     let signed = SignedPlan::sign(plan, &signing_key(1, "signer", 0)).unwrap();
     let replace = move |bytes: &mut Vec<u8>| *bytes = signed.bytes().to_vec();
     let mut federation = federation(one_group(), Script::default().altering(0, Kind::Plan, replace));
-    assert_refuses(&mut federation, "aggregation.threshold is 6, accepted is more than 6", true);
+    assert_refuses(&mut federation, "aggregation.threshold is 5, accepted is more than 5", true);
 }
 
 #[test]
@@ -125,8 +125,8 @@ fn a_plan_beyond_the_owners_policy_is_refused_by_the_name_of_the_limit() {
         ),
         (Policy { min_survivors: 9, ..Policy::default() }, "allows min_survivors 9, the plan wants 8"),
         (
-            Policy { min_colluders_to_break: 5, ..Policy::default() },
-            "allows min_colluders_to_break 5, the plan wants 4",
+            Policy { min_colluders_to_break: 4, ..Policy::default() },
+            "allows min_colluders_to_break 4, the plan wants 3",
         ),
     ];
     for (policy, reason) in strict {
@@ -299,7 +299,7 @@ fn a_client_that_is_given_another_model_than_the_others_is_in_no_round_with_them
         vec![(now, message)]
     };
     let mut federation = federation(one_group(), Script::unit_vectors().routing(swap));
-    assert_refuses(&mut federation, "refused the round: roster entry 0", false);
+    assert_refuses(&mut federation, "refused the round: own advertisement is missing from the roster", false);
     assert_eq!(sent_by(&mut federation, 0, Kind::Reveal), 0);
     assert_eq!(sums(&federation)[&(1, 0)].iter().sum::<i64>(), 11);
 }

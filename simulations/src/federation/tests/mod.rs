@@ -122,11 +122,14 @@ fn one_group() -> Setup {
             delta: 1e-5,
         },
         aggregation: Aggregation {
+            protocol: "pairwise-mask".to_owned(),
             group_size: 9,
-            threshold: 8,
+            degree: 64,
+            threshold: 7,
             min_survivors: 8,
             max_missing_reveals: 1,
             masks: "chacha20".to_owned(),
+            break_probability: 0.0,
         },
         server: Server { rule: "mean".to_owned(), assumed_byzantine: 0, learning_rate: 1.0, momentum: 0.0 },
     };
@@ -146,7 +149,6 @@ fn groups_of_nine(groups: u32) -> Setup {
     let clients = 9 * groups;
     setup.plan.cohort = Cohort { clients, minimum: clients, assumed_malicious: 1 };
     setup.plan.aggregation.max_missing_reveals = 0;
-    setup.plan.aggregation.threshold = 7;
     setup.clients = clients as usize;
     setup
 }

@@ -7,14 +7,17 @@ fn small() -> Setup {
     let mut setup = one_group();
     setup.plan.cohort = Cohort { clients: 5, minimum: 4, assumed_malicious: 1 };
     setup.plan.aggregation = Aggregation {
+        protocol: "pairwise-mask".to_owned(),
         group_size: 4,
-        threshold: 4,
+        degree: 64,
+        threshold: 3,
         min_survivors: 4,
         max_missing_reveals: 0,
         masks: "aes-256-ctr".to_owned(),
+        break_probability: 0.0,
     };
     setup.clients = 5;
-    setup.policy = Policy { min_survivors: 4, ..Policy::default() };
+    setup.policy = Policy { min_survivors: 4, min_colluders_to_break: 2, ..Policy::default() };
     setup
 }
 
