@@ -2,7 +2,6 @@
 
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::{ChaCha20Poly1305, Nonce};
-use curve25519_dalek::MontgomeryPoint;
 use rand_core::CryptoRng;
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -49,18 +48,41 @@ impl Secret {
 /// An X25519 shared secret.
 pub(super) struct Agreed(Zeroizing<[u8; 32]>);
 
+/// The u-coordinates below p of all points whose order divides the cofactors: of the curve, 8, they are those of order
+/// 2 (u = 0), 4 and 8; of its twist, 4, of order 2 (again 0) and 4.
+const SMALL_ORDER: [[u8; 32]; 5] = [
+    [0; 32],
+    {
+        let mut one = [0; 32];
+        one[0] = 1;
+        one
+    },
+    [
+        0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4, 0x6a, 0xda,
+        0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49, 0xb8, 0x00,
+    ],
+    [
+        0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83, 0xef, 0x5b, 0x04,
+        0x44, 0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd, 0xd0, 0x9f, 0x11, 0x57,
+    ],
+    {
+        let mut minus_one = P;
+        minus_one[0] -= 1;
+        minus_one
+    },
+];
+
+/// p = 2^255 − 19, little-endian.
+const P: [u8; 32] = {
+    let mut p = [0xff; 32];
+    p[0] = 0xed;
+    p[31] = 0x7f;
+    p
+};
+
 /// Whether bytes are the canonical encoding of a point of large order, so that an agreement with it is a secret.
 pub(super) fn is_strong_public_key(bytes: &[u8; 32]) -> bool {
-    const P: [u8; 32] = {
-        let mut p = [0xff; 32];
-        p[0] = 0xed;
-        p[31] = 0x7f;
-        p
-    };
-    let canonical = bytes.iter().rev().lt(P.iter().rev());
-    // The cofactors of curve and twist, 8 and 4, divide 8; the neutral element has u = 0.
-    let times_eight = MontgomeryPoint(*bytes).mul_bits_be([true, false, false, false].into_iter());
-    canonical && times_eight.to_bytes() != [0; 32]
+    bytes.iter().rev().lt(P.iter().rev()) && !SMALL_ORDER.contains(bytes)
 }
 
 /// Key of the mask that the two holders of these key pairs share; the same whichever computes it.
@@ -125,6 +147,7 @@ fn position(position: usize) -> [u8; 8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use curve25519_dalek::MontgomeryPoint;
 
     const GROUP: GroupTranscript = [5; 32];
 
@@ -161,6 +184,16 @@ mod tests {
         let mut alias = [0xff; 32];
         (alias[0], alias[31]) = (0xf6, 0x7f);
         assert!(!is_strong_public_key(&alias));
+    }
+
+    /// Eight times such a point is the neutral element, whose u is given as 0. With the neutral element itself, and two
+    /// points for each u but 0, the curve's list has 8 points and the twist's 4: none is missing.
+    #[test]
+    fn listed_keys_are_those_of_small_order() {
+        for bytes in SMALL_ORDER {
+            let times_eight = MontgomeryPoint(bytes).mul_bits_be([true, false, false, false].into_iter());
+            assert_eq!(times_eight.to_bytes(), [0; 32]);
+        }
     }
 
     #[test]
