@@ -4,6 +4,7 @@
 
 mod architecture;
 mod bad_input;
+mod corpora;
 mod demo;
 mod enrollment;
 mod federation;

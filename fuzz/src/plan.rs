@@ -1,0 +1,83 @@
+//! Task plans, as a signed envelope, and as JSON that the pinned key has signed.
+
+use ed25519_dalek::SigningKey;
+use fedveil_proto_plan::{PAYLOAD_TYPE, SignedPlan};
+use fedveil_provenance::{Digest, Envelope};
+
+use super::{Seeds, seed};
+
+/// Whether the input is a signed plan whose terms hold, or would be one if the pinned key had signed it.
+pub fn run(input: &[u8]) -> bool {
+    let signed = Envelope::sign(PAYLOAD_TYPE, input.to_vec(), &[&key()]).to_json();
+    verify(input) | verify(&signed)
+}
+
+fn verify(bytes: &[u8]) -> bool {
+    let silent = SigningKey::from_bytes(&[3; 32]);
+    assert!(SignedPlan::verify(bytes, &silent.verifying_key()).is_err(), "this key signed nothing");
+    let Ok(signed) = SignedPlan::verify(bytes, &key().verifying_key()) else { return false };
+    let again = SignedPlan::sign(signed.plan().clone(), &key()).expect("what was read can be written");
+    let again =
+        SignedPlan::verify(again.bytes(), &key().verifying_key()).expect("what was written can be read");
+    assert_eq!(again.plan(), signed.plan(), "a plan survives its encoding");
+
+    let Ok(terms) = signed.plan().check() else { return false };
+    assert!(terms.affordable_rounds <= signed.plan().rounds, "no round is made up");
+    assert!(
+        terms.guarantee.epsilon(terms.affordable_rounds) <= signed.plan().privacy.epsilon,
+        "the budget holds"
+    );
+    let session = terms.session(&signed, &key().verifying_key(), 1, &Digest::of("model"));
+    assert!(session.is_ok(), "a plan that holds makes a session: {:?}", session.err());
+    true
+}
+
+fn key() -> SigningKey {
+    SigningKey::from_bytes(&[1; 32])
+}
+
+/// Twelve clients in one group.
+const PLAN: &str = r#"{"version":2,"task":"digits","id":"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08","mode":"secagg","rounds":2,"phase_seconds":60,"model":{"architecture":"softmax:8x3","parameters":27},"cohort":{"clients":12,"minimum":10,"assumed_malicious":1},"training":{"epochs":1,"batch_size":8,"learning_rate":0.1},"privacy":{"clip_norm":1.0,"noise_multiplier":1.5,"resolution":1024,"epsilon":15.0,"delta":0.00001},"aggregation":{"protocol":"pairwise-mask","group_size":9,"degree":64,"threshold":7,"min_survivors":8,"max_missing_reveals":1,"masks":"chacha20","break_probability":0.0},"server":{"rule":"mean","assumed_byzantine":0,"learning_rate":1.0,"momentum":0.0}}"#;
+
+pub fn seeds() -> Seeds {
+    let signed = |key: &SigningKey| Envelope::sign(PAYLOAD_TYPE, PLAN.into(), &[key]).to_json();
+    let change = |from: &str, to: &str| {
+        assert!(PLAN.contains(from), "the plan holds {from}");
+        PLAN.replacen(from, to, 1)
+    };
+    vec![
+        seed("accepted-envelope", signed(&key())),
+        seed("accepted-plan", PLAN),
+        seed("accepted-most-parameters", change("\"parameters\":27", "\"parameters\":4194304")),
+        seed("accepted-one-client-more", change("\"clients\":12", "\"clients\":13")),
+        seed("accepted-other-protocol", change("pairwise-mask", "rlwe-two-layer")),
+        seed("accepted-sparse-graph", {
+            change("\"break_probability\":0.0", "\"break_probability\":0.5").replacen(
+                "\"degree\":64",
+                "\"degree\":8",
+                1,
+            )
+        }),
+        seed("accepted-other-masks", change("chacha20", "aes-256-ctr")),
+        seed("refused-other-signer", signed(&SigningKey::from_bytes(&[2; 32]))),
+        seed("refused-cut-short", &signed(&key())[..400]),
+        seed("refused-other-payload", Envelope::sign("text/plain", PLAN.into(), &[&key()]).to_json()),
+        seed("refused-version", change("\"version\":2", "\"version\":1")),
+        seed("refused-unknown-member", change("\"mode\"", "\"modes\"")),
+        seed("refused-member-twice", change("\"rounds\":2", "\"rounds\":2,\"rounds\":2")),
+        seed("refused-rule", change("\"rule\":\"mean\"", "\"rule\":\"median of medians\"")),
+        seed("refused-no-clients", change("\"clients\":12", "\"clients\":0")),
+        seed("refused-odd-degree", change("\"degree\":64", "\"degree\":7")),
+        seed("refused-most-neighbours", change("\"degree\":64", "\"degree\":4294967295")),
+        seed("refused-threshold", change("\"threshold\":7", "\"threshold\":4")),
+        seed("refused-negative-noise", change("\"noise_multiplier\":1.5", "\"noise_multiplier\":-1.5")),
+        seed("refused-infinite-clip-norm", change("\"clip_norm\":1.0", "\"clip_norm\":1e999")),
+        seed("refused-least-clip-norm", change("\"clip_norm\":1.0", "\"clip_norm\":5e-324")),
+        seed("refused-numbers-at-their-ends", {
+            change("\"delta\":0.00001", "\"delta\":1e-300")
+                .replacen("\"resolution\":1024", "\"resolution\":4294967295", 1)
+                .replacen("\"epsilon\":15.0", "\"epsilon\":1e300", 1)
+                .replacen("\"rounds\":2", "\"rounds\":100000", 1)
+        }),
+    ]
+}
