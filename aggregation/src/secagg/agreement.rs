@@ -41,12 +41,13 @@ impl Secret {
     /// What this secret key and the one behind `theirs` have in common.
     pub(super) fn agree(&self, theirs: &[u8; 32]) -> Agreed {
         let shared = StaticSecret::from(self.0).diffie_hellman(&PublicKey::from(*theirs));
-        Agreed(Zeroizing::new(shared.to_bytes()))
+        Agreed(shared.to_bytes())
     }
 }
 
-/// An X25519 shared secret.
-pub(super) struct Agreed(Zeroizing<[u8; 32]>);
+/// An X25519 shared secret, erased when dropped.
+#[derive(ZeroizeOnDrop)]
+pub(super) struct Agreed([u8; 32]);
 
 /// The u-coordinates below p of all points whose order divides the cofactors: of the curve, 8, they are those of order
 /// 2 (u = 0), 4 and 8; of its twist, 4, of order 2 (again 0) and 4.

@@ -484,3 +484,61 @@ impl AwaitSignatures {
         Ok(Unmask::encode(one_kind))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zeroize::ZeroizeOnDrop;
+
+    fn erased<T: ZeroizeOnDrop>(_: &T) {}
+
+    fn secrets_erased(Secrets { boxes, masks, seed }: &Secrets) {
+        erased(boxes);
+        erased(masks);
+        erased(seed);
+    }
+
+    fn member_erased(member: &Member) {
+        let Member { key, neighbours, config: _, group_index: _, transcript: _, graph: _, position: _ } =
+            member;
+        erased(key);
+        for Neighbour { boxes, identity: _, mask_key: _ } in neighbours.values() {
+            erased(boxes);
+        }
+    }
+
+    fn held_erased(Held { member, shares, sharers: _ }: &Held) {
+        member_erased(member);
+        for HeldShares { mask, seed } in shares.values() {
+            erased(mask);
+            erased(seed);
+        }
+    }
+
+    /// Takes every state apart into types that erase themselves and fields that are no secrets. A field that is added
+    /// does not compile until it is put with one or the other. Nonces are revealed in the step after they were drawn.
+    #[test]
+    fn every_state_erases_its_secrets() {
+        let _: fn(&AwaitRoster) = |AwaitRoster { key, secrets, config: _, advertisement: _, nonce: _ }| {
+            erased(key);
+            secrets_erased(secrets);
+        };
+        let _: fn(&AwaitReveals) =
+            |AwaitReveals { key, secrets, config: _, roster: _, index: _, nonce: _ }| {
+                erased(key);
+                secrets_erased(secrets);
+            };
+        let _: fn(&AwaitDelivery) = |AwaitDelivery { member, masks, seed }| {
+            member_erased(member);
+            erased(masks);
+            erased(seed);
+        };
+        let _: fn(&AwaitInput) = |AwaitInput { held, masks, seed }| {
+            held_erased(held);
+            erased(masks);
+            erased(seed);
+        };
+        let _: fn(&AwaitSurvivors) = |AwaitSurvivors { held }| held_erased(held);
+        let _: fn(&AwaitSignatures) = |AwaitSignatures { held, survivors: _, message: _ }| held_erased(held);
+    }
+}
