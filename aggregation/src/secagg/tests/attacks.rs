@@ -1,12 +1,9 @@
 //! A malicious coordinator, alone or with some of the clients. Client 0 is the victim.
 
-use super::super::agreement::{Secret, pairwise_mask_key, self_mask_key};
+use super::super::agreement::Secret;
 use super::super::codec::{Kind, Writer};
 use super::super::config::BOX_LEN;
-use super::super::graph::Graph;
 use super::super::messages::{Delivery, MemberSet, Offer, Survivors, encode_reveals, encode_signatures};
-use super::super::prg::Sign;
-use super::super::shamir::{Interpolation, Share};
 use super::*;
 
 const HEADER: usize = 2;
@@ -544,109 +541,4 @@ fn one_signature_listed_twice() {
     message.copy_within(entry(1), entry(2).start);
     let refused = refusal(clients.remove(&0).unwrap().on_signatures(&message));
     assert_eq!(refused, Refusal::Malformed(CodecError::Order { field: "signers" }));
-}
-
-/// The coordinator and `colluders` tell some that the victim survived and others that it dropped out. Returns the
-/// victim's vector if they learn it.
-///
-/// Equal seeds make equal sessions, so one session under each story yields what the two parts of one cohort would
-/// answer; an honest member takes part in one story only, a colluder in both. Colluders sign both stories and check
-/// nothing.
-fn both_share_kinds(
-    start: fn(u64) -> Session,
-    colluders: &[usize],
-    alive: &[usize],
-    dropped: &[usize],
-) -> Option<Vec<u32>> {
-    assert!(alive.iter().all(|client| !dropped.contains(client)), "an honest member signs once");
-    let mut session = start(1);
-    let everyone: Vec<usize> = (0..session.keys.len()).collect();
-    let SessionParameters { degree, threshold, .. } = *session.config.parameters();
-    let graph = Graph::new(everyone.len(), degree);
-
-    // Shares of the victim's secret of one kind.
-    let shares = |honest: &[usize], submitters: &[usize]| -> BTreeMap<usize, Share> {
-        let mut session = start(1);
-        let (clients, server, _) = session.until_survivors(&everyone);
-        let set = |positions: &[usize]| MemberSet::of(everyone.len(), positions.iter().copied());
-        let story = Survivors { sharers: set(&everyone), submitters: set(submitters) }.encode();
-        let takes_part = |client: usize| honest.contains(&client) || colluders.contains(&client);
-        let sign = |client: usize| Consistency::sign(server.transcript(), &story, &session.keys[client]);
-        let mut shares = BTreeMap::new();
-        for (client, state) in clients.into_iter().enumerate().filter(|(client, _)| takes_part(*client)) {
-            let neighbours = graph.neighbours(client);
-            let Some(nth) = neighbours.iter().position(|at| *at == 0) else { continue };
-            // What a colluder holds it can always give away: it takes any signatures as proof.
-            let believed: Vec<usize> = neighbours
-                .into_iter()
-                .filter(|at| submitters.contains(at) && (takes_part(*at) || colluders.contains(&client)))
-                .collect();
-            let signatures: Vec<_> = believed.iter().map(|at| (*at, sign(*at))).collect();
-            let (state, _) = ok(state.on_survivors(&story));
-            if let Ok(answer) = state.on_signatures(&encode_signatures(&signatures)) {
-                let share = answer[HEADER + 64 * nth..][..64].try_into().unwrap();
-                shares.insert(client, Share::decode(share).unwrap());
-            }
-        }
-        shares
-    };
-    let recover = |shares: BTreeMap<usize, Share>| {
-        let interpolation = Interpolation::new(shares.keys().copied());
-        (shares.len() >= threshold).then(|| interpolation.recover(&shares.values().collect::<Vec<_>>()))?
-    };
-    let seed = recover(shares(alive, &everyone))?;
-    let mask = Secret::from_bytes(&*recover(shares(dropped, &everyone[1..]))?);
-
-    let (mut clients, server) = session.until_input();
-    let (_, message) = ok(clients.swap_remove(0).submit(&session.inputs[0], &mut session.rng));
-    let mut vector = session.decode(&message).unwrap().layers.masked;
-    let own = (self_mask_key(server.transcript(), &seed, 0), Sign::Minus);
-    let pairwise = graph.neighbours(0).into_iter().map(|position| {
-        let theirs = server.advertisements()[position].mask_key();
-        (pairwise_mask_key(server.transcript(), &mask, 0, theirs, position), Sign::Minus)
-    });
-    Prg::Aes256Ctr.apply(std::iter::once(own).chain(pairwise), &mut vector);
-    Some(vector.iter().map(|value| value & ((1 << 20) - 1)).collect())
-}
-
-/// Seven members, six neighbours each, t = 4: it takes at least 2 · 4 − 6 = 2 colluders, however the honest are divided.
-/// In a complete graph it takes one more, since those who are told that the victim dropped out want the signatures of t
-/// others.
-#[test]
-fn both_share_kinds_for_one_client_take_the_stated_number_of_colluders() {
-    let start = Session::of_seven;
-    assert_eq!(start(1).config.colluders_to_break(7), 2);
-    for colluders in [&[6][..], &[5, 6]] {
-        let honest: Vec<usize> = (1..7).filter(|client| !colluders.contains(client)).collect();
-        for split in 0..=honest.len() {
-            let alive = [&[0], &honest[..split]].concat();
-            let broken = both_share_kinds(start, colluders, &alive, &honest[split..]);
-            assert_eq!(broken, None, "{colluders:?}, split {split}");
-        }
-    }
-    let victims = vec![1, 0, 0, 0, 0, 0, 0];
-    assert_eq!(both_share_kinds(start, &[4, 5, 6], &[0, 1], &[2, 3]), Some(victims));
-}
-
-/// On a ring those who are told that the victim dropped out have neighbours besides its, so that the stated number of
-/// colluders among its neighbours, and more elsewhere, can be enough. One fewer is not.
-#[test]
-fn both_share_kinds_on_a_ring_take_the_stated_number_of_neighbours() {
-    let start = Session::of_twelve;
-    assert_eq!(start(1).config.colluders_to_break(12), 2);
-    // The victim's neighbours are 1, 2, 3, 9, 10 and 11.
-    let far = [4, 5, 6, 7, 8];
-    let colluders = [&[2, 10], &far[..]].concat();
-    let mut victims = vec![0; 12];
-    victims[0] = 1;
-    assert_eq!(both_share_kinds(start, &colluders, &[0, 1, 11], &[3, 9]), Some(victims));
-
-    let colluders = [&[10], &far[..]].concat();
-    let honest = [1, 2, 3, 9, 11];
-    for split in 0..32_u32 {
-        let told = |which: u32| (0..5).filter(move |nth| split >> nth & 1 == which).map(|nth| honest[nth]);
-        let alive: Vec<usize> = std::iter::once(0).chain(told(0)).collect();
-        let dropped: Vec<usize> = told(1).collect();
-        assert_eq!(both_share_kinds(start, &colluders, &alive, &dropped), None, "dropped for {dropped:?}");
-    }
 }

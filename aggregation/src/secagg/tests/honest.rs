@@ -6,7 +6,7 @@ use super::*;
 
 /// The last thing that a client does. Ordered: a client does all before it, and nothing after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Last {
+pub(super) enum Last {
     Advertise,
     Reveal,
     Share,
@@ -15,10 +15,11 @@ enum Last {
     Unmask,
 }
 
-const ALL: [Last; 6] = [Last::Advertise, Last::Reveal, Last::Share, Last::Submit, Last::Sign, Last::Unmask];
+pub(super) const ALL: [Last; 6] =
+    [Last::Advertise, Last::Reveal, Last::Share, Last::Submit, Last::Sign, Last::Unmask];
 
 /// What becomes of a group whose members, on the ring, end so: the positions in the sum, or why there is none.
-fn model(config: &SessionConfig, members: &[(ClientId, Last)]) -> Result<Vec<usize>, Abort> {
+pub(super) fn model(config: &SessionConfig, members: &[(ClientId, Last)]) -> Result<Vec<usize>, Abort> {
     let SessionParameters { threshold: min, min_survivors, degree, .. } = *config.parameters();
     let all = members.len();
     let are_neighbours = |a: usize, b: usize| {
@@ -112,7 +113,7 @@ fn run_group(
     server.close_unmasking()?.sum(&sum)
 }
 
-fn run(parameters: SessionParameters, lasts: &[Last], seed: u64) -> Result<(), TestCaseError> {
+pub(super) fn run(parameters: SessionParameters, lasts: &[Last], seed: u64) -> Result<(), TestCaseError> {
     let mut session = Session::new(parameters, lasts.len(), seed);
     let (clients, roster, mut nonces) = session.until_reveals();
     nonces.retain(|id, _| lasts[roster.index_of(*id).unwrap()] >= Last::Reveal);

@@ -1,9 +1,15 @@
 //! Whole sessions, honest and attacked. A coordinator that lies is played by editing its messages; a client that lies,
 //! by signing and sealing with its own keys what it should not.
 
+mod adversary;
 mod attacks;
+mod binding;
+mod colluders;
 mod faults;
 mod honest;
+mod losses;
+mod poison;
+mod statistics;
 mod transcript;
 mod vectors;
 
@@ -13,6 +19,7 @@ use chacha20::ChaCha20Rng;
 use ed25519_dalek::SigningKey;
 use rand_core::SeedableRng;
 
+use super::agreement::Secret;
 use super::client::{
     AwaitDelivery, AwaitInput, AwaitReveals, AwaitRoster, AwaitSignatures, AwaitSurvivors, advertise,
 };
@@ -32,6 +39,7 @@ struct Session {
     certificates: Vec<Vec<u8>>,
     /// Unit vectors unless a test sets others: client i has 1 at i, so the sum shows who was added how often.
     inputs: Vec<Vec<u32>>,
+    seed: u64,
     rng: ChaCha20Rng,
 }
 
@@ -70,6 +78,22 @@ fn twelve() -> SessionParameters {
     }
 }
 
+/// Both protocols, each on a complete graph and on a ring. Every member has six neighbours and t = 4.
+fn graphs_and_protocols() -> impl Iterator<Item = SessionParameters> {
+    let with = |parameters: SessionParameters| {
+        ProtocolKind::ALL.map(|protocol| SessionParameters { protocol, ..parameters.clone() })
+    };
+    [seven(), twelve()].into_iter().flat_map(with)
+}
+
+/// The secrets that a client draws, as it knows them itself.
+struct ClientSecrets {
+    id: ClientId,
+    boxes: Secret,
+    masks: Secret,
+    seed: Secret,
+}
+
 impl Session {
     fn new(parameters: SessionParameters, clients: usize, seed: u64) -> Self {
         let config = SessionConfig::new(parameters).unwrap();
@@ -80,7 +104,7 @@ impl Session {
         let certificates = keys.iter().map(|key| certificate(key, NOT_AFTER)).collect();
         let unit = |client| (0..config.parameters().length).map(|i| u32::from(i == client)).collect();
         let inputs = (0..clients).map(unit).collect();
-        Self { config, keys, certificates, inputs, rng: ChaCha20Rng::seed_from_u64(seed) }
+        Self { config, keys, certificates, inputs, seed, rng: ChaCha20Rng::seed_from_u64(seed) }
     }
 
     fn of_seven(seed: u64) -> Self {
@@ -98,6 +122,16 @@ impl Session {
     fn advertise(&mut self, client: usize) -> (AwaitRoster, Vec<u8>) {
         let (key, certificate) = (&self.keys[client], &self.certificates[client]);
         advertise(self.config.clone(), key, certificate, NOW, &mut self.rng).unwrap()
+    }
+
+    /// The secrets that clients draw when they all advertise, in roster order.
+    fn secrets(&self) -> Vec<ClientSecrets> {
+        let mut rng = ChaCha20Rng::seed_from_u64(self.seed);
+        let draw = |client| {
+            let [boxes, masks, seed, _nonce] = [(); 4].map(|()| Secret::random(&mut rng));
+            ClientSecrets { id: self.id(client), boxes, masks, seed }
+        };
+        (0..self.keys.len()).map(draw).collect()
     }
 
     fn until_roster(&mut self) -> (Vec<AwaitRoster>, Vec<Vec<u8>>) {

@@ -371,6 +371,10 @@ fn sent_by_0(federation: &Scripted, kind: Kind) -> bool {
 /// What a coordinator sends in a session of secure aggregation.
 const SESSION: [Kind; 5] = [Kind::Roster, Kind::Reveals, Kind::Delivery, Kind::Survivors, Kind::Signatures];
 
+/// What a client says at most once in a round.
+const SAID_ONCE: [Kind; 6] =
+    [Kind::Advertise, Kind::Reveal, Kind::Shares, Kind::Input, Kind::Consistency, Kind::Unmask];
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
@@ -395,6 +399,29 @@ proptest! {
         prop_assert_eq!(end(&events), "all 1 rounds are done");
         for device in &federation.devices()[1..] {
             prop_assert!(device.refusals().is_empty());
+        }
+    }
+
+    /// Any message of the round again, at any time after it: stages are not begun again, and nothing is said twice.
+    #[test]
+    fn a_message_of_the_round_again_makes_no_client_say_anything_twice(
+        steps in 20_usize..220,
+        which in any::<prop::sample::Index>(),
+    ) {
+        let mut federation = federation(one_round(), Script::unit_vectors());
+        for _ in 0..steps {
+            federation.step();
+        }
+        let to_0 = |message: &&Message| message.client == 0 && message.direction == Direction::Down;
+        let sent: Vec<Message> = federation.scenario().sent.iter().filter(to_0).cloned().collect();
+        prop_assume!(!sent.is_empty());
+        federation.inject(which.get(&sent).clone());
+        federation.run();
+        for kind in SAID_ONCE {
+            prop_assert!(sent_by(&mut federation, 0, kind) <= 1, "{:?}", kind);
+        }
+        for sum in sums(&federation).values() {
+            prop_assert!(sum[1..12].iter().all(|&count| count == 1) && sum[0] <= 1, "{:?}", sum);
         }
     }
 
