@@ -11,6 +11,7 @@ use crate::folder::RunFolder;
 use crate::progress::Progress;
 use crate::verify::verify;
 use crate::watch::{Evaluate, Watch};
+use fedveil_aggregation::robust::{GROUP_RULE_NAMES, Rule};
 use fedveil_client::agent::{self, AgentOptions};
 use fedveil_client::enroll::enroll;
 use fedveil_client::keystore::Keystore;
@@ -55,8 +56,7 @@ pub(crate) struct Args {
     /// Share of the clients that drop out in the middle of each round.
     #[arg(long, default_value_t = 0.05, value_name = "SHARE")]
     dropout: f64,
-    /// Byzantine-robust rule over group means: mda, multi-krum, krum, geometric-median, median, trimmed-mean or mean.
-    #[arg(long, default_value = "mda", value_name = "NAME")]
+    #[arg(long, default_value = "mda", value_name = "NAME", help = rule_help())]
     rule: String,
     /// Poisoned groups that the rule is set to bear.
     #[arg(long, default_value_t = 4, value_name = "F")]
@@ -82,6 +82,11 @@ pub(crate) struct Args {
     /// Print nothing but the summary, as JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// The help text of `--rule`, from the registry.
+fn rule_help() -> String {
+    format!("Byzantine-robust rule over group means: {GROUP_RULE_NAMES}; `fedveil robust list` explains them")
 }
 
 /// Concentration of the Dirichlet split over clients.
@@ -163,8 +168,7 @@ impl Args {
                 self.clients
             )));
         }
-        let rule: fedveil_aggregation::robust::Rule =
-            self.rule.parse().map_err(|error| usage(format!("--rule: {error}")))?;
+        let rule: Rule = self.rule.parse().map_err(|error| usage(format!("--rule: {error}")))?;
         let needed = rule.minimum_rows(self.assumed_byzantine as usize) as u32;
         let groups = self.clients / size;
         if needed > groups {

@@ -10,7 +10,9 @@ mod device;
 mod exit;
 mod folder;
 mod progress;
+mod robust;
 mod secagg;
+mod vectors;
 mod verify;
 mod watch;
 
@@ -54,6 +56,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Apply a Byzantine-robust rule to vectors in a file, or list the rules.
+    #[command(subcommand)]
+    Robust(robust::Command),
     /// Choose the parameters of secure aggregation.
     #[command(subcommand)]
     Secagg(secagg::Command),
@@ -80,6 +85,7 @@ fn main() -> ExitCode {
         Command::Verify { path, trusted_key, json } => {
             verify::verify(&path, trusted_key.as_deref(), json, &mut std::io::stdout().lock())
         }
+        Command::Robust(command) => robust::run(command, &mut std::io::stdout().lock()),
         Command::Secagg(command) => secagg::run(&command, &mut std::io::stdout().lock()),
         Command::DemoClient => block_on(demo::client_process()),
     };
@@ -97,7 +103,9 @@ impl Command {
     fn log_level(&self) -> &'static str {
         match self {
             Self::Coordinator(_) | Self::Client(_) => "info",
-            Self::Demo(_) | Self::Verify { .. } | Self::Secagg(_) | Self::DemoClient => "error",
+            Self::Demo(_) | Self::Verify { .. } | Self::Robust(_) | Self::Secagg(_) | Self::DemoClient => {
+                "error"
+            }
         }
     }
 }

@@ -2,54 +2,56 @@
 //!
 //! A [`Rule`] maps `n` rows of equal dimension, at most `f` of them arbitrary, to one vector that stays near
 //! the honest rows. In `secagg` mode a row is the noised mean of a group, in `insecure_plain` mode one client's
-//! update; the rules do not know which.
+//! update. Pre-aggregators, of which a rule has any number, make rows of rows before it.
 //!
 //! ```text
 //!            ┌ empty, ragged, not finite, too large ┐
-//! rows, f ──►│ too few for f, or f too large        │──► rule ──► Aggregate { vector, kept, scores }
+//! rows, f ──►│ too few for f, or a search too large │──► pre ─► … ─► rule ──► Aggregate { vector, kept, scores }
 //!            └────────── RuleError ─────────────────┘
 //! ```
 //!
-//! Invariants: input is checked before any rule reads it; a rule is a pure function of `(rows, f)`; sums are in
-//! `f64`; ties go to the lower index. Every rule commutes with translation and positive scaling, and up to
-//! rounding and ties with a permutation of the rows.
+//! Every rule and pre-aggregator is one file under `rules` or `pre` with its entry for the registry ([`RULES`],
+//! [`PRE_AGGREGATORS`]): name, options, bound, cost, source. There is no other list.
 //!
-//! Deliberately absent: weights (a weight that a client reports is a lever for it), state between rounds, and
-//! randomness.
+//! Invariants: input is checked before any rule reads it; a rule is a pure function of rows, `f` and options, which
+//! hold the seed where it draws; sums are in `f64`; ties go to the lower index, or to the lower value where a rule
+//! looks at the values of one coordinate.
+//!
+//! Deliberately absent: weights (a weight that a client reports is a lever for it) and state between rounds. A rule
+//! with a memory takes it as an option.
 
-mod coordinate;
-mod geometric_median;
-mod krum;
-mod minimum_diameter;
+mod options;
+mod pre;
+mod registry;
+mod rows;
+mod rules;
+mod sampling;
+mod sorting;
+mod spectral;
 
 use std::{fmt, str::FromStr};
+
+pub use options::{Fallback, Kind, OptionError, OptionSpec};
+use options::{Options, keys};
+use registry::Call;
+pub use registry::{About, Bound, GROUP_RULE_NAMES, PRE_AGGREGATORS, PreSpec, RULES, RuleSpec};
+use rows::Rows;
+pub use rows::Scalar;
 
 /// The largest magnitude that a rule accepts in a coordinate.
 ///
 /// No trained update comes near it, and below it neither a sum nor a squared distance overflows.
 pub const MAX_MAGNITUDE: f64 = 1e100;
 
-/// A robust aggregation rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Rule {
-    /// Mean of all rows. Tolerates no Byzantine row; the baseline that robust rules are compared with.
-    Mean,
-    /// Coordinate-wise median; for an even number of rows, the mean of the two middle values
-    /// (Yin et al., ICML 2018).
-    Median,
-    /// Coordinate-wise mean without the `f` smallest and the `f` largest values (Yin et al., ICML 2018).
-    TrimmedMean,
-    /// The point with the least sum of Euclidean distances to the rows, by smoothed Weiszfeld iteration
-    /// (Pillutla et al., IEEE TSP 2022).
-    GeometricMedian,
-    /// The row with the least sum of squared distances to its `n − f − 2` nearest others
-    /// (Blanchard et al., NeurIPS 2017).
-    Krum,
-    /// Mean of the `n − f` rows with the best Krum scores (Blanchard et al., NeurIPS 2017).
-    MultiKrum,
-    /// Minimum diameter averaging: mean of the `n − f` rows with the least largest pairwise distance
-    /// (Rousseeuw 1985; El Mhamdi et al., ICML 2018). An exact search, exponential in `f`, which is at most 20.
-    Mda,
+/// Subsets that an exact search may have to look at, at most.
+pub const MAX_SEARCH: u64 = 1 << 20;
+
+/// A rule of the registry with its options, and the pre-aggregators before it.
+#[derive(Clone)]
+pub struct Rule {
+    pre: Vec<(&'static PreSpec, Options)>,
+    spec: &'static RuleSpec,
+    options: Options,
 }
 
 /// What a rule made of its rows.
@@ -57,11 +59,11 @@ pub enum Rule {
 pub struct Aggregate {
     /// The aggregate, of the rows' dimension and unit.
     pub vector: Vec<f64>,
-    /// Indices of the rows that entered `vector`, ascending. Every row for the mean, the coordinate-wise
-    /// rules and the geometric median, which weigh values rather than drop rows.
+    /// Indices of the rows that entered `vector`, ascending. Every row for rules that weigh values rather than drop
+    /// rows. A row that bucketing merged into another is kept with it.
     pub kept: Vec<usize>,
-    /// One score a row, larger is more suspicious: the Krum score (a sum of squared distances) for
-    /// [`Rule::Krum`] and [`Rule::MultiKrum`], the Euclidean distance to `vector` otherwise.
+    /// One score a row, larger is more suspicious: what the rule itself sorts by, such as the Krum score, or the
+    /// Euclidean distance to `vector` where a rule has no score of its own.
     pub scores: Vec<f64>,
 }
 
@@ -101,7 +103,7 @@ pub enum RuleError {
     #[error("{rule} with f = {f} Byzantine rows needs at least {minimum} rows, found {found}")]
     TooFewRows {
         /// The rule asked for.
-        rule: Rule,
+        rule: String,
         /// The assumed number of Byzantine rows.
         f: usize,
         /// [`Rule::minimum_rows`] for that `f`.
@@ -111,154 +113,222 @@ pub enum RuleError {
     },
     /// The exact search that the rule makes would take too long.
     #[error(
-        "{rule} with f = {f} Byzantine rows would search up to 2^{f} branches; f may be at most {maximum}"
+        "{rule} with f = {f} Byzantine rows of {rows} may search {found} subsets, accepted are {MAX_SEARCH}"
     )]
     SearchTooLarge {
         /// The rule asked for.
-        rule: Rule,
+        rule: String,
         /// The assumed number of Byzantine rows.
         f: usize,
-        /// The largest number searched.
-        maximum: usize,
+        /// The number of rows.
+        rows: usize,
+        /// Subsets to search, at worst.
+        found: u64,
+    },
+    /// An option does not fit the rows.
+    #[error("option {key} is {found}, accepted is {accepted}")]
+    Option {
+        /// The option.
+        key: &'static str,
+        /// What it is.
+        found: String,
+        /// What fits.
+        accepted: String,
     },
 }
 
-/// A name that is no rule's.
+/// Why a rule with pre-aggregators and options cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown rule {found:?}; accepted are {}", Rule::ALL.map(Rule::name).join(", "))]
-pub struct UnknownRule {
-    /// The name given.
-    pub found: String,
+#[non_exhaustive]
+pub enum ChoiceError {
+    /// A name that is no rule's.
+    #[error("unknown rule {found:?}; accepted are {}", RULES.each_ref().map(|rule| rule.about.name).join(", "))]
+    Rule {
+        /// The name given.
+        found: String,
+    },
+    /// A name that is no pre-aggregator's.
+    #[error("unknown pre-aggregator {found:?}; accepted are {}", PRE_AGGREGATORS.each_ref().map(|pre| pre.about.name).join(", "))]
+    PreAggregator {
+        /// The name given.
+        found: String,
+    },
+    /// A setting is not accepted.
+    #[error(transparent)]
+    Option(#[from] OptionError),
 }
 
 impl Rule {
-    /// Every rule.
-    pub const ALL: [Self; 7] = [
-        Self::Mean,
-        Self::Median,
-        Self::TrimmedMean,
-        Self::GeometricMedian,
-        Self::Krum,
-        Self::MultiKrum,
-        Self::Mda,
-    ];
+    /// The rule named `rule` after the pre-aggregators named `pre`, in their order, with `settings`.
+    ///
+    /// A setting is a key and a value. The key is an option's name, with the name of its step and a point before it
+    /// (`clip.c`) where several steps have such an option.
+    pub fn new(rule: &str, pre: &[&str], settings: &[(&str, &str)]) -> Result<Self, ChoiceError> {
+        let spec = RULES
+            .iter()
+            .find(|spec| spec.about.name == rule)
+            .ok_or_else(|| ChoiceError::Rule { found: rule.to_owned() })?;
+        let pre = pre
+            .iter()
+            .map(|&name| {
+                PRE_AGGREGATORS
+                    .iter()
+                    .find(|spec| spec.about.name == name)
+                    .ok_or_else(|| ChoiceError::PreAggregator { found: name.to_owned() })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
 
-    /// The name in configurations, on the command line and in reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Mean => "mean",
-            Self::Median => "median",
-            Self::TrimmedMean => "trimmed-mean",
-            Self::GeometricMedian => "geometric-median",
-            Self::Krum => "krum",
-            Self::MultiKrum => "multi-krum",
-            Self::Mda => "mda",
-        }
-    }
-
-    /// One line for help texts.
-    pub fn summary(self) -> &'static str {
-        match self {
-            Self::Mean => "mean of all rows; one Byzantine row can move it anywhere",
-            Self::Median => "median of each coordinate",
-            Self::TrimmedMean => "mean of each coordinate without its f smallest and f largest values",
-            Self::GeometricMedian => "point with the least sum of distances to the rows",
-            Self::Krum => "the one row that is closest to its n-f-2 nearest others",
-            Self::MultiKrum => "mean of the n-f rows that are closest to their n-f-2 nearest others",
-            Self::Mda => "mean of the n-f rows with the least diameter (largest pairwise distance)",
-        }
-    }
-
-    /// The least number of rows for which the rule withstands `f` Byzantine ones: 1 for the mean (which
-    /// withstands none, whatever `f` says), `2f + 3` for Krum and Multi-Krum, `2f + 1` for the others.
-    pub fn minimum_rows(self, f: usize) -> usize {
-        let beyond_majority = match self {
-            Self::Mean => return 1,
-            Self::Median | Self::TrimmedMean | Self::GeometricMedian | Self::Mda => 1,
-            Self::Krum | Self::MultiKrum => 3,
+        let mut steps: Vec<About> = pre.iter().map(|pre| pre.about).collect();
+        steps.push(spec.about);
+        let owners = settings.iter().map(|(key, _)| owner(&steps, key)).collect::<Result<Vec<_>, _>>()?;
+        let options_of = |about: &About| {
+            let own = owners.iter().zip(settings).filter(|((step, _), _)| *step == about.name);
+            let own: Vec<_> = own.map(|((_, key), (_, value))| (*key, *value)).collect();
+            Options::new(about.name, about.options, &own)
         };
-        f.saturating_mul(2).saturating_add(beyond_majority)
+        let options = options_of(&spec.about)?;
+        let pre = pre
+            .into_iter()
+            .map(|pre| Ok((pre, options_of(&pre.about)?)))
+            .collect::<Result<_, OptionError>>()?;
+        Ok(Self { pre, spec, options })
+    }
+
+    /// The name of the rule alone.
+    pub fn name(&self) -> &'static str {
+        self.spec.about.name
+    }
+
+    /// The rule's entry in the registry.
+    pub fn spec(&self) -> &'static RuleSpec {
+        self.spec
+    }
+
+    /// The least number of rows for which the rule withstands `f` Byzantine ones.
+    ///
+    /// For most `2f + 1`, which is a bare majority; 1 for the mean, which withstands none, whatever `f` says.
+    pub fn minimum_rows(&self, f: usize) -> usize {
+        let needed = (self.spec.needs.bound)(&self.options).rows(f);
+        self.pre.iter().rev().fold(needed, |needed, (pre, options)| {
+            // Whatever the rule says, a pre-aggregator wants an honest row.
+            needed
+                .max(f.saturating_add(1))
+                .saturating_sub(1)
+                .saturating_mul((pre.merges)(options))
+                .saturating_add(1)
+        })
     }
 
     /// Refuses what [`aggregate`](Self::aggregate) refuses whatever the rows hold: too few of them, or an `f` beyond
     /// an exact search.
-    pub fn check_counts(self, rows: usize, f: usize) -> Result<(), RuleError> {
+    pub fn check_counts(&self, rows: usize, f: usize) -> Result<(), RuleError> {
         let minimum = self.minimum_rows(f);
         if rows < minimum {
-            return Err(RuleError::TooFewRows { rule: self, f, minimum, found: rows });
+            return Err(RuleError::TooFewRows { rule: self.to_string(), f, minimum, found: rows });
         }
-        if self == Self::Mda && f > minimum_diameter::MAX_F {
-            return Err(RuleError::SearchTooLarge { rule: self, f, maximum: minimum_diameter::MAX_F });
+        let merged = self.pre.iter().fold(rows, |rows, (pre, options)| rows.div_ceil((pre.merges)(options)));
+        let found = (self.spec.needs.search)(merged, f);
+        if found > MAX_SEARCH {
+            return Err(RuleError::SearchTooLarge { rule: self.to_string(), f, rows: merged, found });
         }
         Ok(())
     }
 
-    /// Aggregates `rows`, of which at most `f` are assumed Byzantine.
-    ///
-    /// Cost for `n` rows of dimension `d`: `O(n² d)` for the Krum rules, `O(n d)` an iteration for the geometric
-    /// median, `O(d · n log n)` for the coordinate-wise rules, `O(n² d + 2^f n²)` at worst for minimum diameter
-    /// averaging.
-    pub fn aggregate(self, rows: &[Vec<f64>], f: usize) -> Result<Aggregate, RuleError> {
-        check(rows)?;
-        self.check_counts(rows.len(), f)?;
-        Ok(match self {
-            Self::Mean => from_every_row(coordinate::mean(rows), rows),
-            Self::Median => from_every_row(coordinate::median(rows), rows),
-            Self::TrimmedMean => from_every_row(coordinate::trimmed_mean(rows, f), rows),
-            Self::GeometricMedian => from_every_row(geometric_median::geometric_median(rows), rows),
-            Self::Krum => krum::select(rows, rows.len() - f - 2, 1),
-            Self::MultiKrum => krum::select(rows, rows.len() - f - 2, rows.len() - f),
-            Self::Mda => {
-                let kept = minimum_diameter::select(rows, f);
-                let vector = coordinate::mean_of(rows, kept.iter().copied());
-                Aggregate { kept, ..from_every_row(vector, rows) }
+    /// Aggregates `rows`, of `f32` or `f64`, of which at most `f` are assumed Byzantine.
+    pub fn aggregate<S: Scalar>(&self, rows: &[Vec<S>], f: usize) -> Result<Aggregate, RuleError> {
+        let rows = Rows::check(rows)?;
+        self.check_counts(rows.count(), f)?;
+        let mut prepared: Option<Vec<Vec<f64>>> = None;
+        let mut became: Vec<usize> = (0..rows.count()).collect();
+        for (pre, options) in &self.pre {
+            let rows = prepared.as_deref().map_or(rows, Rows::made);
+            let step = (pre.run)(&Call { rows, f, options });
+            for row in &mut became {
+                *row = step.became[*row];
             }
+            prepared = Some(step.rows);
+        }
+        let last = prepared.as_deref().map_or(rows, Rows::made);
+        self.options.fit(self.spec.about.options, last)?;
+        let Aggregate { vector, kept, scores } =
+            (self.spec.run)(&Call { rows: last, f, options: &self.options });
+        Ok(Aggregate {
+            vector,
+            kept: (0..rows.count()).filter(|&row| kept.binary_search(&became[row]).is_ok()).collect(),
+            scores: became.iter().map(|&row| scores[row]).collect(),
         })
     }
 }
 
+/// The name of the step that an option belongs to, and the option's name.
+fn owner<'a>(steps: &[About], key: &'a str) -> Result<(&'static str, &'a str), OptionError> {
+    let has = |step: &&About, key: &str| step.options.iter().any(|option| option.key == key);
+    if let Some((name, key)) = key.split_once('.')
+        && let Some(step) = steps.iter().find(|step| step.name == name && has(step, key))
+    {
+        return Ok((step.name, key));
+    }
+    let mut names: Vec<_> = steps.iter().filter(|step| has(step, key)).map(|step| step.name).collect();
+    names.dedup();
+    match names[..] {
+        [name] => Ok((name, key)),
+        [] => Err(OptionError::Unknown {
+            steps: steps.iter().map(|step| step.name).collect::<Vec<_>>().join(" + "),
+            found: key.to_owned(),
+            accepted: keys(&steps.iter().flat_map(|step| step.options).copied().collect::<Vec<_>>()),
+        }),
+        _ => Err(OptionError::Ambiguous {
+            found: key.to_owned(),
+            accepted: names.iter().map(|name| format!("{name}.{key}")).collect::<Vec<_>>().join(" or "),
+        }),
+    }
+}
+
+/// By names and options.
+impl PartialEq for Rule {
+    fn eq(&self, other: &Self) -> bool {
+        let names = |rule: &Self| rule.to_string();
+        let options = |rule: &Self| rule.pre.iter().map(|(_, options)| options.clone()).collect::<Vec<_>>();
+        names(self) == names(other) && options(self) == options(other) && self.options == other.options
+    }
+}
+
+impl fmt::Debug for Rule {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{self} ({:?}", self.options)?;
+        self.pre.iter().try_for_each(|(_, options)| write!(out, ", {options:?}"))?;
+        write!(out, ")")
+    }
+}
+
+/// The names of the pre-aggregators and the rule in their order, as in `clip+nnm+trimmed-mean`.
 impl fmt::Display for Rule {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.pad(self.name())
+        let names = self.pre.iter().map(|(pre, _)| pre.about.name).chain([self.name()]);
+        out.pad(&names.collect::<Vec<_>>().join("+"))
     }
 }
 
+/// A rule by its name, without pre-aggregators, its options at their defaults.
 impl FromStr for Rule {
-    type Err = UnknownRule;
+    type Err = ChoiceError;
 
-    fn from_str(name: &str) -> Result<Self, UnknownRule> {
-        Self::ALL
-            .into_iter()
-            .find(|rule| rule.name() == name)
-            .ok_or_else(|| UnknownRule { found: name.to_owned() })
+    fn from_str(name: &str) -> Result<Self, ChoiceError> {
+        Self::new(name, &[], &[])
     }
 }
 
-fn check(rows: &[Vec<f64>]) -> Result<(), RuleError> {
-    let expected = rows.first().ok_or(RuleError::NoRows)?.len();
-    if expected == 0 {
-        return Err(RuleError::NoCoordinates);
+impl Aggregate {
+    /// A vector that every row has a part in, scored by distance to it.
+    fn of_every_row(rows: &Rows, vector: Vec<f64>) -> Self {
+        Self { kept: (0..rows.count()).collect(), scores: rows.distances_to(&vector), vector }
     }
-    for (row, values) in rows.iter().enumerate() {
-        if values.len() != expected {
-            return Err(RuleError::Ragged { row, found: values.len(), expected });
-        }
-        // The comparison is false for NaN, so that NaN counts as out of range.
-        let in_range = |value: &f64| value.abs() <= MAX_MAGNITUDE;
-        if let Some(coordinate) = values.iter().position(|value| !in_range(value)) {
-            return Err(RuleError::OutOfRange { row, coordinate, value: values[coordinate] });
-        }
+
+    /// The mean of some rows, scored by distance to it.
+    fn of_selected(rows: &Rows, kept: Vec<usize>) -> Self {
+        let vector = rows.mean(&kept);
+        Self { scores: rows.distances_to(&vector), vector, kept }
     }
-    Ok(())
-}
-
-fn from_every_row(vector: Vec<f64>, rows: &[Vec<f64>]) -> Aggregate {
-    let scores = rows.iter().map(|row| squared_distance(row, &vector).sqrt()).collect();
-    Aggregate { vector, kept: (0..rows.len()).collect(), scores }
-}
-
-fn squared_distance(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(x, y)| (x - y) * (x - y)).sum()
 }
 
 #[cfg(test)]

@@ -148,7 +148,7 @@ impl CloseJob {
             parameters: plan.model.parameters as usize,
             momentum: coordinator.momentum(),
             groups,
-            rule: terms.rule,
+            rule: terms.rule.clone(),
             byzantine: plan.server.assumed_byzantine as usize,
             optimizer: terms.optimizer,
             grid: terms.guarantee.grid.clone(),

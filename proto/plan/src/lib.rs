@@ -10,7 +10,7 @@
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use fedveil_aggregation::optimizer::ServerOptimizer;
-use fedveil_aggregation::robust::Rule;
+use fedveil_aggregation::robust::{GROUP_RULE_NAMES, Rule};
 use fedveil_aggregation::secagg::parameters::{Population, ServerModel};
 use fedveil_aggregation::secagg::{Prg, ProtocolKind, SessionConfig, SessionParameters};
 use fedveil_privacy::{ClipNorm, Delta, DistributedGaussian, Epsilon, Guarantee, NoiseMultiplier};
@@ -200,10 +200,13 @@ impl TaskPlan {
     /// Checks every field and computes what follows from them.
     pub fn check(&self) -> Result<Terms, PlanError> {
         self.check_ranges()?;
-        let rule: Rule = self.server.rule.parse().map_err(|_| {
-            let names: Vec<_> = Rule::ALL.iter().map(|rule| rule.name()).collect();
-            field("server.rule", &self.server.rule, names.join(", "))
-        })?;
+        let rule: Rule = self
+            .server
+            .rule
+            .parse()
+            .ok()
+            .filter(|rule: &Rule| rule.spec().takes_group_means())
+            .ok_or_else(|| field("server.rule", &self.server.rule, GROUP_RULE_NAMES))?;
         let masks = match self.aggregation.masks.as_str() {
             "aes-256-ctr" => Prg::Aes256Ctr,
             "chacha20" => Prg::ChaCha20,

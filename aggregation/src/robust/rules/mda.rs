@@ -8,10 +8,25 @@
 //! Subsets of equal diameter are common, since whole families share their farthest pair. The lexicographically
 //! first one is kept: where either row of a pair could go, the later one goes.
 
-use super::squared_distance;
+use crate::robust::Aggregate;
+use crate::robust::registry::{About, Call, Needs, RuleSpec};
+use crate::robust::rows::Distances;
 
-/// The largest `f` searched, `2^20` branches at most.
-pub(super) const MAX_F: usize = 20;
+pub(in crate::robust) const SPEC: RuleSpec = RuleSpec {
+    about: About {
+        name: "mda",
+        summary: "mean of the n-f rows with the least diameter (largest pairwise distance)",
+        options: &[],
+        cost: "n² d + 2^f n² at worst",
+        source: "Rousseeuw 1985; El Mhamdi, Guerraoui, Rouault, ICML 2018",
+    },
+    breakdown: "f < n/2, f at most 20",
+    needs: Needs {
+        search: |_, f| 1_u64.checked_shl(f.try_into().unwrap_or(u32::MAX)).unwrap_or(u64::MAX),
+        ..Needs::COMMON
+    },
+    run: |&Call { rows, f, .. }| Aggregate::of_selected(&rows, select(&rows.distances(), f)),
+};
 
 /// Two rows and their squared distance.
 struct Pair {
@@ -19,17 +34,17 @@ struct Pair {
     distance: f64,
 }
 
-/// Indices, ascending, of the lexicographically first of the `rows.len() − f` rows with the least diameter.
-/// `f < rows.len()`, `f ≤ MAX_F`.
-pub(super) fn select(rows: &[Vec<f64>], f: usize) -> Vec<usize> {
-    let pairs = farthest_first(rows);
-    let mut dropped = vec![false; rows.len()];
+/// Indices, ascending, of the lexicographically first of the `n − f` rows with the least diameter.
+fn select(distances: &Distances, f: usize) -> Vec<usize> {
+    let n = distances.count();
+    let pairs = farthest_first(distances);
+    let mut dropped = vec![false; n];
     let diameter = least_diameter(&pairs, &mut dropped, f);
 
     // No two kept rows may form one of these pairs. Each row in turn is kept if the rest can still be made to fit.
     let too_far = &pairs[..pairs.partition_point(|pair| pair.distance > diameter)];
     let mut may_drop = f;
-    for row in 0..rows.len() {
+    for row in 0..n {
         let conflicts = conflicts_of(row, too_far, &dropped);
         if dropped[row] || conflicts.is_empty() {
             continue;
@@ -45,17 +60,15 @@ pub(super) fn select(rows: &[Vec<f64>], f: usize) -> Vec<usize> {
         dropped[row] = true;
         may_drop -= 1;
     }
-    (0..rows.len()).filter(|&row| !dropped[row]).take(rows.len() - f).collect()
+    (0..n).filter(|&row| !dropped[row]).take(n - f).collect()
 }
 
 /// Every pair of rows, the farthest first.
-fn farthest_first(rows: &[Vec<f64>]) -> Vec<Pair> {
-    let mut pairs = Vec::with_capacity(rows.len() * (rows.len() - 1) / 2);
-    for (i, row) in rows.iter().enumerate() {
-        for (j, other) in rows.iter().enumerate().skip(i + 1) {
-            pairs.push(Pair { rows: [i, j], distance: squared_distance(row, other) });
-        }
-    }
+fn farthest_first(distances: &Distances) -> Vec<Pair> {
+    let n = distances.count();
+    let mut pairs: Vec<Pair> = (0..n)
+        .flat_map(|i| (i + 1..n).map(move |j| Pair { rows: [i, j], distance: distances.squared(i, j) }))
+        .collect();
     pairs.sort_by(|a, b| b.distance.total_cmp(&a.distance));
     pairs
 }
