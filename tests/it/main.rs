@@ -9,5 +9,6 @@ mod demo;
 mod enrollment;
 mod federation;
 mod hostile;
+mod robust;
 mod secagg;
 mod support;

@@ -18,8 +18,7 @@ pub struct OptionSpec {
     pub key: &'static str,
     /// What it accepts.
     pub kind: Kind,
-    /// What holds where it is not set; for [`Kind::Number`], [`Kind::Count`] and [`Kind::Word`] without a `*` a value of
-    /// that kind, otherwise a description. None if it must be set.
+    /// What holds where it is not set.
     pub default: Fallback,
     /// What it does, in a few words.
     pub meaning: &'static str,
