@@ -31,6 +31,7 @@ pub(crate) struct AggregateArgs {
     #[arg(
         long,
         value_name = "NAME",
+        value_delimiter = ',',
         help = names("Pre-aggregator, applied before the rule; repeat for more, in order", PRE_AGGREGATORS.iter().map(|pre| pre.about))
     )]
     pre: Vec<String>,
@@ -90,7 +91,6 @@ fn rule(args: &AggregateArgs) -> Result<Rule, Failure> {
     Rule::new(&args.rule, &pre, &settings).map_err(|error| Failure::new(Exit::Usage, error))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn unreadable(error: TableError) -> Failure {
     Failure::new(Exit::Usage, error)
 }
