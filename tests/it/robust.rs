@@ -53,9 +53,15 @@ fn published_vectors_come_out_of_both_file_formats() {
         let f = case["f"].to_string();
         for (name, arguments) in [
             ("Krum", &["--rule", "krum", "--set", "variant=byzfl"][..]),
-            ("GeometricMedian(nu=.1,T=8)", &["--rule", "geometric-median", "--set", "nu=0.1", "--set", "iterations=8"]),
+            (
+                "GeometricMedian(nu=.1,T=8)",
+                &["--rule", "geometric-median", "--set", "nu=0.1", "--set", "iterations=8"],
+            ),
             ("NNM+TrMean", &["--rule", "trimmed-mean", "--pre", "nnm"]),
-            ("CenteredClipping(L=3,tau=1)", &["--rule", "centered-clipping", "--set", "tau=1", "--set", "iterations=3"]),
+            (
+                "CenteredClipping(L=3,tau=1)",
+                &["--rule", "centered-clipping", "--set", "tau=1", "--set", "iterations=3"],
+            ),
         ] {
             let arguments = [arguments, &["--byzantine", &f, "--json"]].concat();
             let found = object(&aggregate(&csv, &arguments));
@@ -90,7 +96,8 @@ fn what_is_printed_can_be_read_again() {
     let state = folder.path().join("state.csv");
     fs::write(&state, printed(&output)).unwrap();
     let start = format!("start=@{}", state.display());
-    let clipping = ["--rule", "centered-clipping", "--byzantine", "1", "--set", "tau=0.01", "--set", &start, "--json"];
+    let clipping =
+        ["--rule", "centered-clipping", "--byzantine", "1", "--set", "tau=0.01", "--set", &start, "--json"];
     let next = numbers(&object(&aggregate(&file, &clipping))["aggregate"]);
     let moved: f64 = next.iter().zip(&line).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
     assert!(moved > 0.0 && moved <= 0.01, "moved by {moved}");
@@ -104,20 +111,44 @@ fn mistakes_are_named() {
     fs::write(&file, "1,2\n3,4\n5,6\n").unwrap();
     let median = ["--rule", "median", "--byzantine", "1"];
     for (arguments, code, expected) in [
-        (&["--rule", "medain", "--byzantine", "1"][..], 2, "unknown rule \"medain\"; accepted are mean, median"),
-        (&["--rule", "median", "--byzantine", "1", "--pre", "nmm"], 2, "unknown pre-aggregator \"nmm\"; accepted are clip"),
+        (
+            &["--rule", "medain", "--byzantine", "1"][..],
+            2,
+            "unknown rule \"medain\"; accepted are mean, median",
+        ),
+        (
+            &["--rule", "median", "--byzantine", "1", "--pre", "nmm"],
+            2,
+            "unknown pre-aggregator \"nmm\"; accepted are clip",
+        ),
         (&["--rule", "median", "--byzantine", "-1"], 2, "--byzantine"),
         (&["--rule", "median"], 2, "--byzantine"),
-        (&["--rule", "krum", "--byzantine", "0", "--set", "variant"], 2, "--set is \"variant\", accepted is KEY=VALUE"),
+        (
+            &["--rule", "krum", "--byzantine", "0", "--set", "variant"],
+            2,
+            "--set is \"variant\", accepted is KEY=VALUE",
+        ),
         (
             &["--rule", "krum", "--byzantine", "0", "--set", "variant=blades"],
             2,
             "option variant of krum is \"blades\", accepted is paper, byzfl, flower, garfield, epfml",
         ),
-        (&["--rule", "krum", "--byzantine", "0", "--set", "tau=1"], 2, "krum has no option \"tau\"; accepted are variant"),
+        (
+            &["--rule", "krum", "--byzantine", "0", "--set", "tau=1"],
+            2,
+            "krum has no option \"tau\"; accepted are variant",
+        ),
         (&["--rule", "fltrust", "--byzantine", "0"], 2, "fltrust needs the option reference"),
-        (&["--rule", "fltrust", "--byzantine", "0", "--set", "reference=@nowhere.csv"], 2, "cannot read nowhere.csv"),
-        (&["--rule", "monna", "--byzantine", "0", "--set", "index=3"], 2, "option index is 3, accepted is 0 to 2"),
+        (
+            &["--rule", "fltrust", "--byzantine", "0", "--set", "reference=@nowhere.csv"],
+            2,
+            "cannot read nowhere.csv",
+        ),
+        (
+            &["--rule", "monna", "--byzantine", "0", "--set", "index=3"],
+            2,
+            "option index is 3, accepted is 0 to 2",
+        ),
         (
             &["--rule", "median", "--byzantine", "2"],
             9,
@@ -148,7 +179,10 @@ fn mistakes_are_named() {
     write_npy(&file, &[vec![1.0, 2.0], vec![3.0, f64::INFINITY], vec![5.0, 6.0]]);
     let (code, error) = failure(&aggregate(&file, &median));
     assert_eq!(code, 2, "{error}");
-    assert!(error.contains(&format!("{name}: row 1 holds inf at coordinate 1; values must be finite")), "{error}");
+    assert!(
+        error.contains(&format!("{name}: row 1 holds inf at coordinate 1; values must be finite")),
+        "{error}"
+    );
     fs::write(&file, b"\x93NUMPY\x01\x00").unwrap();
     let (code, error) = failure(&aggregate(&file, &median));
     assert_eq!(code, 2, "{error}");
@@ -161,9 +195,15 @@ fn the_list_in_the_documents_is_the_list_of_the_program() {
     let list = printed(&output);
     let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/robustness.md");
     let text = fs::read_to_string(document).unwrap();
-    assert!(text.contains(&format!("```text\n{list}```\n")), "docs/robustness.md does not have this list:\n{list}");
+    assert!(
+        text.contains(&format!("```text\n{list}```\n")),
+        "docs/robustness.md does not have this list:\n{list}"
+    );
     let help = run(fedveil().args(["robust", "aggregate", "--help"]));
-    let names = list.lines().filter(|line| !line.starts_with([' ', 'R', 'P'])).filter_map(|line| line.split_once(':'));
+    let names = list
+        .lines()
+        .filter(|line| !line.starts_with([' ', 'R', 'P']))
+        .filter_map(|line| line.split_once(':'));
     let mut count = 0;
     for (name, _) in names {
         assert!(printed(&help).contains(name), "{name} is not in the help text");
