@@ -22,7 +22,7 @@
 //! Absent on purpose: clocks, files, the operating system's randomness (callers pass a
 //! [`CryptoRng`](rand_core::CryptoRng)), and any notion of a protocol message.
 
-mod accountant;
+mod accounting;
 mod clip;
 mod grid;
 mod ledger;
@@ -31,11 +31,14 @@ mod params;
 mod plan;
 mod sizing;
 
-pub use accountant::{EpsilonAtOrder, RdpCurve, distributed_discrete_gaussian_rho};
+pub use accounting::{
+    Bracket, Composition, EpsilonAtOrder, Neighbours, RdpCurve, Sampling, SamplingError,
+    distributed_discrete_gaussian_rho, distributed_skellam,
+};
 pub use clip::{Clipped, NonFinite, clip_l2, l2_norm};
 pub use grid::Grid;
 pub use ledger::{BudgetExceeded, ClientId, Ledger};
 pub use noise::{DiscreteGaussian, Variance};
-pub use params::{ClipNorm, Delta, Epsilon, NoiseMultiplier, ParamError};
+pub use params::{ClipNorm, Delta, Epsilon, NoiseMultiplier, ParamError, SamplingRate};
 pub use plan::{DistributedGaussian, Guarantee, PlanError};
 pub use sizing::{ColluderBound, colluder_bound, hypergeometric_tail};

@@ -70,6 +70,14 @@ parameter!(
 );
 
 parameter!(
+    /// The probability with which each client takes part in a round.
+    SamplingRate,
+    "sampling rate",
+    "a number above 0, at most 1",
+    |value| value > 0.0 && value <= 1.0
+);
+
+parameter!(
     /// The standard deviation of the noise divided by the L2 sensitivity.
     NoiseMultiplier,
     "noise multiplier",
@@ -96,9 +104,11 @@ mod tests {
         for value in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             assert!(Epsilon::new(value).is_err(), "{value}");
             assert!(Delta::new(value).is_err(), "{value}");
+            assert!(SamplingRate::new(value).is_err(), "{value}");
             assert!(NoiseMultiplier::new(value).is_err(), "{value}");
             assert!(ClipNorm::new(value).is_err(), "{value}");
         }
+        assert!(SamplingRate::new(1.0 + f64::EPSILON).is_err());
         let error = Delta::new(1.0).unwrap_err();
         assert_eq!(error.to_string(), "delta is 1, accepted is a number above 0 and below 1");
     }

@@ -1,0 +1,644 @@
+//! Privacy loss distributions, composed by Fourier transform: a bracket that the exact ε lies in.
+//!
+//! One round's loss L = ln(P/Q) under P is put on a grid of step h twice. *Pessimistic*: the mass of each cell is split
+//! over both its ends so that its probability under P and under Q is kept ("connect the dots", Doroshenko, Ghazi, Kamath,
+//! Kumar, Manurangsi 2022); the result dominates the round. *Optimistic*: outcomes are merged into bins around the grid
+//! points, which only loses information, and each bin's loss is rounded down. Both are second order in h. The sum of
+//! losses over all rounds is composed for each, and h is refined until the two agree.
+//!
+//! Composition is done on the tilted distribution ∝ e^{λL}, with λ the saddle point of the tail in question. Tilting
+//! makes δ a sum of typical terms, however small it is, so neither the transform's rounding nor its wrapping around
+//! drown it: an error η of the tilted distribution is an error of at most η·E[e^{λL}]ⁿ·e^{−λε} of δ, and this is added
+//! (or taken away) where δ is read. η is the sum of
+//! - what lies outside of the transform's window, by Chernoff's bound on either side, and
+//! - rounding in the transform and the power, by the usual bound: units in the last place × rounds × √length × log length.
+//!
+//! A single round, and Gaussian rounds without sampling (which make one), need no grid: their δ is a closed form.
+
+use super::{Part, Release, pair::Mass, pair::Pair};
+use realfft::{RealFftPlanner, num_complex::Complex64};
+use std::iter::once;
+
+/// An interval that holds the exact value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bracket {
+    /// No more than the exact value.
+    pub lower: f64,
+    /// No less than the exact value: the bound to rely on. May be infinite.
+    pub upper: f64,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Query {
+    /// The least ε at this δ.
+    EpsilonAt { delta: f64 },
+    /// The least δ at this ε.
+    DeltaAt { epsilon: f64 },
+}
+
+/// The answer for all rounds together.
+pub(super) fn solve(parts: &[Part], query: Query) -> Bracket {
+    let parts = merge_gaussians(parts);
+    if parts.is_empty() {
+        return Bracket { lower: 0.0, upper: 0.0 };
+    }
+    // Under add-remove the client is either there or not, for all rounds alike.
+    let both = parts.iter().any(|part| matches!(part.release, Release::AddRemove { .. }));
+    let directions = if both { vec![Direction::Remove, Direction::Add] } else { vec![Direction::Remove] };
+    let brackets = directions.into_iter().map(|direction| {
+        let rounds: Vec<Rounds> = parts
+            .iter()
+            .map(|part| Rounds { loss: Loss::new(part.release, direction), count: part.rounds })
+            .collect();
+        match rounds[..] {
+            [Rounds { loss, count: 1 }] => exact(loss.above_zero(), query),
+            _ => compose(&rounds, query),
+        }
+    });
+    brackets
+        .reduce(|a, b| Bracket { lower: a.lower.max(b.lower), upper: a.upper.max(b.upper) })
+        .expect("there is a direction")
+}
+
+#[derive(Clone, Copy)]
+enum Direction {
+    Remove,
+    Add,
+}
+
+/// The loss of one round in one direction.
+#[derive(Clone, Copy, Debug)]
+enum Loss {
+    Of(Pair),
+    /// Losses above 0 of one pair, those below 0 of the other, and the rest of the probability at 0.
+    Joined {
+        below: Pair,
+        above: Pair,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Rounds {
+    loss: Loss,
+    count: u64,
+}
+
+/// Gaussians compose to one whose inverse variance is the sum of theirs.
+fn merge_gaussians(parts: &[Part]) -> Vec<Part> {
+    let (mut merged, mut precision) = (Vec::new(), 0.0);
+    for part in parts {
+        match part.release {
+            Release::Gaussian { sigma } => precision += part.rounds as f64 / (sigma * sigma),
+            _ => merged.push(*part),
+        }
+    }
+    if precision > 0.0 {
+        // The error of the sum is far below that of the slack in `exact`.
+        merged.push(Part { release: Release::Gaussian { sigma: 1.0 / f64::sqrt(precision) }, rounds: 1 });
+    }
+    merged
+}
+
+impl Loss {
+    fn new(release: Release, direction: Direction) -> Self {
+        match (release, direction) {
+            (Release::Gaussian { sigma }, _) => Self::Of(Pair::Gaussian { sigma }),
+            (Release::AddRemove { q, sigma }, Direction::Remove) => Self::Of(Pair::Remove { q, sigma }),
+            (Release::AddRemove { q, sigma }, Direction::Add) => Self::Of(Pair::Add { q, sigma }),
+            (Release::ReplaceOne { q, sigma }, _) => Self::Of(Pair::Replace { q, sigma }),
+            (Release::FixedSize { q, sigma }, _) => {
+                Self::Joined { below: Pair::Add { q, sigma }, above: Pair::Remove { q, sigma } }
+            }
+        }
+    }
+
+    /// The pair that determines δ at every ε ≥ 0.
+    fn above_zero(self) -> Pair {
+        match self {
+            Self::Of(pair) | Self::Joined { above: pair, .. } => pair,
+        }
+    }
+
+    fn extreme_losses(self, beyond: f64) -> (f64, f64) {
+        match self {
+            Self::Of(pair) => pair.extreme_losses(beyond),
+            Self::Joined { below, above } => (below.extreme_losses(beyond).0, above.extreme_losses(beyond).1),
+        }
+    }
+}
+
+/// The answer for one round.
+fn exact(pair: Pair, query: Query) -> Bracket {
+    match query {
+        Query::DeltaAt { epsilon } => {
+            let (delta, error) = pair.delta(epsilon);
+            Bracket { lower: (delta - error).max(0.0), upper: (delta + error).min(1.0) }
+        }
+        Query::EpsilonAt { delta } => {
+            let upper = least(|epsilon| {
+                let (at, error) = pair.delta(epsilon);
+                at + error <= delta
+            });
+            let lower = least(|epsilon| {
+                let (at, error) = pair.delta(epsilon);
+                at - error <= delta
+            });
+            Bracket { lower: lower * (1.0 - 1e-12), upper }
+        }
+    }
+}
+
+/// The least number from 0 on for which `holds`, a condition that goes on to hold, rounded up; infinite if there is none.
+fn least(holds: impl Fn(f64) -> bool) -> f64 {
+    if holds(0.0) {
+        return 0.0;
+    }
+    let Some(mut high) = (-60..64).map(|power| 2f64.powi(power)).find(|&x| holds(x)) else {
+        return f64::INFINITY;
+    };
+    let mut low = 0.0;
+    while high - low > high * 1e-13 {
+        let middle = f64::midpoint(low, high);
+        if holds(middle) {
+            high = middle;
+        } else {
+            low = middle;
+        }
+    }
+    high
+}
+
+/// The answer for many rounds.
+fn compose(rounds: &[Rounds], query: Query) -> Bracket {
+    let total: f64 = rounds.iter().map(|r| r.count as f64).sum();
+    let smallest = match query {
+        Query::EpsilonAt { delta } => delta * 1e-12,
+        Query::DeltaAt { .. } => 1e-40,
+    };
+    // N(0) is further out than this with probability below `smallest`, in all rounds together.
+    let beyond = (2.0 * (total / smallest).ln()).sqrt();
+    let ranges: Vec<(f64, f64)> = rounds.iter().map(|r| r.loss.extreme_losses(beyond)).collect();
+    let width: f64 = ranges.iter().map(|(low, high)| high - low).sum();
+    let mut planner = RealFftPlanner::new();
+    let mut step = width / FIRST_CELLS;
+    let mut best = Bracket { lower: 0.0, upper: f64::INFINITY };
+    for _ in 0..MAX_REFINEMENTS {
+        let finest = width / MAX_CELLS;
+        let grid = |put: fn(&Rounds, (f64, f64), f64) -> Grid| -> Vec<Grid> {
+            rounds.iter().zip(&ranges).map(|(r, range)| put(r, *range, step)).collect()
+        };
+        let pessimistic = grid(Grid::pessimistic);
+        let tilt = saddle_point(&pessimistic, query);
+        let spread = Cumulants::of(&pessimistic, tilt).variance.sqrt();
+        let wanted = (FIRST_STEP * spread / total.sqrt()).max(finest);
+        if step > 1.5 * wanted {
+            step = wanted;
+            continue;
+        }
+        let upper = Composed::new(&pessimistic, tilt, &mut planner);
+        let lower = Composed::new(&grid(Grid::optimistic), tilt, &mut planner);
+        let found = match query {
+            Query::EpsilonAt { delta } => {
+                Bracket { lower: lower.epsilon_at_least(delta), upper: upper.epsilon_at_most(delta) }
+            }
+            Query::DeltaAt { epsilon } => {
+                let error = |composed: &Composed| composed.slack(epsilon);
+                Bracket {
+                    lower: (lower.delta(epsilon) - error(&lower)).max(0.0),
+                    upper: (upper.delta(epsilon) + upper.infinite + error(&upper)).min(1.0),
+                }
+            }
+        };
+        best = Bracket { lower: best.lower.max(found.lower), upper: best.upper.min(found.upper) };
+        let missed = (best.upper - best.lower) / best.upper;
+        if missed <= TOLERANCE || best.upper == 0.0 || step <= finest {
+            break;
+        }
+        step = (step * (0.5 * TOLERANCE / missed).sqrt().clamp(0.1, 0.7)).max(finest);
+    }
+    best
+}
+
+/// The loss of one round on the grid of multiples of `step`, repeated.
+struct Grid {
+    step: f64,
+    /// The loss of the first point, in steps.
+    first: i64,
+    /// Probabilities under P.
+    masses: Vec<f64>,
+    ln_masses: Vec<f64>,
+    /// Probability of an infinite loss.
+    infinite: f64,
+    rounds: u64,
+}
+
+impl Grid {
+    fn new(rounds: u64, (low, high): (f64, f64), step: f64) -> Self {
+        let first = (low / step).floor() as i64;
+        let last = (high / step).ceil() as i64;
+        let masses = vec![0.0; (last - first + 1) as usize];
+        Self { step, first, masses, ln_masses: Vec::new(), infinite: 0.0, rounds }
+    }
+
+    fn last(&self) -> i64 {
+        self.first + self.masses.len() as i64 - 1
+    }
+
+    fn add(&mut self, at: i64, mass: f64) {
+        self.masses[(at - self.first) as usize] += mass;
+    }
+
+    fn finished(mut self) -> Self {
+        self.ln_masses = self.masses.iter().map(|mass| mass.ln()).collect();
+        self
+    }
+
+    /// A distribution that dominates the loss.
+    fn pessimistic(rounds: &Rounds, range: (f64, f64), step: f64) -> Self {
+        let mut grid = Self::new(rounds.count, range, step);
+        let (first, last) = (grid.first, grid.last());
+        match rounds.loss {
+            Loss::Of(pair) => {
+                grid.add_below(pair, first);
+                grid.split_cells(pair, first, last);
+                grid.add_above(pair, last);
+            }
+            Loss::Joined { below, above } => {
+                grid.add_below(below, first);
+                grid.split_cells(below, first, 0);
+                grid.split_cells(above, 0, last);
+                grid.add_above(above, last);
+                grid.add(0, mass_at_zero(below, above));
+            }
+        }
+        grid.finished()
+    }
+
+    /// Rounds losses below the grid up to its first point.
+    fn add_below(&mut self, pair: Pair, first: i64) {
+        let ends = [f64::NEG_INFINITY, first as f64 * self.step];
+        let mass: f64 = pair.masses(ends.into_iter()).map(|mass| mass.p).sum();
+        self.add(first, mass);
+    }
+
+    /// Splits each cell over its ends: what goes to the upper one solves a + b = P, a + b·e^{−h} = e^{ε}·Q.
+    fn split_cells(&mut self, pair: Pair, first: i64, last: i64) {
+        let step = self.step;
+        let losses = (first..=last).map(|k| k as f64 * step);
+        for (k, mass) in (first..).zip(pair.masses(losses)) {
+            let scaled = if mass.q > 0.0 { (k as f64 * step + mass.q.ln()).exp() } else { 0.0 };
+            let up = ((mass.p - scaled) / -(-step).exp_m1()).clamp(0.0, mass.p);
+            self.add(k, mass.p - up);
+            self.add(k + 1, up);
+        }
+    }
+
+    /// Losses above the grid: as much of them as Q allows stays at its last point, the rest is infinite.
+    fn add_above(&mut self, pair: Pair, last: i64) {
+        let start = last as f64 * self.step;
+        for mass in pair.masses([start, f64::INFINITY].into_iter()) {
+            let kept = if mass.q > 0.0 { (start + mass.q.ln()).exp().min(mass.p) } else { 0.0 };
+            self.add(last, kept);
+            self.infinite += mass.p - kept;
+        }
+    }
+
+    /// A (deficient) distribution that the loss dominates.
+    fn optimistic(rounds: &Rounds, range: (f64, f64), step: f64) -> Self {
+        let mut grid = Self::new(rounds.count, range, step);
+        let (first, last) = (grid.first, grid.last());
+        // Bins begin a little after the middle, so that their loss is a little above the grid point.
+        let edges = |first: i64, last: i64| (first..=last).map(move |k| (k as f64 - 0.5 + BIN_SHIFT) * step);
+        match rounds.loss {
+            Loss::Of(pair) => {
+                let edges = edges(first, last);
+                grid.merge_bins(pair, once(f64::NEG_INFINITY).chain(edges).chain(once(f64::INFINITY)));
+            }
+            Loss::Joined { below, above } => {
+                grid.merge_bins(below, once(f64::NEG_INFINITY).chain(edges(first, 0)).chain(once(0.0)));
+                grid.merge_bins(above, once(0.0).chain(edges(1, last)).chain(once(f64::INFINITY)));
+                grid.add(0, mass_at_zero(below, above));
+            }
+        }
+        grid.finished()
+    }
+
+    /// Merges the outcomes of each bin and rounds its loss down; below the grid it is dropped.
+    fn merge_bins(&mut self, pair: Pair, edges: impl Iterator<Item = f64>) {
+        for mass in pair.masses(edges).filter(|mass| mass.p > 0.0) {
+            let loss = ((mass.p / mass.q).ln() / self.step - 1e-6).floor();
+            // Underflow of Q makes it infinite.
+            let at = loss.min(self.last() as f64) as i64;
+            if at >= self.first {
+                self.add(at, mass.p);
+            }
+        }
+    }
+}
+
+/// What a profile of two pairs has beside their losses above and below 0: the kink of its larger one at ε = 0.
+fn mass_at_zero(below: Pair, above: Pair) -> f64 {
+    let up: f64 = above.masses([0.0, f64::INFINITY].into_iter()).map(|mass| mass.p).sum();
+    let down: f64 = below.masses([f64::NEG_INFINITY, 0.0].into_iter()).map(|mass| mass.p).sum();
+    (1.0 - up - down).max(0.0)
+}
+
+/// Λ(λ) = ln E[e^{λL}; L < ∞] of all rounds' sum, and its first two derivatives.
+#[derive(Clone, Copy, Default)]
+struct Cumulants {
+    ln_moment: f64,
+    mean: f64,
+    variance: f64,
+}
+
+impl Cumulants {
+    fn of(grids: &[Grid], tilt: f64) -> Self {
+        let mut sum = Self::default();
+        for grid in grids {
+            let rounds = grid.rounds as f64;
+            let one = Self::of_one(grid, tilt);
+            sum.ln_moment += rounds * one.ln_moment;
+            sum.mean += rounds * one.mean;
+            sum.variance += rounds * one.variance;
+        }
+        sum
+    }
+
+    fn of_one(grid: &Grid, tilt: f64) -> Self {
+        let rate = tilt * grid.step;
+        let exponent = |(k, ln_mass): (i64, &f64)| ln_mass + rate * k as f64;
+        let points = || (grid.first..).zip(&grid.ln_masses);
+        let largest = points().map(exponent).fold(f64::NEG_INFINITY, f64::max);
+        let (mut sum, mut first, mut second) = (0.0, 0.0, 0.0);
+        for point in points() {
+            let weight = (exponent(point) - largest).exp();
+            let loss = point.0 as f64 * grid.step;
+            sum += weight;
+            first += weight * loss;
+            second += weight * loss * loss;
+        }
+        let mean = first / sum;
+        Self { ln_moment: largest + sum.ln(), mean, variance: (second / sum - mean * mean).max(0.0) }
+    }
+}
+
+/// The tilt that centres the sum of losses where the answer is; a tenth more or less makes no difference.
+fn saddle_point(grids: &[Grid], query: Query) -> f64 {
+    let too_small = |tilt: f64| {
+        let at = Cumulants::of(grids, tilt);
+        match query {
+            // The best Chernoff bound on δ at ε = Λ′ is e^{Λ − λΛ′}.
+            Query::EpsilonAt { delta } => at.ln_moment - tilt * at.mean > delta.ln(),
+            Query::DeltaAt { epsilon } => at.mean < epsilon,
+        }
+    };
+    let mut tilt = 1.0;
+    if too_small(tilt) {
+        while tilt < 1e9 && too_small(2.0 * tilt) {
+            tilt *= 2.0;
+        }
+    } else {
+        while tilt > 1e-9 && !too_small(tilt) {
+            tilt /= 2.0;
+        }
+    }
+    // It is between `tilt` and twice that.
+    for factor in [1.41, 1.19, 1.09] {
+        if too_small(tilt * factor) {
+            tilt *= factor;
+        }
+    }
+    tilt
+}
+
+/// The sum of all rounds' losses, tilted.
+struct Composed {
+    step: f64,
+    /// Loss of the first point.
+    start: f64,
+    /// Tilted probabilities.
+    masses: Vec<f64>,
+    tilt: f64,
+    ln_moment: f64,
+    /// Probability that some round's loss is infinite.
+    infinite: f64,
+    /// A bound on the error of all tilted probabilities together.
+    error: f64,
+    /// A bound on the relative error of every probability of the grids, over all rounds.
+    relative: f64,
+}
+
+impl Composed {
+    fn new(grids: &[Grid], tilt: f64, planner: &mut RealFftPlanner<f64>) -> Self {
+        let step = grids[0].step;
+        let at = Cumulants::of(grids, tilt);
+        let rounds: f64 = grids.iter().map(|grid| grid.rounds as f64).sum();
+        let (start, end) = window(grids, tilt, &at);
+        let start = (start / step).floor();
+        let needed = (end / step).ceil() - start + 1.0;
+        let length = transform_length(needed.min(MAX_LENGTH) as usize);
+        let covered = length as f64 >= needed;
+
+        let forward = planner.plan_fft_forward(length);
+        let inverse = planner.plan_fft_inverse(length);
+        let mut product = vec![Complex64::new(1.0, 0.0); length / 2 + 1];
+        let mut wrapped = forward.make_input_vec();
+        let mut spectrum = forward.make_output_vec();
+        // Grid points modulo the length; the sum then comes out modulo the length too.
+        for grid in grids {
+            let one = Cumulants::of_one(grid, tilt);
+            wrapped.fill(0.0);
+            for (k, ln_mass) in (grid.first..).zip(&grid.ln_masses) {
+                let at = k.rem_euclid(length as i64) as usize;
+                wrapped[at] += (ln_mass + tilt * step * k as f64 - one.ln_moment).exp();
+            }
+            forward.process(&mut wrapped, &mut spectrum).expect("the lengths are those of the plan");
+            for (product, factor) in product.iter_mut().zip(&spectrum) {
+                *product *= power(*factor, grid.rounds);
+            }
+        }
+        // Both are sums of real numbers.
+        product[0].im = 0.0;
+        product[length / 2].im = 0.0;
+        let mut sum = inverse.make_output_vec();
+        inverse.process(&mut product, &mut sum).expect("the lengths are those of the plan");
+        sum.rotate_left((start as i64).rem_euclid(length as i64) as usize);
+        let scale = 1.0 / length as f64;
+        let masses = sum.into_iter().map(|mass| (mass * scale).max(0.0)).collect();
+
+        let unit = f64::EPSILON * (8.0 * (length as f64).log2()) * (length as f64).sqrt();
+        let infinite = grids.iter().map(|grid| grid.infinite * grid.rounds as f64).sum();
+        Self {
+            step,
+            start: start * step,
+            masses,
+            tilt,
+            ln_moment: at.ln_moment,
+            infinite,
+            error: unit * rounds + if covered { 2.0 * OUTSIDE } else { 1.0 },
+            relative: (1e-11 * rounds).min(0.5),
+        }
+    }
+
+    /// How far `delta` may be from the δ of the grids.
+    fn slack(&self, epsilon: f64) -> f64 {
+        (self.ln_moment - self.tilt * epsilon).exp() * self.error + self.delta(epsilon) * self.relative
+    }
+
+    /// E[(1 − e^{ε − L})⁺], finite losses only.
+    fn delta(&self, epsilon: f64) -> f64 {
+        let points = self.masses.iter().enumerate().rev();
+        let loss = |k: usize| self.start + self.step * k as f64;
+        points
+            .take_while(|&(k, _)| loss(k) > epsilon)
+            .map(|(k, mass)| {
+                mass * (self.ln_moment - self.tilt * loss(k)).exp() * -(epsilon - loss(k)).exp_m1()
+            })
+            .sum()
+    }
+
+    /// An ε whose δ, with every error against us, is at most `delta`.
+    fn epsilon_at_most(&self, delta: f64) -> f64 {
+        let target = delta * (1.0 - self.relative) - self.infinite;
+        if target <= 0.0 {
+            return f64::INFINITY;
+        }
+        self.crossing(target, -1.0)
+    }
+
+    /// An ε whose δ, with every error in our favour, is at least `delta`; 0 if there is none.
+    fn epsilon_at_least(&self, delta: f64) -> f64 {
+        self.crossing(delta * (1.0 + self.relative), 1.0)
+    }
+
+    /// Where δ(ε) crosses `target` ± the transform's error, coming from large ε.
+    fn crossing(&self, target: f64, sign: f64) -> f64 {
+        let aim = |epsilon: f64| target + sign * self.error * (self.ln_moment - self.tilt * epsilon).exp();
+        let top = self.start + self.step * (self.masses.len() - 1) as f64;
+        if aim(top) <= 0.0 {
+            // The error alone is above the target as far as the masses reach, and falls at the rate of the tilt.
+            return ((self.ln_moment + (self.error / target).ln()) / self.tilt).max(0.0);
+        }
+        let decay = (-self.step).exp();
+        // At the loss of point k: δ there, and Σ aⱼ·e^{−(j − k)h} over the points above it.
+        let (mut delta, mut discounted) = (0.0, 0.0);
+        for (k, mass) in self.masses.iter().enumerate().rev() {
+            let loss = self.start + self.step * k as f64;
+            if loss <= 0.0 {
+                break;
+            }
+            discounted += mass * (self.ln_moment - self.tilt * loss).exp();
+            // One point further down it is δ + (1 − e^{−h})·Σ, and in between δ + (1 − e^{−x})·Σ.
+            let goal = aim(loss - self.step);
+            if delta + (1.0 - decay) * discounted > goal {
+                let x = -(-((goal - delta) / discounted).max(0.0)).ln_1p();
+                return (loss - x.min(self.step)).max(0.0);
+            }
+            delta += (1.0 - decay) * discounted;
+            discounted *= decay;
+        }
+        // The last points are below 0, or the window is all above it.
+        let loss = self.start;
+        if loss > 0.0 && delta + -(-loss).exp_m1() * discounted > aim(0.0) { loss } else { 0.0 }
+    }
+}
+
+/// Losses outside of which the tilted sum lies with probability at most 2·OUTSIDE, by Chernoff's bound.
+fn window(grids: &[Grid], tilt: f64, at: &Cumulants) -> (f64, f64) {
+    let rounds = |grid: &Grid| grid.rounds as f64 * grid.step;
+    let lowest: f64 = grids.iter().map(|grid| rounds(grid) * grid.first as f64).sum();
+    let highest: f64 = grids.iter().map(|grid| rounds(grid) * grid.last() as f64).sum();
+    let surprise = -OUTSIDE.ln();
+    let natural = (2.0 * surprise / at.variance.max(1e-300)).sqrt();
+    let (mut start, mut end) = (lowest, highest);
+    for shift in [0.25, 0.5, 1.0, 2.0].map(|factor| factor * natural) {
+        let growth = |tilt: f64| Cumulants::of(grids, tilt).ln_moment - at.ln_moment;
+        end = end.min((growth(tilt + shift) + surprise) / shift);
+        start = start.max(-(growth(tilt - shift) + surprise) / shift);
+    }
+    (start, end.max(start))
+}
+
+/// The least even number from `needed` on that has no prime factor above 5.
+fn transform_length(needed: usize) -> usize {
+    let smooth = |n: usize| {
+        let rest = [2, 3, 5].into_iter().fold(n, |mut rest, prime| {
+            while rest.is_multiple_of(prime) {
+                rest /= prime;
+            }
+            rest
+        });
+        rest == 1
+    };
+    (needed.max(16).div_ceil(2)..)
+        .map(|half| 2 * half)
+        .find(|&n| smooth(n))
+        .expect("powers of two are smooth")
+}
+
+fn power(mut base: Complex64, mut exponent: u64) -> Complex64 {
+    let mut product = Complex64::new(1.0, 0.0);
+    while exponent > 0 {
+        if exponent % 2 == 1 {
+            product *= base;
+        }
+        base *= base;
+        exponent /= 2;
+    }
+    product
+}
+
+/// The relative width of a bracket at which refinement ends.
+const TOLERANCE: f64 = 2e-4;
+
+/// Cells of the grid from which the saddle point is estimated first.
+const FIRST_CELLS: f64 = 1_024.0;
+
+/// The step of the first grid that is composed, over one round's tilted standard deviation.
+const FIRST_STEP: f64 = 0.05;
+
+/// Bound memory and time; a bracket that needs more stays wide.
+const MAX_CELLS: f64 = (1u64 << 20) as f64;
+const MAX_LENGTH: f64 = (1u64 << 21) as f64;
+const MAX_REFINEMENTS: usize = 12;
+
+/// The tilted probability that may lie outside of the window, on either side.
+const OUTSIDE: f64 = 1e-12;
+
+/// How far bins begin after the middle between two grid points, in steps. A bin's loss differs from its middle by
+/// h·(slope of the log-density)/12 steps, which is less for h a twentieth of a standard deviation or finer.
+const BIN_SHIFT: f64 = 1.0 / 64.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accounting::{Composition, Neighbours, Sampling, vectors::Vectors};
+    use crate::{Delta, NoiseMultiplier, SamplingRate};
+
+    #[test]
+    fn epsilons_agree_with_dp_accounting() {
+        let mut compared = 0;
+        let mut worst = (0.0f64, 0.0f64, 0.0f64);
+        for row in Vectors::load().gaussian_subsampled {
+            let rate = Sampling::Poisson(SamplingRate::new(row.q).unwrap());
+            let noise = NoiseMultiplier::new(row.sigma).unwrap();
+            let rounds = Composition::new(Neighbours::AddRemove).then(rate, noise, row.rounds).unwrap();
+            let start = std::time::Instant::now();
+            let ours = rounds.epsilon(Delta::new(row.delta).unwrap());
+            let ms = start.elapsed().as_secs_f64() * 1e3;
+            worst = (worst.0.max((ours.upper - ours.lower) / ours.upper), worst.1.max(ms), worst.2 + ms);
+            println!(
+                "{} {ours:?} {:.2e} {ms:.1} ms {:?}",
+                row.name(),
+                (ours.upper - ours.lower) / ours.upper,
+                row.eps_pld.map(|e| ours.upper / e - 1.0)
+            );
+            if let Some(expected) = row.eps_pld {
+                assert!(ours.upper <= expected * (1.0 + 1e-3), "{}: {ours:?}, not {expected}", row.name());
+                compared += 1;
+            }
+        }
+        println!("{compared} {worst:?}");
+    }
+}
