@@ -32,7 +32,7 @@ mod plan;
 mod sizing;
 
 pub use accounting::{
-    Bracket, Composition, EpsilonAtOrder, Neighbours, RdpCurve, Sampling, SamplingError,
+    Accountant, Bracket, Composition, EpsilonAtOrder, Neighbours, RdpCurve, Sampling, SamplingError,
     distributed_discrete_gaussian_rho, distributed_skellam,
 };
 pub use clip::{Clipped, NonFinite, clip_l2, l2_norm};

@@ -31,6 +31,7 @@
 //! - Results are rounded towards more loss. Where no finite bound can be computed the answer is infinity.
 //! - Sampling is credited only where it is stated as a [`Sampling`]; a [`Guarantee`](crate::Guarantee) never states one.
 
+mod calibrate;
 mod integer;
 mod moments;
 mod pair;
@@ -39,6 +40,7 @@ mod rdp;
 #[cfg(test)]
 mod vectors;
 
+pub use calibrate::Accountant;
 pub use integer::{distributed_discrete_gaussian_rho, distributed_skellam};
 pub use pld::Bracket;
 pub use rdp::{EpsilonAtOrder, RdpCurve};
