@@ -9,6 +9,7 @@ mod demo;
 mod device;
 mod exit;
 mod folder;
+mod privacy;
 mod progress;
 mod robust;
 mod secagg;
@@ -44,6 +45,9 @@ enum Command {
     Coordinator(coordinator::Args),
     /// Take part in a coordinator's task.
     Client(client::Args),
+    /// What privacy costs: the ε that rounds spend, and the noise or the rounds that an ε buys.
+    #[command(subcommand)]
+    Privacy(privacy::Command),
     /// Check a run folder offline: signatures, every file's digest, the chain of models, the log.
     Verify {
         /// The run folder.
@@ -87,6 +91,7 @@ fn main() -> ExitCode {
         }
         Command::Robust(command) => robust::run(command, &mut std::io::stdout().lock()),
         Command::Secagg(command) => secagg::run(&command, &mut std::io::stdout().lock()),
+        Command::Privacy(command) => command.run(&mut std::io::stdout().lock()),
         Command::DemoClient => block_on(demo::client_process()),
     };
     match outcome {
@@ -103,9 +108,7 @@ impl Command {
     fn log_level(&self) -> &'static str {
         match self {
             Self::Coordinator(_) | Self::Client(_) => "info",
-            Self::Demo(_) | Self::Verify { .. } | Self::Robust(_) | Self::Secagg(_) | Self::DemoClient => {
-                "error"
-            }
+            _ => "error",
         }
     }
 }

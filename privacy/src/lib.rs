@@ -15,8 +15,9 @@
 //! Invariants
 //! - Floats appear before rounding only. The sensitivity that is accounted for is the integer L2 norm, checked after
 //!   rounding, and the noise is sampled in integers from the exact distribution.
-//! - Adjacency is zero-out (one client's update replaced by zero) and the unit is the user. Neither sampling of
-//!   cohorts nor grouping is credited with any amplification.
+//! - Adjacency of a guarantee is zero-out (one client's update replaced by zero) and the unit is the user. Neither
+//!   sampling of cohorts nor grouping is credited with any amplification there; a [`Composition`] of rounds credits
+//!   exactly the [`Sampling`] that it is told.
 //! - Every number that bounds a loss is rounded towards more loss.
 //!
 //! Absent on purpose: clocks, files, the operating system's randomness (callers pass a

@@ -9,6 +9,7 @@ mod demo;
 mod enrollment;
 mod federation;
 mod hostile;
+mod privacy;
 mod robust;
 mod secagg;
 mod support;

@@ -32,6 +32,7 @@
 //! - Sampling is credited only where it is stated as a [`Sampling`]; a [`Guarantee`](crate::Guarantee) never states one.
 
 mod calibrate;
+mod grid;
 mod integer;
 mod moments;
 mod pair;
@@ -142,8 +143,9 @@ impl Composition {
 
     /// Where the least ε at this δ lies, from the privacy loss distribution of all rounds together.
     ///
-    /// The bracket is narrower than 2e-4 of its upper end unless that would take more memory than is reasonable (some
-    /// hundreds of millions of rounds, losses of many thousands).
+    /// The upper end is within some ten-thousandths of the exact value, unless that would take more memory than is
+    /// reasonable (some hundreds of millions of rounds, losses of many thousands). The lower end is there to check it by:
+    /// mostly within some thousandths, and some percent where little noise meets little sampling.
     pub fn epsilon(&self, delta: Delta) -> Bracket {
         pld::solve(&self.parts, Query::EpsilonAt { delta: delta.get() })
     }
