@@ -229,7 +229,7 @@ impl Question<'_> {
                 );
                 Failure::new(Exit::Tolerance, message)
             })?;
-        self.calibrated(target, noise, rounds, format!("noise multiplier {}", up(noise.get())))
+        self.calibrated(target, noise, rounds, &format!("noise multiplier {}", up(noise.get())))
     }
 
     fn rounds_within(
@@ -246,7 +246,7 @@ impl Question<'_> {
                 format!("--epsilon is {target}, and one round with --noise-multiplier {noise} spends more");
             return Err(Failure::new(Exit::Tolerance, message));
         }
-        self.calibrated(target, noise, rounds, format!("{rounds} rounds"))
+        self.calibrated(target, noise, rounds, &format!("{rounds} rounds"))
     }
 
     fn calibrated(
@@ -254,7 +254,7 @@ impl Question<'_> {
         target: Epsilon,
         noise: NoiseMultiplier,
         rounds: u32,
-        answer: String,
+        answer: &str,
     ) -> Result<(serde_json::Value, String), Failure> {
         let (mut report, spent) = self.epsilon(noise, rounds)?;
         report["epsilon_target"] = json!(target.get());
