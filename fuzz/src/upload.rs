@@ -4,7 +4,6 @@
 //! elements, and how the message is cut; the rest is the message.
 
 use fedveil_aggregation::secagg::{CodecError, MaskedInput, Upload, VERSION, protocol::Shape};
-use sha2::{Digest, Sha256};
 
 use super::{Seeds, seed};
 
@@ -23,10 +22,7 @@ pub fn run(input: &[u8]) -> bool {
         assert!(cut.is_ok() == whole.is_ok(), "how the message is cut makes no difference");
         assert!(cut == whole || message.len() > length, "how the message is cut makes no difference");
     }
-    if let Ok(input) = &whole {
-        assert_eq!(message.len(), length, "a message of a shape has one length");
-        assert_eq!(input.digest(), &<[u8; 32]>::from(Sha256::digest(message)), "the digest is the message's");
-    }
+    assert!(whole.is_err() || message.len() == length, "a message of a shape has one length");
     whole.is_ok()
 }
 

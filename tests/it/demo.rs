@@ -45,7 +45,7 @@ fn json_is_the_summary_alone_and_the_folder_verifies() {
     assert_eq!(summary, json(&out.join("summary.json")));
     assert_eq!(
         (&summary["rounds"], &summary["clients"], &summary["byzantine"]),
-        (&2.into(), &24.into(), &1.into())
+        (&2.into(), &36.into(), &1.into())
     );
     assert!(summary["epsilon"].as_f64().unwrap() > 0.0);
     assert!(summary["bytes_up_per_client_round"].as_u64().unwrap() > 500);

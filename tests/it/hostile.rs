@@ -203,3 +203,21 @@ async fn messages_that_have_no_place_end_in_a_rejection_or_in_the_end_of_the_str
         stage.still_serves().await;
     }
 }
+
+#[tokio::test]
+async fn an_input_that_nobody_awaits_is_skipped_and_its_session_goes_on() {
+    let mut stage = Stage::set().await;
+    let client = stage.enrolled("early").await;
+    let input = frames(Kind::Input, vec![1; 8]);
+    let joins = frames(Kind::Join, u64::MAX.to_be_bytes().to_vec());
+    let opening = greeting(&client).into_iter().chain(input).chain(joins).collect();
+    let mut session = stage.participate(&client, opening).await.unwrap();
+    assert_eq!(session.next().await.unwrap().0, Kind::Plan);
+    for reason in ["too late: the client is not in a round in progress", "the client has verified"] {
+        let (kind, bytes) = session.next().await.unwrap();
+        assert_eq!(kind, Kind::Reject);
+        assert!(String::from_utf8(bytes).unwrap().starts_with(reason));
+    }
+    drop(session);
+    stage.still_serves().await;
+}

@@ -27,10 +27,10 @@ pub(crate) fn failure(output: &Output) -> (i32, String) {
     (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// A demo of 24 clients in four groups of six, one of them poisoned.
+/// A demo of 36 clients in four groups of nine, one of them poisoned.
 pub(crate) fn small_demo(out: &Path) -> Command {
     let mut command = fedveil();
-    command.args(["demo", "--clients", "24", "--group-size", "6", "--assumed-byzantine", "1"]);
+    command.args(["demo", "--clients", "36", "--group-size", "9", "--assumed-byzantine", "1"]);
     command.args(["--byzantine", "1", "--rounds", "2", "--epsilon", "40"]).arg("--out").arg(out);
     command
 }

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use aes::Aes256;
+use aes::Aes256Enc;
 use chacha20::cipher::{KeyIvInit, StreamCipher};
 use chacha20::{ChaCha20, ChaCha20Rng};
 use fedveil_aggregation::secagg::Prg;
@@ -75,7 +75,7 @@ pub(crate) fn cipher_stream(prg: Prg, length: usize) -> Duration {
                 Prg::ChaCha20 => {
                     ChaCha20::new(&[1; 32].into(), &[0; 12].into()).apply_keystream(&mut stream);
                 }
-                _ => ctr::Ctr128BE::<Aes256>::new(&[1; 32].into(), &[0; 16].into())
+                _ => ctr::Ctr32BE::<Aes256Enc>::new(&[1; 32].into(), &[0; 16].into())
                     .apply_keystream(&mut stream),
             });
             black_box(&mut stream);

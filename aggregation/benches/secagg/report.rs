@@ -218,6 +218,9 @@ impl Report {
     }
 
     fn print_curve(&self) {
+        if self.curve.is_empty() {
+            return;
+        }
         println!(
             "\n## By length\n\nPer client: encode and mask, and its part of adding, recovering and unmasking, ms.\n"
         );

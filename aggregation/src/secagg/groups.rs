@@ -18,6 +18,7 @@ use super::config::SessionConfig;
 use super::identity::ClientId;
 use super::messages::{Advertisement, AdvertisementError, Claim, Nonce};
 use super::protocol::GroupTranscript;
+use super::signature::all_valid;
 use super::transcript::digest;
 
 /// All accepted opening messages of a cohort, in ascending order of client identifier.
@@ -148,11 +149,22 @@ impl ClaimedRoster {
         config: &SessionConfig,
         now: u64,
     ) -> Result<Vec<Advertisement>, RosterError> {
-        let entry = |&index: &usize| {
-            let verified = self.claims[index].clone().verify(config, now);
-            verified.map_err(|source| RosterError::Entry { index, source })
+        let claims = || group.members().iter().map(|&index| (index, self.claims[index].clone()));
+        let (mut members, mut signatures) = (Vec::new(), Vec::new());
+        for (index, claim) in claims() {
+            let checked = claim.verify_unsigned(config, now);
+            let (member, signed) = checked.map_err(|source| RosterError::Entry { index, source })?;
+            members.push(member);
+            signatures.extend(signed);
+        }
+        if all_valid(&signatures) {
+            return Ok(members);
+        }
+        // Which one is it?
+        let verify = |(index, claim): (usize, Claim)| {
+            claim.verify(config, now).map_err(|source| RosterError::Entry { index, source })
         };
-        group.members().iter().map(entry).collect()
+        claims().map(verify).collect()
     }
 }
 

@@ -10,6 +10,7 @@ use std::fmt;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 
 use super::codec::{CodecError, HEADER_LEN, Kind, Reader, Writer};
+use super::signature::Signed;
 use super::transcript::digest;
 
 /// Longest name in a certificate, in bytes of UTF-8.
@@ -99,13 +100,22 @@ impl IdentityCertificate {
     /// Parses a certificate and checks key, signature (strictly: no small-order keys, canonical scalars) and expiry
     /// against `now` (unix seconds).
     pub fn verify(bytes: &[u8], authority: &VerifyingKey, now: u64) -> Result<Self, IdentityError> {
-        let Claim { public_key, not_after, name, signed, signature } = Claim::parse(bytes)?;
-        authority.verify_strict(&signed_digest(signed), &signature).map_err(|_| IdentityError::Forged)?;
-        if now > not_after {
-            return Err(IdentityError::Expired { not_after, now });
+        let claim = Claim::parse(bytes)?;
+        if !claim.signed(authority).is_valid() {
+            return Err(IdentityError::Forged);
         }
-        let name = str::from_utf8(name).map_err(|_| IdentityError::Name)?.to_owned();
-        Ok(Self { public_key: strong_key(&public_key)?, name, not_after })
+        claim.check(now)
+    }
+
+    /// [`verify`](Self::verify) but for the signature, which is left to the caller.
+    pub(super) fn verify_unsigned(
+        bytes: &[u8],
+        authority: &VerifyingKey,
+        now: u64,
+    ) -> Result<(Self, Signed), IdentityError> {
+        let claim = Claim::parse(bytes)?;
+        let signed = claim.signed(authority);
+        Ok((claim.check(now)?, signed))
     }
 
     /// Whom a certificate speaks of, true or not.
@@ -158,6 +168,20 @@ impl<'a> Claim<'a> {
         reader.finish()?;
         let signed = &bytes[..bytes.len() - Signature::BYTE_SIZE];
         Ok(Self { public_key, not_after, name, signed, signature })
+    }
+
+    fn signed(&self, authority: &VerifyingKey) -> Signed {
+        Signed { key: *authority, digest: signed_digest(self.signed), signature: self.signature }
+    }
+
+    /// Everything but the signature.
+    fn check(self, now: u64) -> Result<IdentityCertificate, IdentityError> {
+        let Self { public_key, not_after, name, .. } = self;
+        if now > not_after {
+            return Err(IdentityError::Expired { not_after, now });
+        }
+        let name = str::from_utf8(name).map_err(|_| IdentityError::Name)?.to_owned();
+        Ok(IdentityCertificate { public_key: strong_key(&public_key)?, name, not_after })
     }
 }
 

@@ -9,6 +9,7 @@ use super::config::{BOX_LEN, SessionConfig};
 use super::identity::{ClientId, IdentityCertificate, IdentityError};
 use super::protocol::GroupTranscript;
 use super::shamir::Share;
+use super::signature::Signed;
 use super::transcript::digest;
 
 /// An opening message taken apart: whom it claims to be of, and what it says. No signature is checked.
@@ -101,18 +102,36 @@ impl Claim {
         config: &SessionConfig,
         now: u64,
     ) -> Result<Advertisement, AdvertisementError> {
+        let (advertisement, [of_authority, of_identity]) = self.verify_unsigned(config, now)?;
+        if !of_authority.is_valid() {
+            return Err(IdentityError::Forged.into());
+        }
+        if !of_identity.is_valid() {
+            return Err(AdvertisementError::Signature);
+        }
+        Ok(advertisement)
+    }
+
+    /// [`verify`](Self::verify) but for the authority's and the identity's signature, which are left to the caller.
+    pub(super) fn verify_unsigned(
+        self,
+        config: &SessionConfig,
+        now: u64,
+    ) -> Result<(Advertisement, [Signed; 2]), AdvertisementError> {
         let certificate = &self.bytes[CERTIFICATE_AT..CERTIFICATE_AT + self.certificate_len];
-        let identity = IdentityCertificate::verify(certificate, config.authority(), now)?;
+        let (identity, of_authority) =
+            IdentityCertificate::verify_unsigned(certificate, config.authority(), now)?;
         let (body, signature) =
             self.bytes.split_last_chunk().expect("a message that was parsed ends with a signature");
-        identity
-            .public_key()
-            .verify_strict(&advertised_digest(config, body), &Signature::from_bytes(signature))
-            .map_err(|_| AdvertisementError::Signature)?;
+        let of_identity = Signed {
+            key: *identity.public_key(),
+            digest: advertised_digest(config, body),
+            signature: Signature::from_bytes(signature),
+        };
         if !is_strong_public_key(&self.box_key) || !is_strong_public_key(&self.mask_key) {
             return Err(AdvertisementError::WeakKey);
         }
-        Ok(Advertisement { claim: self, identity })
+        Ok((Advertisement { claim: self, identity }, [of_authority, of_identity]))
     }
 
     pub(super) fn bytes(&self) -> &[u8] {

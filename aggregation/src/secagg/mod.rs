@@ -65,6 +65,7 @@ pub mod protocol;
 mod ring;
 pub mod server;
 mod shamir;
+mod signature;
 mod transcript;
 mod unmasking;
 mod upload;

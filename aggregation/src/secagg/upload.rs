@@ -4,8 +4,8 @@
 //!  version ‖ kind ‖ body: u64 little-endian, each below q ‖ masked layer: bit-packed, zero padding
 //! ```
 //!
-//! The message has one length and one encoding per pair of layers, so its digest stands for its content. Decoding needs
-//! the layers' memory and a few bytes, whatever the sizes of the pieces.
+//! The message has one length and one encoding per pair of layers. Decoding needs the layers' memory and a few bytes,
+//! whatever the sizes of the pieces.
 
 use sha2::{Digest, Sha256};
 
@@ -20,8 +20,21 @@ pub struct MaskedInput {
     digest: [u8; 32],
 }
 
+/// Elements that stand for a whole input.
+const DIGESTED: usize = 4096;
+
 impl MaskedInput {
-    /// SHA-256 of the message.
+    fn new(layers: Layers) -> Self {
+        let mut hash = Sha256::new();
+        for element in layers.masked.iter().take(DIGESTED) {
+            hash.update(element.to_le_bytes());
+        }
+        Self { layers, digest: hash.finalize().into() }
+    }
+
+    /// SHA-256 of the masked layer's first [`DIGESTED`] elements, each as a little-endian `u32`. Under a mask that only
+    /// its sender knows they are uniformly random: who sends the same has copied them. Hashing all of the message, at
+    /// several milliseconds, would tell no more, and cost a coordinator more than the rest of taking it.
     pub fn digest(&self) -> &[u8; 32] {
         &self.digest
     }
@@ -46,7 +59,6 @@ pub(super) fn encode_upload(shape: &Shape, layers: &Layers) -> Vec<u8> {
 /// Takes a masked input in pieces of any size.
 pub struct Upload {
     shape: Shape,
-    hash: Sha256,
     /// Bytes so far.
     taken: usize,
     /// The beginning of a unit whose end is in a later piece.
@@ -62,8 +74,7 @@ impl Upload {
     pub fn new(shape: Shape) -> Self {
         let layers =
             Layers { masked: Vec::with_capacity(shape.masked), body: Vec::with_capacity(shape.body) };
-        let (hash, carry) = (Sha256::new(), Vec::with_capacity(32));
-        Self { shape, hash, taken: 0, carry, header: false, layers, failed: None }
+        Self { shape, taken: 0, carry: Vec::with_capacity(32), header: false, layers, failed: None }
     }
 
     /// Takes the next bytes of the message. What failed once fails always.
@@ -82,7 +93,7 @@ impl Upload {
         if self.taken < needed {
             return Err(CodecError::Truncated { needed, left: self.taken });
         }
-        Ok(MaskedInput { layers: self.layers, digest: self.hash.finalize().into() })
+        Ok(MaskedInput::new(self.layers))
     }
 
     fn decode(&mut self, mut bytes: &[u8]) -> Result<(), CodecError> {
@@ -91,7 +102,6 @@ impl Upload {
             return Err(CodecError::Trailing { extra: bytes.len() - left });
         }
         self.taken += bytes.len();
-        self.hash.update(bytes);
         while !bytes.is_empty() {
             let (part, unit, units) = self.part();
             if self.carry.is_empty() && bytes.len() >= unit {
@@ -200,7 +210,6 @@ mod tests {
             let pieces = cuts.windows(2).map(|cut| &message[cut[0]..cut[1]]);
             let whole = decode(shape, [message.as_slice()]).unwrap();
             prop_assert!(whole.layers == layers);
-            prop_assert_eq!(whole.digest(), &<[u8; 32]>::from(Sha256::digest(&message)));
             prop_assert!(decode(shape, pieces) == Ok(whole.clone()));
             prop_assert!(decode(shape, message.chunks(1)) == Ok(whole));
         }
@@ -246,6 +255,20 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn the_digest_is_of_the_masked_layers_beginning() {
+        let digest = |change: fn(&mut Layers)| {
+            let mut layers = Layers { masked: vec![3; DIGESTED + 1], body: vec![4; 2] };
+            change(&mut layers);
+            *MaskedInput::new(layers).digest()
+        };
+        let unchanged = digest(|_| {});
+        assert_ne!(digest(|layers| layers.masked[0] += 1), unchanged);
+        assert_ne!(digest(|layers| layers.masked[DIGESTED - 1] += 1), unchanged);
+        assert_eq!(digest(|layers| layers.masked[DIGESTED] += 1), unchanged);
+        assert_eq!(digest(|layers| layers.body[0] += 1), unchanged);
     }
 
     #[test]

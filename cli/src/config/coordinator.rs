@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use fedveil_aggregation::robust::GROUP_RULE_NAMES;
+use fedveil_aggregation::secagg::ProtocolKind;
 use fedveil_learning::ModelSpec;
 use fedveil_proto_plan::{
     Aggregation, Cohort, MAX_CLIENTS, Model, PlanError, Privacy, Server, TaskPlan, Training, VERSION,
@@ -12,6 +13,9 @@ use fedveil_provenance::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::{Config, Invalid, Key, key, section};
+
+/// The protocol that the plan's model makes the cheaper one.
+const AUTO: &str = "auto";
 
 /// The configuration of `fedveil coordinator`; [`Config::KEYS`] says what each key means.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -69,7 +73,7 @@ impl Default for CoordinatorConfig {
                 delta: 1e-5,
             },
             aggregation: Aggregation {
-                protocol: "pairwise-mask".to_owned(),
+                protocol: AUTO.to_owned(),
                 group_size: 18,
                 degree: 64,
                 threshold: 13,
@@ -96,6 +100,12 @@ impl CoordinatorConfig {
 
     /// The plan to announce, for a model of `parameters` parameters.
     pub(crate) fn plan(&self, id: Digest, parameters: u32) -> TaskPlan {
+        let mut aggregation = self.aggregation.clone();
+        if aggregation.protocol == AUTO {
+            let neighbours = aggregation.degree.min(aggregation.group_size.saturating_sub(1));
+            let cheapest = ProtocolKind::cheapest(parameters as usize, neighbours as usize);
+            cheapest.name().clone_into(&mut aggregation.protocol);
+        }
         TaskPlan {
             version: VERSION,
             task: self.task.name.clone(),
@@ -107,7 +117,7 @@ impl CoordinatorConfig {
             cohort: self.cohort.clone(),
             training: self.training.clone(),
             privacy: self.privacy.clone(),
-            aggregation: self.aggregation.clone(),
+            aggregation,
             server: self.server.clone(),
         }
     }
@@ -336,11 +346,16 @@ mod tests {
         );
         assert_eq!(plan.model, Model { architecture: model.architecture, parameters: 650 });
         assert_eq!((plan.cohort, plan.training, plan.privacy), (cohort, training, privacy));
-        assert_eq!((plan.aggregation, plan.server), (aggregation, server));
+        let aggregation = Aggregation { protocol: "pairwise-mask".to_owned(), ..aggregation };
+        assert_eq!(
+            (plan.aggregation, plan.server),
+            (aggregation, server),
+            "so small a model is masked itself"
+        );
     }
 
     #[test]
-    fn every_listed_rule_and_mask_is_accepted_by_the_plan() {
+    fn every_listed_rule_mask_and_protocol_is_accepted_by_the_plan() {
         let words = |path: &str| {
             let key = CoordinatorConfig::KEYS.iter().find(|key| key.path == path).unwrap();
             key.accepted.replace(" or ", ", ").split(", ").map(str::to_owned).collect::<Vec<_>>()
@@ -348,6 +363,11 @@ mod tests {
         for rule in words("server.rule") {
             let mut config = CoordinatorConfig::default();
             (config.server.rule, config.server.assumed_byzantine) = (rule, 0);
+            config.check().unwrap();
+        }
+        for protocol in words("aggregation.protocol") {
+            let mut config = CoordinatorConfig::default();
+            config.aggregation.protocol = protocol;
             config.check().unwrap();
         }
         for masks in words("aggregation.masks") {

@@ -172,6 +172,7 @@ fn a_sum_that_no_ring_holds_is_refused() {
         plan.privacy.resolution = 1 << 24;
         plan.cohort = Cohort { clients: 600, minimum: 600, assumed_malicious: 0 };
         plan.aggregation.group_size = 600;
+        plan.aggregation.degree = 600;
         plan.aggregation.threshold = 400;
         plan.aggregation.min_survivors = 500;
         plan.aggregation.max_missing_reveals = 0;

@@ -49,6 +49,15 @@ impl ProtocolKind {
             Self::RlweTwoLayer => "rlwe-two-layer",
         }
     }
+
+    /// The protocol that costs clients and coordinator less time for vectors of `length` elements and so many
+    /// neighbours: encryption takes 24 times as long for an element as a mask does, and leaves 4096 elements to mask.
+    /// (Measured: docs/performance.md.)
+    pub fn cheapest(length: usize, neighbours: usize) -> Self {
+        let masks = neighbours.saturating_add(1);
+        let spared = masks.saturating_mul(length.saturating_sub(4096));
+        if spared > length.saturating_mul(24) { Self::RlweTwoLayer } else { Self::PairwiseMask }
+    }
 }
 
 impl fmt::Display for ProtocolKind {
@@ -105,6 +114,14 @@ pub trait Protocol {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn encryption_pays_for_long_vectors_and_many_neighbours() {
+        let rlwe =
+            |length, neighbours| ProtocolKind::cheapest(length, neighbours) == ProtocolKind::RlweTwoLayer;
+        assert!(rlwe(1 << 20, 96) && rlwe(1 << 20, 32) && rlwe(1 << 13, 96));
+        assert!(!rlwe(1 << 20, 19) && !rlwe(1 << 12, usize::MAX) && !rlwe(260, 96) && !rlwe(usize::MAX, 2));
+    }
 
     #[test]
     fn names_are_read_back_and_no_others() {
