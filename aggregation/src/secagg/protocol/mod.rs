@@ -50,9 +50,9 @@ impl ProtocolKind {
         }
     }
 
-    /// The protocol that costs clients and coordinator less time for vectors of `length` elements and so many
-    /// neighbours: encryption takes 24 times as long for an element as a mask does, and leaves 4096 elements to mask.
-    /// (Measured: docs/performance.md.)
+    /// The protocol that costs clients and coordinator less for vectors of `length` elements and so many neighbours.
+    /// Encryption takes as long for an element as 18 masks do, and leaves 4096 elements to mask; 24 are asked for,
+    /// because it uploads half as much again. (Measured: docs/performance.md.)
     pub fn cheapest(length: usize, neighbours: usize) -> Self {
         let masks = neighbours.saturating_add(1);
         let spared = masks.saturating_mul(length.saturating_sub(4096));

@@ -79,6 +79,25 @@ fn every_survivor_is_in_one_sum_once_and_nobody_else_is_in_any() {
 }
 
 #[test]
+fn every_protocol_and_every_graph_gives_the_plain_sums() {
+    for (protocol, degree) in
+        [("pairwise-mask", 64), ("rlwe-two-layer", 64), ("pairwise-mask", 10), ("rlwe-two-layer", 10)]
+    {
+        let mut setup = one_group();
+        protocol.clone_into(&mut setup.plan.aggregation.protocol);
+        setup.plan.aggregation.degree = degree;
+        let vanish = |client, round, before| before == Kind::Input && client == 4 && round == 2;
+        let federation = finished(setup, Script::unit_vectors().vanishing(vanish));
+        assert_eq!(published(&federation.events()), [0, 1, 2], "{protocol}, degree {degree}");
+        let sums = sums(&federation);
+        let all: Vec<i64> = (0..PARAMETERS).map(|at| i64::from(at < 12)).collect();
+        assert_eq!(sums[&(1, 0)], all, "{protocol}, degree {degree}");
+        let without: Vec<i64> = (0..PARAMETERS).map(|at| i64::from(at < 12 && at != 4)).collect();
+        assert_eq!(sums[&(2, 0)], without, "{protocol}, degree {degree}");
+    }
+}
+
+#[test]
 fn a_round_bears_drop_outs_before_every_message() {
     for (kind, bearable) in STEPS_OF_A_ROUND.into_iter().zip([2, 1, 4, 4, 4, 4]) {
         let vanish = move |client, round, before| before == kind && client < bearable && round == 1;
