@@ -89,7 +89,7 @@ impl Config for ClientConfig {
         ),
         key(
             "policy.min_colluders_to_break",
-            "Fewest members of a group that would have to collude with the coordinator to see an update.",
+            "Fewest neighbours of a client that would have to collude with the coordinator to see its update.",
             "a whole number from 1",
         ),
     ];

@@ -13,7 +13,7 @@ pub struct Policy {
     pub max_delta: f64,
     /// Fewest clients whose updates are summed before anything is seen.
     pub min_survivors: u32,
-    /// Fewest colluders in one group that the coordinator must have to see an update.
+    /// Fewest colluders among a client's neighbours that the coordinator must have to see its update.
     pub min_colluders_to_break: u32,
 }
 
