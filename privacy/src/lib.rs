@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! f32 update ─ clip_l2 ─► norm ≤ clip ─ Grid::round ─► i32 steps, integer norm ≤ bound ─┐
-//!                                        DiscreteGaussian::sample_vec ─► i32 noise ─────┴─► mod 2^b
+//!                                                   Noise::sample_vec ─► i32 noise ─────┴─► mod 2^b
 //! ```
 //!
 //! [`DistributedGaussian`] is what a task plan says about privacy. [`DistributedGaussian::guarantee`] turns it into a
@@ -30,6 +30,7 @@ mod ledger;
 mod noise;
 mod params;
 mod plan;
+mod rotation;
 mod sizing;
 
 pub use accounting::{
@@ -39,7 +40,8 @@ pub use accounting::{
 pub use clip::{Clipped, NonFinite, clip_l2, l2_norm};
 pub use grid::Grid;
 pub use ledger::{BudgetExceeded, ClientId, Ledger};
-pub use noise::{DiscreteGaussian, Variance};
+pub use noise::{Noise, NoiseKind, UnknownNoise, Variance};
 pub use params::{ClipNorm, Delta, Epsilon, NoiseMultiplier, ParamError, SamplingRate};
 pub use plan::{DistributedGaussian, Guarantee, PlanError};
+pub use rotation::Rotation;
 pub use sizing::{ColluderBound, colluder_bound, hypergeometric_tail};

@@ -241,7 +241,7 @@ mod tests {
     use rand_core::SeedableRng;
 
     use super::*;
-    use crate::DiscreteGaussian;
+    use crate::{Noise, NoiseKind};
 
     fn plan() -> DistributedGaussian {
         DistributedGaussian {
@@ -322,7 +322,7 @@ mod tests {
     fn group_sums_fit_the_ring() {
         let plan = plan();
         let guarantee = plan.guarantee().unwrap();
-        let noise = DiscreteGaussian::new(guarantee.share);
+        let noise = Noise::new(NoiseKind::DiscreteGaussian, guarantee.share);
         let mut rng = ChaCha20Rng::seed_from_u64(2);
         let (mut exact, mut ring) = (vec![0i64; 650], vec![0i32; 650]);
         for client in 0..plan.group_size {

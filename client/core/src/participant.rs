@@ -7,7 +7,7 @@ use fedveil_aggregation::secagg::Limits;
 use fedveil_aggregation::secagg::client::{
     self as secagg, AwaitDelivery, AwaitInput, AwaitReveals, AwaitRoster, AwaitSignatures, AwaitSurvivors,
 };
-use fedveil_privacy::{DiscreteGaussian, clip_l2};
+use fedveil_privacy::{Noise, NoiseKind, clip_l2};
 use fedveil_proto::Kind;
 use fedveil_proto_plan::{PlanError, SignedPlan, Terms};
 use fedveil_provenance::{self as provenance, Accepted, Digest, Lineage, Pins, Publication};
@@ -413,7 +413,8 @@ impl Participant {
     fn draw_noise(&self, rng: &mut impl CryptoRng) -> Result<(Vec<i32>, u32), Refusal> {
         let task = self.task.as_ref().ok_or(unexpected(Kind::Delivery, "before a plan"))?;
         let length = task.plan.plan().model.parameters as usize;
-        let noise = DiscreteGaussian::new(task.terms.guarantee.share).sample_vec(length, rng);
+        let noise =
+            Noise::new(NoiseKind::DiscreteGaussian, task.terms.guarantee.share).sample_vec(length, rng);
         let round = self.record.tasks.get(&task.plan.digest()).map_or(0, |record| record.last_round);
         Ok((noise, round))
     }

@@ -1,21 +1,61 @@
-//! Discrete Gaussian noise, sampled exactly.
+//! Integer noise, sampled exactly: discrete Gaussian and Skellam.
 //!
-//! The distribution on the integers with P[x] ∝ exp(−x²/2σ²), by the rejection sampler of Canonne, Kamath and Steinke,
-//! "The Discrete Gaussian for Differential Privacy" (2020), algorithms 1 to 3. σ² is a whole number of squared steps, so
-//! every decision compares integers: no float is involved, and the only inexactness is that of the random bits.
+//! Every decision compares integers: no float is involved, and the only inexactness is that of the random bits.
+//!
+//! - Discrete Gaussian: P[x] ∝ exp(−x²/2σ²), by the rejection sampler of Canonne, Kamath and Steinke, "The Discrete
+//!   Gaussian for Differential Privacy" (2020), algorithms 1 to 3.
+//! - Skellam: the difference of two Poisson(μ/2).
 //!
 //! The time a sample takes depends on its value. Sample the noise before the data is touched, or at least not while
 //! someone measures how long the data's processing takes.
 
-use std::num::NonZero;
+use std::{fmt, num::NonZero, str::FromStr};
 
 use rand_core::CryptoRng;
 
 use crate::ParamError;
 
-/// The parameter σ² of a discrete Gaussian, in steps²: at most 2^48.
+/// A distribution on the integers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NoiseKind {
+    /// P[x] ∝ exp(−x²/2σ²). A sum of these is not quite one of them.
+    DiscreteGaussian,
+    /// The difference of two Poisson(μ/2). A sum of these is one of them.
+    Skellam,
+}
+
+/// A name that no [`NoiseKind`] has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("noise is `{found}`, accepted is discrete-gaussian or skellam")]
+pub struct UnknownNoise {
+    /// The name that was found.
+    pub found: String,
+}
+
+impl fmt::Display for NoiseKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::DiscreteGaussian => "discrete-gaussian",
+            Self::Skellam => "skellam",
+        })
+    }
+}
+
+impl FromStr for NoiseKind {
+    type Err = UnknownNoise;
+
+    fn from_str(name: &str) -> Result<Self, UnknownNoise> {
+        [Self::DiscreteGaussian, Self::Skellam]
+            .into_iter()
+            .find(|kind| kind.to_string() == name)
+            .ok_or_else(|| UnknownNoise { found: name.to_owned() })
+    }
+}
+
+/// The parameter of noise, in steps²: σ² of a discrete Gaussian or μ of a Skellam distribution, at most 2^48.
 ///
-/// The variance of the distribution is slightly below it for σ² under about 1, and equal for any practical purpose above.
+/// It is the variance of a Skellam distribution. That of a discrete Gaussian is slightly below it for σ² under about 1,
+/// and equal for any practical purpose above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Variance(NonZero<u64>);
 
@@ -38,23 +78,33 @@ impl Variance {
     }
 }
 
-/// A sampler for one σ².
+/// A sampler for one distribution.
 #[derive(Clone, Debug)]
-pub struct DiscreteGaussian {
+pub struct Noise {
+    kind: NoiseKind,
     variance: u64,
     /// ⌊σ⌋ + 1, the scale of the proposals.
     scale: u64,
 }
 
-impl DiscreteGaussian {
-    /// A sampler with this σ².
-    pub fn new(variance: Variance) -> Self {
+impl Noise {
+    /// A sampler with this parameter.
+    pub fn new(kind: NoiseKind, variance: Variance) -> Self {
         let variance = variance.get();
-        Self { variance, scale: variance.isqrt() + 1 }
+        Self { kind, variance, scale: variance.isqrt() + 1 }
     }
 
     /// One sample, in steps.
     pub fn sample(&self, rng: &mut impl CryptoRng) -> i64 {
+        match self.kind {
+            NoiseKind::DiscreteGaussian => self.sample_gaussian(rng),
+            NoiseKind::Skellam => {
+                (0..self.variance).map(|_| sample_half_poisson(rng) - sample_half_poisson(rng)).sum()
+            }
+        }
+    }
+
+    fn sample_gaussian(&self, rng: &mut impl CryptoRng) -> i64 {
         // Accept y with probability exp(−(|y| − σ²/t)² / 2σ²) = exp(−(|y|·t − σ²)² / 2σ²t²).
         let (variance, scale) = (u128::from(self.variance), u128::from(self.scale));
         let denominator = 2 * variance * scale * scale;
@@ -76,6 +126,19 @@ impl DiscreteGaussian {
     /// 128 σ out or more.
     pub fn sample_vec(&self, n: usize, rng: &mut impl CryptoRng) -> Vec<i32> {
         (0..n).map(|_| self.sample(rng) as i32).collect()
+    }
+}
+
+/// Poisson(½): k is proposed with probability 2^-(k+1) and accepted with probability 1/k!.
+fn sample_half_poisson(rng: &mut impl CryptoRng) -> i64 {
+    loop {
+        let mut proposal = 0;
+        while rng.next_u32() >> 31 == 1 {
+            proposal += 1;
+        }
+        if (2..=proposal).all(|factor| uniform_below(factor as u128, rng) == 0) {
+            return proposal;
+        }
     }
 }
 
@@ -149,8 +212,8 @@ mod tests {
 
     use super::*;
 
-    fn sampler(variance: u64) -> DiscreteGaussian {
-        DiscreteGaussian::new(Variance::new(variance).unwrap())
+    fn sampler(variance: u64) -> Noise {
+        Noise::new(NoiseKind::DiscreteGaussian, Variance::new(variance).unwrap())
     }
 
     /// Exact probabilities of −reach..=reach, where reach leaves out less than e^-72.
@@ -248,6 +311,32 @@ mod tests {
                 "γ = {numerator}/{denominator}: {heads} heads"
             );
         }
+    }
+
+    #[test]
+    fn skellam_moments_are_those_of_the_difference() {
+        for (seed, variance) in [1u64, 7, 300].into_iter().enumerate() {
+            let mut rng = ChaCha20Rng::seed_from_u64(seed as u64);
+            let sampler = Noise::new(NoiseKind::Skellam, Variance::new(variance).unwrap());
+            let n = 50_000;
+            let samples: Vec<f64> = (0..n).map(|_| sampler.sample(&mut rng) as f64).collect();
+            let moment = |power: i32| samples.iter().map(|x| x.powi(power)).sum::<f64>() / f64::from(n);
+            // Cumulants of even order are μ, so the moments are 0, μ and 3μ² + μ.
+            let mu = variance as f64;
+            let fourth = 3.0 * mu * mu + mu;
+            assert!(moment(1).abs() < 4.0 * (mu / f64::from(n)).sqrt());
+            let spread = ((fourth - mu * mu) / f64::from(n)).sqrt();
+            assert!((moment(2) - mu).abs() < 4.0 * spread, "{mu}: {}", moment(2));
+        }
+    }
+
+    #[test]
+    fn names_are_read_back_and_others_refused() {
+        for kind in [NoiseKind::DiscreteGaussian, NoiseKind::Skellam] {
+            assert_eq!(kind.to_string().parse(), Ok(kind));
+        }
+        let refused = "gaussian".parse::<NoiseKind>().unwrap_err();
+        assert_eq!(refused.to_string(), "noise is `gaussian`, accepted is discrete-gaussian or skellam");
     }
 
     #[test]
