@@ -27,6 +27,7 @@ mod accounting;
 mod clip;
 mod grid;
 mod ledger;
+mod matrix;
 mod noise;
 mod params;
 mod plan;
@@ -40,6 +41,7 @@ pub use accounting::{
 pub use clip::{Clipped, NonFinite, clip_l2, l2_norm};
 pub use grid::Grid;
 pub use ledger::{BudgetExceeded, ClientId, Ledger};
+pub use matrix::{MatrixKind, MatrixMechanism, MatrixNoise, Participation};
 pub use noise::{Noise, NoiseKind, UnknownNoise, Variance};
 pub use params::{ClipNorm, Delta, Epsilon, NoiseMultiplier, ParamError, SamplingRate};
 pub use plan::{DistributedGaussian, Guarantee, PlanError};
