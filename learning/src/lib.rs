@@ -12,23 +12,26 @@
 //! ```
 //!
 //! Invariants
-//! - Every function is a pure function of its arguments: batches and initial weights come from the given seed,
-//!   burn's own (process-wide) generator is never touched.
+//! - Every function is a pure function of its arguments: batches and initial weights come from the given seed or
+//!   generator, burn's own (process-wide) generator is never touched.
 //! - Results are bit-identical between runs on one kind of CPU. They may differ in the last bits between kinds,
 //!   because the matrix product chooses its kernel by the CPU's vector instructions.
 //! - The functions may be called from any number of threads at once and start none.
 //! - No parameter that leaves this crate is NaN or infinite.
 //!
-//! Absent on purpose: clipping and noise (`fedveil-privacy`), files and networking (the shells), optimiser state
-//! that outlives a call (a client keeps nothing between rounds but the model).
+//! Absent on purpose: clipping of updates, and noise (`fedveil-privacy`; [`train_private`] takes it as a
+//! [`NoisedSum`]), files and networking (the shells), optimiser state that outlives a call (a client keeps nothing
+//! between rounds but the model).
 
 mod dataset;
 mod model;
 pub mod model_file;
+mod private;
 mod training;
 
 pub use dataset::{Dataset, permutation};
 pub use model::{MAX_PARAMETERS, ModelSpec};
+pub use private::{NoisedSum, PrivateTraining, train_private};
 pub use training::{LocalTraining, Metrics, evaluate, train};
 
 /// Why data, a model or a training run was refused.

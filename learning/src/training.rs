@@ -194,7 +194,7 @@ fn first_maximum(scores: &[f32]) -> usize {
     (1..scores.len()).fold(0, |best, at| if scores[at] > scores[best] { at } else { best })
 }
 
-fn check_fit(spec: &ModelSpec, parameters: &[f32], data: &Dataset) -> Result<(), LearningError> {
+pub(crate) fn check_fit(spec: &ModelSpec, parameters: &[f32], data: &Dataset) -> Result<(), LearningError> {
     spec.check_parameters(parameters)?;
     if (data.inputs(), data.classes()) != (spec.inputs(), spec.classes()) {
         return Err(LearningError::DataMismatch {

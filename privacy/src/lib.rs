@@ -24,6 +24,7 @@
 //! [`CryptoRng`](rand_core::CryptoRng)), and any notion of a protocol message.
 
 mod accounting;
+pub mod audit;
 mod clip;
 mod grid;
 mod ledger;
@@ -43,7 +44,7 @@ pub use grid::Grid;
 pub use ledger::{BudgetExceeded, ClientId, Ledger};
 pub use matrix::{MatrixKind, MatrixMechanism, MatrixNoise, Participation};
 pub use noise::{Noise, NoiseKind, UnknownNoise, Variance};
-pub use params::{ClipNorm, Delta, Epsilon, NoiseMultiplier, ParamError, SamplingRate};
+pub use params::{ClipNorm, Delta, Epsilon, NoiseMultiplier, ParamError, SamplingRate, Significance};
 pub use plan::{DistributedGaussian, Guarantee, PlanError};
 pub use rotation::Rotation;
 pub use sizing::{ColluderBound, colluder_bound, hypergeometric_tail};

@@ -70,6 +70,22 @@ parameter!(
 );
 
 parameter!(
+    /// The probability with which a bound found by an audit may be wrong: one minus the confidence.
+    Significance,
+    "significance",
+    "a number above 0 and below 0.5",
+    |value| value > 0.0 && value < 0.5
+);
+
+impl Significance {
+    /// The part of each of `bounds` bounds that shall all hold together (Bonferroni). No bounds count as one.
+    #[must_use]
+    pub fn over(self, bounds: u32) -> Self {
+        Self(self.0 / f64::from(bounds.max(1)))
+    }
+}
+
+parameter!(
     /// The probability with which each client takes part in a round.
     SamplingRate,
     "sampling rate",
@@ -105,10 +121,13 @@ mod tests {
             assert!(Epsilon::new(value).is_err(), "{value}");
             assert!(Delta::new(value).is_err(), "{value}");
             assert!(SamplingRate::new(value).is_err(), "{value}");
+            assert!(Significance::new(value).is_err(), "{value}");
             assert!(NoiseMultiplier::new(value).is_err(), "{value}");
             assert!(ClipNorm::new(value).is_err(), "{value}");
         }
         assert!(SamplingRate::new(1.0 + f64::EPSILON).is_err());
+        assert!(Significance::new(0.5).is_err());
+        assert_eq!(Significance::new(0.05).unwrap().over(5).get(), 0.01);
         let error = Delta::new(1.0).unwrap_err();
         assert_eq!(error.to_string(), "delta is 1, accepted is a number above 0 and below 1");
     }
