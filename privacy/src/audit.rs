@@ -242,6 +242,53 @@ impl Scores {
     }
 }
 
+/// What an audit found: bounds that hold together, each with the guesses that gave it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Audit {
+    /// The largest [`Guesses::epsilon`].
+    pub one_run: (f64, Guesses),
+    /// The largest [`Guesses::epsilon_of_gaussian`].
+    pub gaussian: (f64, Guesses),
+    /// The larger bound that all guesses right would have given: what so many canaries can show at most.
+    pub reach: f64,
+}
+
+impl Audit {
+    /// The larger bound.
+    pub fn epsilon(&self) -> f64 {
+        self.one_run.0.max(self.gaussian.0)
+    }
+}
+
+impl Scores {
+    /// Bounds on the ε of a Gaussian mechanism from one run, all of them together right at this significance.
+    ///
+    /// Guessed are all coins, the half of which the scores say most, or a quarter: as many from the top as from the
+    /// bottom. That is fixed before any score is seen. Each of these for both methods gets its part of the significance.
+    pub fn audit(&self, significance: Significance, delta: Delta) -> Audit {
+        let part = significance.over(2 * SHARES.len() as u32);
+        let mut rules = SHARES.map(|share| {
+            let made = (self.canaries() / share).max(1);
+            self.guess(made - made / 2, made / 2).expect("a share of the canaries is not more than there are")
+        });
+        let best = |bound: &dyn Fn(&Guesses) -> f64| {
+            let bounds = rules.iter().map(|guesses| (bound(guesses), *guesses));
+            bounds.max_by(|one, two| one.0.total_cmp(&two.0)).expect("there are rules")
+        };
+        let one_run = |guesses: &Guesses| guesses.epsilon(part, delta);
+        let gaussian = |guesses: &Guesses| guesses.epsilon_of_gaussian(part, delta);
+        let (found_one_run, found_gaussian) = (best(&one_run), best(&gaussian));
+        for guesses in &mut rules {
+            guesses.correct = guesses.made;
+        }
+        let reach = rules.iter().map(|guesses| one_run(guesses).max(gaussian(guesses))).fold(0.0, f64::max);
+        Audit { one_run: found_one_run, gaussian: found_gaussian, reach }
+    }
+}
+
+/// One of how many coins is guessed.
+const SHARES: [u32; 3] = [1, 2, 4];
+
 fn check_canaries(found: u32) -> Result<(), ParamError> {
     let accepted = "a number from 1 to 1048576";
     ParamError::check("canaries", f64::from(found), accepted, (1..=MAX_CANARIES).contains(&found))
@@ -322,7 +369,8 @@ fn normal_quantile(p: f64) -> f64 {
     // Abramowitz and Stegun 26.2.23, within 4.5e-4; each step of Halley's method triples the digits.
     let t = (-2.0 * tail.ln()).sqrt();
     let mut z = t
-        - (2.515_517 + t * (0.802_853 + t * 0.010_328)) / (1.0 + t * (1.432_788 + t * (0.189_269 + t * 0.001_308)));
+        - (2.515_517 + t * (0.802_853 + t * 0.010_328))
+            / (1.0 + t * (1.432_788 + t * (0.189_269 + t * 0.001_308)));
     for _ in 0..2 {
         let density = (-0.5 * z * z).exp() / (2.0 * std::f64::consts::PI).sqrt();
         let step = (normal_cdf(-z) - tail) / density;
@@ -488,6 +536,30 @@ mod tests {
         assert!(found < truth && found > 0.4 * truth, "{found} of {truth}");
         let found = scores.detect(3.5).epsilon(significance(0.05), delta(1e-5));
         assert!(found < truth && found > 0.4 * truth, "{found} of {truth}");
+    }
+
+    #[test]
+    fn an_audit_takes_the_best_of_its_rules() {
+        let audit = |gap: f64| {
+            let coins = normals(200).enumerate().map(|(i, x)| {
+                let included = i % 2 == 0;
+                (if included { x + gap } else { x }, included)
+            });
+            Scores::new(coins).unwrap().audit(significance(0.06), delta(1e-5))
+        };
+        let part = significance(0.01);
+        let certain = audit(1e3);
+        let all = Guesses::new(200, 200, 200).unwrap();
+        assert_eq!(certain.one_run, (all.epsilon(part, delta(1e-5)), all));
+        assert_eq!(certain.gaussian, (all.epsilon_of_gaussian(part, delta(1e-5)), all));
+        assert_eq!(certain.epsilon(), certain.reach);
+        assert!(certain.gaussian.0 > 7.0, "{certain:?}");
+        let weak = audit(1.0);
+        assert!(weak.epsilon() > 0.0 && weak.epsilon() < 2.0 && weak.reach == certain.reach, "{weak:?}");
+        assert_eq!(audit(0.0).epsilon(), 0.0);
+        // One canary shows nothing, whoever guesses.
+        let one = Scores::new([(1.0, true)]).unwrap().audit(significance(0.05), delta(1e-5));
+        assert_eq!((one.epsilon(), one.one_run.1), (0.0, Guesses::new(1, 1, 1).unwrap()));
     }
 
     #[test]
