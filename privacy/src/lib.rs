@@ -34,6 +34,7 @@ mod params;
 mod plan;
 mod rotation;
 mod sizing;
+mod zcdp;
 
 pub use accounting::{
     Accountant, Bracket, Composition, EpsilonAtOrder, Neighbours, RdpCurve, Sampling, SamplingError,
@@ -48,3 +49,4 @@ pub use params::{ClipNorm, Delta, Epsilon, NoiseMultiplier, ParamError, Sampling
 pub use plan::{DistributedGaussian, Guarantee, PlanError};
 pub use rotation::Rotation;
 pub use sizing::{ColluderBound, colluder_bound, hypergeometric_tail};
+pub use zcdp::{gaussian_rho, zcdp_epsilon};

@@ -1,19 +1,32 @@
 //! Integer noise, sampled exactly: discrete Gaussian and Skellam.
 //!
-//! Every decision compares integers: no float is involved, and the only inexactness is that of the random bits.
+//! - Discrete Gaussian: P[x] ∝ exp(−x²/2σ²) (Canonne, Kamath and Steinke, "The Discrete Gaussian for Differential
+//!   Privacy", 2020).
+//! - Skellam: the difference of two Poisson(μ/2), P[x] = exp(−μ)·I_|x|(μ) (Agarwal, Kairouz and Liu, "The Skellam
+//!   Mechanism for Differentially Private Federated Learning", 2021).
 //!
-//! - Discrete Gaussian: P[x] ∝ exp(−x²/2σ²), by the rejection sampler of Canonne, Kamath and Steinke, "The Discrete
-//!   Gaussian for Differential Privacy" (2020), algorithms 1 to 3.
-//! - Skellam: the difference of two Poisson(μ/2).
+//! No float is involved and nothing is truncated: samples follow these laws as far as the random bits are random. A seed
+//! gives the same samples on every machine.
 //!
-//! The time a sample takes depends on its value. Sample the noise before the data is touched, or at least not while
-//! someone measures how long the data's processing takes.
+//! ```text
+//! table   a sample is one look at a table, in all but a per cent of cases
+//! fixed   the rest is decided by 2^-42-close probabilities in registers,
+//! exact   and by integers of any size where those cannot
+//! ```
+//!
+//! The time a sample takes hardly depends on its value (what does is in `table`). Still, sample the noise before the data
+//! is touched, or at least not while someone measures how long the data's processing takes.
+
+mod exact;
+mod fixed;
+mod table;
 
 use std::{fmt, num::NonZero, str::FromStr};
 
 use rand_core::CryptoRng;
 
 use crate::ParamError;
+use table::Table;
 
 /// A distribution on the integers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,45 +92,22 @@ impl Variance {
 }
 
 /// A sampler for one distribution.
+///
+/// Making one fills a table, which takes about as long as some ten thousand samples.
 #[derive(Clone, Debug)]
 pub struct Noise {
-    kind: NoiseKind,
-    variance: u64,
-    /// ⌊σ⌋ + 1, the scale of the proposals.
-    scale: u64,
+    table: Table,
 }
 
 impl Noise {
-    /// A sampler with this parameter.
+    /// A sampler for noise of this kind and parameter.
     pub fn new(kind: NoiseKind, variance: Variance) -> Self {
-        let variance = variance.get();
-        Self { kind, variance, scale: variance.isqrt() + 1 }
+        Self { table: Table::new(kind, variance.get(), table::FINE) }
     }
 
     /// One sample, in steps.
     pub fn sample(&self, rng: &mut impl CryptoRng) -> i64 {
-        match self.kind {
-            NoiseKind::DiscreteGaussian => self.sample_gaussian(rng),
-            NoiseKind::Skellam => {
-                (0..self.variance).map(|_| sample_half_poisson(rng) - sample_half_poisson(rng)).sum()
-            }
-        }
-    }
-
-    fn sample_gaussian(&self, rng: &mut impl CryptoRng) -> i64 {
-        // Accept y with probability exp(−(|y| − σ²/t)² / 2σ²) = exp(−(|y|·t − σ²)² / 2σ²t²).
-        let (variance, scale) = (u128::from(self.variance), u128::from(self.scale));
-        let denominator = 2 * variance * scale * scale;
-        loop {
-            let proposal = sample_laplace(self.scale, rng);
-            let offset = (u128::from(proposal.unsigned_abs()) * scale).abs_diff(variance);
-            // Beyond 2^64 the proposal lies 2^15 scales out, and would be accepted with probability below exp(−2^29).
-            if let Some(numerator) = offset.checked_mul(offset)
-                && bernoulli_exp(numerator, denominator, rng)
-            {
-                return proposal;
-            }
-        }
+        self.table.sample(rng)
     }
 
     /// `n` samples modulo 2^32, for rings of at most 32 bits.
@@ -129,79 +119,8 @@ impl Noise {
     }
 }
 
-/// Poisson(½): k is proposed with probability 2^-(k+1) and accepted with probability 1/k!.
-fn sample_half_poisson(rng: &mut impl CryptoRng) -> i64 {
-    loop {
-        let mut proposal = 0;
-        while rng.next_u32() >> 31 == 1 {
-            proposal += 1;
-        }
-        if (2..=proposal).all(|factor| uniform_below(factor as u128, rng) == 0) {
-            return proposal;
-        }
-    }
-}
-
 /// Keeps σ ≤ 2^24 and every product of the sampler inside u128.
 const MAX_VARIANCE: u64 = 1 << 48;
-
-/// P[y] ∝ exp(−|y|/scale): algorithm 2 of the paper with s = 1.
-fn sample_laplace(scale: u64, rng: &mut impl CryptoRng) -> i64 {
-    loop {
-        let remainder = uniform_below(u128::from(scale), rng);
-        if !bernoulli_exp_at_most_one(remainder, u128::from(scale), rng) {
-            continue;
-        }
-        let mut quotient = 0;
-        while bernoulli_exp_at_most_one(1, 1, rng) {
-            quotient += 1;
-        }
-        let magnitude = remainder as i64 + scale as i64 * quotient;
-        let negative = rng.next_u32() >> 31 == 1;
-        // Zero has one sign: without this it would be twice as likely.
-        if !(negative && magnitude == 0) {
-            return if negative { -magnitude } else { magnitude };
-        }
-    }
-}
-
-/// True with probability exp(−numerator/denominator).
-fn bernoulli_exp(mut numerator: u128, denominator: u128, rng: &mut impl CryptoRng) -> bool {
-    while numerator > denominator {
-        if !bernoulli_exp_at_most_one(1, 1, rng) {
-            return false;
-        }
-        numerator -= denominator;
-    }
-    bernoulli_exp_at_most_one(numerator, denominator, rng)
-}
-
-/// [`bernoulli_exp`] for a fraction γ ≤ 1: the first k at which a coin of γ/k fails is odd with probability exp(−γ).
-fn bernoulli_exp_at_most_one(numerator: u128, denominator: u128, rng: &mut impl CryptoRng) -> bool {
-    let mut k = 1;
-    while uniform_below(denominator * k, rng) < numerator {
-        k += 1;
-    }
-    k % 2 == 1
-}
-
-/// Uniform on 0..bound, by rejection on the shortest sufficient bit string.
-fn uniform_below(bound: u128, rng: &mut impl CryptoRng) -> u128 {
-    let bits = u128::BITS - (bound - 1).leading_zeros();
-    if bits == 0 {
-        return 0;
-    }
-    loop {
-        let draw = if bits <= 64 {
-            u128::from(rng.next_u64() >> (64 - bits))
-        } else {
-            ((u128::from(rng.next_u64()) << 64) | u128::from(rng.next_u64())) >> (128 - bits)
-        };
-        if draw < bound {
-            return draw;
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -295,22 +214,6 @@ mod tests {
         let mut rng = ChaCha20Rng::seed_from_u64(9);
         let one_by_one: Vec<i32> = (0..64).map(|_| sampler(500).sample(&mut rng) as i32).collect();
         assert_eq!(draw(9), one_by_one);
-    }
-
-    #[test]
-    fn coins_of_exp_minus_gamma_are_fair() {
-        let mut rng = ChaCha20Rng::seed_from_u64(11);
-        let wide = 3 << 90;
-        for (numerator, denominator) in [(0, 1), (1, 3), (1, 1), (7, 3), (wide / 2, wide), (2 * wide, wide)] {
-            let n = 100_000;
-            let heads = (0..n).filter(|_| bernoulli_exp(numerator, denominator, &mut rng)).count() as f64;
-            let p = (-(numerator as f64) / denominator as f64).exp();
-            let limit = 4.0 * (p * (1.0 - p) * f64::from(n)).sqrt();
-            assert!(
-                (heads - p * f64::from(n)).abs() <= limit,
-                "γ = {numerator}/{denominator}: {heads} heads"
-            );
-        }
     }
 
     #[test]
