@@ -1,5 +1,6 @@
 //! Sums of integer noise shares that the clients add themselves.
 
+use super::rdp::between_whole_orders;
 use crate::{RdpCurve, Variance};
 
 /// zCDP bound ρ = ½ε² of a sum that carries `honest` independent discrete Gaussians of parameter `share`, in `dimension`
@@ -51,14 +52,7 @@ pub fn distributed_skellam(
         if honest == 0 {
             return f64::INFINITY;
         }
-        let above = order - order.floor();
-        let chord = if order < 2.0 {
-            // At order 1 it is 0.
-            above * cumulant(2.0)
-        } else {
-            (1.0 - above) * cumulant(order.floor()) + above * cumulant(order.ceil())
-        };
-        chord / (order - 1.0)
+        between_whole_orders(order, cumulant)
     })
 }
 

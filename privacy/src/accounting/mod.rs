@@ -25,7 +25,7 @@
 //! Barthe and Gaboardi 2018, theorem 11, on both sides of zero.
 //!
 //! Sums of discrete Gaussian or Skellam shares have Rényi bounds (`integer`), and no dominating pair is known for them
-//! in many dimensions: they go into an [`RdpCurve`] only.
+//! in many dimensions: they go into an [`RdpCurve`] only, with [`RdpCurve::poisson_sampled`] where cohorts are sampled.
 //!
 //! Invariants
 //! - Results are rounded towards more loss. Where no finite bound can be computed the answer is infinity.
@@ -38,6 +38,7 @@ mod moments;
 mod pair;
 mod pld;
 mod rdp;
+mod sampled;
 #[cfg(test)]
 mod vectors;
 

@@ -68,6 +68,29 @@ impl RdpCurve {
         Self::on(orders(), divergence)
     }
 
+    /// The curve with each divergence replaced, given its order and itself. Orders come in rising sequence.
+    pub(super) fn map(&self, mut divergence: impl FnMut(f64, f64) -> f64) -> Self {
+        let replaced = |p: &Point| Point { divergence: divergence(p.order, p.divergence), ..*p };
+        Self { points: self.points.iter().map(replaced).collect() }
+    }
+
+    /// A bound at any order: (α − 1)·divergence is convex and 0 at α = 1, so it lies below the chord of its neighbours.
+    pub(super) fn divergence_by_chord(&self, order: f64) -> f64 {
+        let above = self.points.partition_point(|point| point.order < order - 1e-9);
+        let Some(high) = self.points.get(above) else { return f64::INFINITY };
+        if high.order < order + 1e-9 {
+            return high.divergence;
+        }
+        let cumulant = |point: &Point| (point.order - 1.0) * point.divergence;
+        let (low, low_cumulant) = if above == 0 {
+            (1.0, 0.0)
+        } else {
+            (self.points[above - 1].order, cumulant(&self.points[above - 1]))
+        };
+        let share = (order - low) / (high.order - low);
+        ((1.0 - share) * low_cumulant + share * cumulant(high)) / (order - 1.0)
+    }
+
     #[cfg(test)]
     pub(super) fn divergence_at(&self, order: f64) -> f64 {
         let at = self.points.iter().find(|point| (point.order - order).abs() < 1e-9);
@@ -89,6 +112,20 @@ impl Point {
         let Point { order, divergence } = self;
         (divergence + (-1.0 / order).ln_1p() - (delta.ln() + order.ln()) / (order - 1.0)).max(0.0)
     }
+}
+
+/// A bound at an order from bounds on (α − 1)·divergence at whole orders from 2 on: it is convex in α and 0 at α = 1, so
+/// that its chords are bounds.
+pub(super) fn between_whole_orders(order: f64, cumulant: impl Fn(f64) -> f64) -> f64 {
+    let above = order - order.floor();
+    let chord = if order < 2.0 {
+        above * cumulant(2.0)
+    } else if above < 1e-9 {
+        cumulant(order.floor())
+    } else {
+        (1.0 - above) * cumulant(order.floor()) + above * cumulant(order.ceil())
+    };
+    chord / (order - 1.0)
 }
 
 /// The orders of Google's dp-accounting (1.1 to 10.9 by tenths, 11 to 63, 128, 256, 512, 1024), with finer ones near 1
