@@ -2,8 +2,10 @@
 
 use fedveil_client::agent::{Behavior, Contribution};
 use fedveil_learning::{Dataset, LocalTraining, ModelSpec, model_file, permutation, train};
+use fedveil_privacy::Rotation;
 use fedveil_proto::Kind;
 use fedveil_proto_plan::TaskPlan;
+use fedveil_provenance::Digest;
 use fedveil_simulations::attack::{self, Attack};
 use fedveil_simulations::{datasets, partition};
 use rand_core::{Rng, SeedableRng};
@@ -165,7 +167,10 @@ impl Behavior for Staged {
             self.honest.data.clone()
         };
         let update = self.honest.update(&data, round, model, plan)?;
-        let forged = attack.forge(&update, plan.privacy.clip_norm, &mut self.role.rng("attack", round));
+        let mut forged = attack.forge(&update, plan.privacy.clip_norm, &mut self.role.rng("attack", round));
+        // What enters the sum is rotated: a poisoned client turns its forgery the same way, or it would be noise.
+        let seed = plan.rotation_seed(round, &Digest::of(model));
+        Rotation::new(&seed, forged.len()).forward(&mut forged);
         let steps_per_unit = f64::from(plan.privacy.resolution) / plan.privacy.clip_norm;
         let terms = plan.check().map_err(|error| error.to_string())?;
         let largest = (1i64 << (terms.guarantee.ring_bits - 1)) - 1;

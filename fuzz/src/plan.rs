@@ -37,7 +37,7 @@ fn key() -> SigningKey {
 }
 
 /// Twelve clients in one group.
-const PLAN: &str = r#"{"version":2,"task":"digits","id":"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08","mode":"secagg","rounds":2,"phase_seconds":60,"model":{"architecture":"softmax:8x3","parameters":27},"cohort":{"clients":12,"minimum":10,"assumed_malicious":1},"training":{"epochs":1,"batch_size":8,"learning_rate":0.1},"privacy":{"clip_norm":1.0,"noise_multiplier":1.5,"resolution":1024,"epsilon":15.0,"delta":0.00001},"aggregation":{"protocol":"pairwise-mask","group_size":9,"degree":64,"threshold":7,"min_survivors":8,"max_missing_reveals":1,"masks":"chacha20","break_probability":0.0},"server":{"rule":"mean","assumed_byzantine":0,"learning_rate":1.0,"momentum":0.0}}"#;
+const PLAN: &str = r#"{"version":3,"task":"digits","id":"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08","mode":"secagg","rounds":2,"phase_seconds":60,"model":{"architecture":"softmax:8x3","parameters":27},"cohort":{"clients":12,"minimum":10,"assumed_malicious":1},"training":{"epochs":1,"batch_size":8,"learning_rate":0.1},"privacy":{"placement":"distributed","mechanism":"discrete-gaussian","clip_norm":1.0,"noise_multiplier":1.5,"resolution":1024,"epsilon":15.0,"delta":0.00001},"aggregation":{"protocol":"pairwise-mask","group_size":9,"degree":64,"threshold":7,"min_survivors":8,"max_missing_reveals":1,"masks":"chacha20","break_probability":0.0},"server":{"rule":"mean","assumed_byzantine":0,"learning_rate":1.0,"momentum":0.0}}"#;
 
 pub fn seeds() -> Seeds {
     let signed = |key: &SigningKey| Envelope::sign(PAYLOAD_TYPE, PLAN.into(), &[key]).to_json();
@@ -58,11 +58,13 @@ pub fn seeds() -> Seeds {
                 1,
             )
         }),
+        seed("accepted-other-noise", change("discrete-gaussian", "skellam")),
+        seed("accepted-local-noise", change("distributed", "local")),
         seed("accepted-other-masks", change("chacha20", "aes-256-ctr")),
         seed("refused-other-signer", signed(&SigningKey::from_bytes(&[2; 32]))),
         seed("refused-cut-short", &signed(&key())[..400]),
         seed("refused-other-payload", Envelope::sign("text/plain", PLAN.into(), &[&key()]).to_json()),
-        seed("refused-version", change("\"version\":2", "\"version\":1")),
+        seed("refused-version", change("\"version\":3", "\"version\":2")),
         seed("refused-unknown-member", change("\"mode\"", "\"modes\"")),
         seed("refused-member-twice", change("\"rounds\":2", "\"rounds\":2,\"rounds\":2")),
         seed("refused-rule", change("\"rule\":\"mean\"", "\"rule\":\"median of medians\"")),
@@ -70,6 +72,9 @@ pub fn seeds() -> Seeds {
         seed("refused-odd-degree", change("\"degree\":64", "\"degree\":7")),
         seed("refused-most-neighbours", change("\"degree\":64", "\"degree\":4294967295")),
         seed("refused-threshold", change("\"threshold\":7", "\"threshold\":4")),
+        seed("refused-placement", change("distributed", "elsewhere")),
+        seed("refused-mechanism", change("discrete-gaussian", "laplace")),
+        seed("refused-delta-above-one-in-the-clients", change("\"delta\":0.00001", "\"delta\":0.1")),
         seed("refused-negative-noise", change("\"noise_multiplier\":1.5", "\"noise_multiplier\":-1.5")),
         seed("refused-infinite-clip-norm", change("\"clip_norm\":1.0", "\"clip_norm\":1e999")),
         seed("refused-least-clip-norm", change("\"clip_norm\":1.0", "\"clip_norm\":5e-324")),

@@ -112,22 +112,25 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ClipNorm, Delta, DistributedGaussian, NoiseMultiplier};
+    use crate::{ClipNorm, Delta, Mechanism, NoiseKind, NoiseMultiplier, Placement};
 
     const ALICE: ClientId = [1; 32];
     const BOB: ClientId = [2; 32];
 
     fn ledger(budget: f64) -> Ledger {
-        let plan = DistributedGaussian {
+        let plan = Mechanism {
             clip: ClipNorm::new(1.0).unwrap(),
             resolution: 4_096,
             dimension: 100,
+            noise: NoiseKind::DiscreteGaussian,
             noise_multiplier: NoiseMultiplier::new(2.0).unwrap(),
-            clients: 100,
-            malicious: 2,
-            groups: 5,
-            group_size: 20,
-            min_survivors: 15,
+            placement: Placement::Distributed {
+                clients: 100,
+                malicious: 2,
+                groups: 5,
+                group_size: 20,
+                min_survivors: 15,
+            },
             rounds: 10,
             delta: Delta::new(1e-5).unwrap(),
         };

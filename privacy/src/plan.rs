@@ -1,41 +1,75 @@
 //! What a task plan says about privacy, and what follows from it.
 //!
-//! Placement of the noise (distributed): every client adds an independent discrete Gaussian share to its rounded update,
-//! and the coordinator sees sums over groups. The shares are sized so that the honest survivors of one group alone
-//! carry the whole noise: h = min_survivors − c of them, where no group holds more than c colluders except with
-//! probability δ_c, which comes off δ. A group with fewer survivors than `min_survivors` must be withheld.
+//! | placement | who adds noise | adders counted | whom a client trusts |
+//! |---|---|---|---|
+//! | distributed | every client a share of its own, before the sum | h = min_survivors − c | that no group holds more than c colluders, except with probability δ_c, which comes off δ |
+//! | local | every client all of it | 1 | nobody |
+//! | central | the coordinator, once, to the sum | 1 | the coordinator |
+//!
+//! Distributed shares are sized so that the honest survivors of one group alone carry the whole noise: a group with fewer
+//! survivors than `min_survivors` must be withheld.
+//!
+//! Neighbours are zero-out: a client's update replaced by zero. Who takes part is known to whoever sees the sums, so
+//! that nothing is credited for sampling, and ε counts the rounds in which a client took part. The exception is
+//! [`Sampling::Poisson`] in central placement: there it is one client more or less, the reader sees models only, and
+//! every round counts, whoever was drawn.
 
+use std::fmt;
+
+use crate::ring::{MAX_RING_BITS, Ring};
 use crate::{
-    ClipNorm, Delta, Epsilon, Grid, NoiseMultiplier, ParamError, RdpCurve, Variance, colluder_bound,
-    distributed_discrete_gaussian_rho,
+    ClipNorm, Delta, Epsilon, Grid, NoiseKind, NoiseMultiplier, ParamError, RdpCurve, Sampling, Variance,
+    colluder_bound, distributed_discrete_gaussian_rho, distributed_skellam,
 };
 
 /// The privacy part of a task plan. Anyone who holds the plan computes the same [`Guarantee`] from it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct DistributedGaussian {
+pub struct Mechanism {
     /// L2 bound on a client's update.
     pub clip: ClipNorm,
     /// Integer steps per clip norm.
     pub resolution: u32,
     /// Coordinates of an update.
     pub dimension: u32,
-    /// Standard deviation of the noise that honest survivors alone put into one group sum, over the integer L2 bound.
+    /// The distribution of the noise.
+    pub noise: NoiseKind,
+    /// Standard deviation of the noise that is counted in one sum, over the integer L2 bound.
     pub noise_multiplier: NoiseMultiplier,
-    /// Clients among whom each round's groups are drawn. Against a coordinator that chooses who takes part, this is the
-    /// cohort of one round, and `malicious` counts the most that may be in it.
-    pub clients: u32,
-    /// How many of them may pool what they know with the coordinator, their own noise included.
-    pub malicious: u32,
-    /// Groups per round.
-    pub groups: u32,
-    /// Clients in the largest group.
-    pub group_size: u32,
-    /// Survivors below which a group sum is withheld.
-    pub min_survivors: u32,
+    /// Who adds it.
+    pub placement: Placement,
     /// Rounds of the task. A client takes part at most once in each.
     pub rounds: u32,
     /// The δ of the whole task.
     pub delta: Delta,
+}
+
+/// Who adds the noise. Written `distributed`, `local`, `central`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Placement {
+    /// Every client a share: what a sum needs is the honest survivors' shares together.
+    Distributed {
+        /// Clients among whom each round's groups are drawn. Against a coordinator that chooses who takes part, this is
+        /// the cohort of one round, and `malicious` counts the most that may be in it.
+        clients: u32,
+        /// How many of them may pool what they know with the coordinator, their own noise included.
+        malicious: u32,
+        /// Groups per round.
+        groups: u32,
+        /// Clients in the largest group.
+        group_size: u32,
+        /// Survivors below which a group sum is withheld.
+        min_survivors: u32,
+    },
+    /// Every client the whole noise: a sum of n updates carries n times what is counted.
+    Local {
+        /// Clients in the largest group.
+        group_size: u32,
+    },
+    /// The coordinator, once, to the integer sum. An empty sum is released with its noise too.
+    Central {
+        /// How cohorts are drawn.
+        sampling: Sampling,
+    },
 }
 
 /// A plan that gives no guarantee.
@@ -48,12 +82,18 @@ pub enum PlanError {
     /// A count out of range, or at odds with another one.
     #[error("{field} is {found}, accepted is {accepted}")]
     Count {
-        /// The field of [`DistributedGaussian`].
+        /// The field of [`Mechanism`] or [`Placement`].
         field: &'static str,
         /// Its value.
         found: u32,
         /// The values that the other fields leave.
         accepted: String,
+    },
+    /// Cohorts drawn in a way for which integer noise has no accountant.
+    #[error("sampling is {found}, accepted is full or poisson")]
+    Sampling {
+        /// How they are drawn.
+        found: Sampling,
     },
     /// A group sum does not fit the widest ring.
     #[error(
@@ -77,127 +117,217 @@ pub enum PlanError {
 pub struct Guarantee {
     /// The grid on which updates are rounded.
     pub grid: Grid,
-    /// c: the most colluders that a group is assumed to hold.
+    /// The distribution of the noise.
+    pub noise: NoiseKind,
+    /// Who adds it.
+    pub placement: Placement,
+    /// What ε is about.
+    pub claim: Claim,
+    /// c: the most colluders that a group is assumed to hold. 0 where the claim bears any number.
     pub colluders: u32,
     /// δ_c: the probability that some group in some round holds more. At most a tenth of δ.
     pub collusion_failure: f64,
-    /// h: the honest survivors whose shares are counted, the client itself among them.
+    /// h: the independent shares of noise that are counted in one sum. In distributed placement those of the honest
+    /// survivors, the client itself among them; otherwise one.
     pub honest: u32,
-    /// The parameter of the noise that each client adds to each coordinate.
+    /// The parameter of the noise that whoever adds noise adds to each coordinate.
     pub share: Variance,
-    /// b: group sums live in Z_2^b.
+    /// b: group sums live in Z_2^b. In central placement there is no ring, and an update's steps have 32 bits.
     pub ring_bits: u32,
-    /// A bound on the probability that some coordinate of one group sum of honest clients wraps. It costs accuracy only.
+    /// A bound on the probability, over rotation and noise, that some coordinate of one group sum of honest clients
+    /// wraps. It costs accuracy only.
     pub wrap_probability: f64,
     /// Rounds over which δ_c was taken: the most participations that the guarantee covers.
     pub rounds: u32,
     /// The δ of the task, δ_c included.
     pub delta: Delta,
-    rho: f64,
+    loss: Loss,
     delta_of_noise: Delta,
 }
 
-impl DistributedGaussian {
-    /// Sizes noise and ring, and proves the loss per participation.
+/// What an ε is about. Every part has a name, which a manifest may carry.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Claim {
+    /// Whose data is protected.
+    pub unit: Unit,
+    /// Between which inputs it is hard to tell.
+    pub adjacency: Adjacency,
+    /// How losses are added up.
+    pub accounting: Accounting,
+    /// The sampling that is credited. [`Sampling::Full`]: none, and ε counts a client's own participations; otherwise it
+    /// counts every round.
+    pub sampling: Sampling,
+}
+
+/// Whose data is protected. Written `user`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Unit {
+    /// Everything that one client holds.
+    User,
+}
+
+/// Which inputs are neighbours. Written `zero-out`, `add-remove`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Adjacency {
+    /// One client's updates, or zeros in their place, with the same clients taking part.
+    ZeroOut,
+    /// One client is in the population or not.
+    AddRemove,
+}
+
+/// How losses are added up over rounds. Written `zcdp`, `rdp`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Accounting {
+    /// Zero-concentrated differential privacy: one ρ for each round.
+    Zcdp,
+    /// Bounds on the Rényi divergence at many orders.
+    Rdp,
+}
+
+/// What one round loses.
+#[derive(Clone, Debug, PartialEq)]
+enum Loss {
+    Zcdp { rho: f64 },
+    Renyi(RdpCurve),
+}
+
+impl Mechanism {
+    /// Sizes noise and ring, and proves the loss of one round.
     pub fn guarantee(&self) -> Result<Guarantee, PlanError> {
         let grid = Grid::new(self.clip, self.resolution, self.dimension as usize)?;
-        self.check_counts()?;
-        let bound = colluder_bound(
-            self.clients,
-            self.malicious,
-            self.group_size,
-            self.groups,
-            self.rounds,
-            self.delta.get() * COLLUSION_SHARE_OF_DELTA,
-        );
-        let honest = self.honest_survivors(bound.colluders)?;
+        check_count("rounds", self.rounds, 1, u32::MAX)?;
+        let Counted { honest, colluders, collusion_failure } = self.counted()?;
         let noise = self.noise_multiplier.get().powi(2) * grid.norm_bound_squared() as f64;
         let share = Variance::new((noise / f64::from(honest)).ceil() as u64)?;
-        let (ring_bits, wrap_probability) = self.ring(&grid, share)?;
-        let rho = distributed_discrete_gaussian_rho(grid.norm_bound_squared(), share, honest, self.dimension);
-        let delta_of_noise = Delta::new(self.delta.get() - bound.failure)?;
+        let ring = self.ring(&grid, share)?;
+        let loss = self.loss(grid.norm_bound_squared(), share, honest)?;
         Ok(Guarantee {
+            claim: self.claim(&loss),
             grid,
-            colluders: bound.colluders,
-            collusion_failure: bound.failure,
+            noise: self.noise,
+            placement: self.placement,
+            colluders,
+            collusion_failure,
             honest,
             share,
-            ring_bits,
-            wrap_probability,
+            ring_bits: ring.bits,
+            wrap_probability: ring.wrap_probability,
             rounds: self.rounds,
             delta: self.delta,
-            rho,
-            delta_of_noise,
+            loss,
+            delta_of_noise: Delta::new(self.delta.get() - collusion_failure)?,
         })
     }
 
-    fn check_counts(&self) -> Result<(), PlanError> {
-        check_count("clients", self.clients, 1, u32::MAX)?;
-        check_count("malicious", self.malicious, 0, self.clients - 1)?;
-        check_count("group_size", self.group_size, 1, self.clients.min(MAX_GROUP_SIZE))?;
-        check_count("groups", self.groups, 1, self.clients)?;
-        check_count("rounds", self.rounds, 1, u32::MAX)
-    }
-
-    fn honest_survivors(&self, colluders: u32) -> Result<u32, PlanError> {
-        if (colluders + 1..=self.group_size).contains(&self.min_survivors) {
-            return Ok(self.min_survivors - colluders);
-        }
-        let accepted = if colluders < self.group_size {
-            format!(
-                "{} to {} (more than the {colluders} colluders that a group may hold, at most group_size)",
-                colluders + 1,
-                self.group_size
-            )
-        } else {
-            format!(
-                "no value while a whole group of {} may collude: malicious is {} of {} clients",
-                self.group_size, self.malicious, self.clients
-            )
-        };
-        Err(PlanError::Count { field: "min_survivors", found: self.min_survivors, accepted })
-    }
-
-    /// The ring and its wrap probability. A sum of discrete Gaussians is subgaussian with the sum of their parameters
-    /// (Canonne, Kamath, Steinke 2020): P[|noise| ≥ Kσ] ≤ 2·exp(−K²/2) in each coordinate.
-    fn ring(&self, grid: &Grid, share: Variance) -> Result<(u32, f64), PlanError> {
-        let signal = f64::from(self.group_size) * f64::from(grid.coordinate_bound());
-        let sigma = (f64::from(self.group_size) * share.get() as f64).sqrt();
-        let wrap = |bits: u32| {
-            let room = 2f64.powi(bits as i32 - 1) - signal;
-            if room <= 0.0 {
-                return 1.0;
+    fn counted(&self) -> Result<Counted, PlanError> {
+        match self.placement {
+            Placement::Distributed { clients, malicious, groups, group_size, min_survivors } => {
+                check_count("clients", clients, 1, u32::MAX)?;
+                check_count("malicious", malicious, 0, clients - 1)?;
+                check_count("group_size", group_size, 1, clients.min(MAX_GROUP_SIZE))?;
+                check_count("groups", groups, 1, clients)?;
+                let max_failure = self.delta.get() * COLLUSION_SHARE_OF_DELTA;
+                let bound = colluder_bound(clients, malicious, group_size, groups, self.rounds, max_failure);
+                let colluders = bound.colluders;
+                if !(colluders + 1..=group_size).contains(&min_survivors) {
+                    let accepted = if colluders < group_size {
+                        format!(
+                            "{} to {group_size} (more than the {colluders} colluders that a group may hold, \
+                             at most group_size)",
+                            colluders + 1
+                        )
+                    } else {
+                        format!(
+                            "no value while a whole group of {group_size} may collude: malicious is {malicious} \
+                             of {clients} clients"
+                        )
+                    };
+                    return Err(PlanError::Count { field: "min_survivors", found: min_survivors, accepted });
+                }
+                Ok(Counted { honest: min_survivors - colluders, colluders, collusion_failure: bound.failure })
             }
-            (2.0 * f64::from(self.dimension) * (-0.5 * (room / sigma).powi(2)).exp()).min(1.0)
+            Placement::Local { group_size } => {
+                check_count("group_size", group_size, 1, MAX_GROUP_SIZE)?;
+                Ok(Counted { honest: 1, colluders: 0, collusion_failure: 0.0 })
+            }
+            Placement::Central { .. } => Ok(Counted { honest: 1, colluders: 0, collusion_failure: 0.0 }),
+        }
+    }
+
+    fn ring(&self, grid: &Grid, share: Variance) -> Result<Ring, PlanError> {
+        let group_size = match self.placement {
+            Placement::Distributed { group_size, .. } | Placement::Local { group_size } => group_size,
+            Placement::Central { .. } => return Ok(Ring { bits: MAX_RING_BITS, wrap_probability: 0.0 }),
         };
-        let needed = (MIN_RING_BITS..64)
-            .find(|&bits| wrap(bits) <= MAX_WRAP)
-            .expect("at most 2^20 clients of at most 2^24 steps and as much noise stay below 2^48");
-        if needed > MAX_RING_BITS {
+        let ring = Ring::narrowest(grid, group_size, self.noise, share);
+        if ring.bits > MAX_RING_BITS {
             return Err(PlanError::Ring {
-                needed,
+                needed: ring.bits,
                 resolution: self.resolution,
-                group_size: self.group_size,
+                group_size,
                 noise_multiplier: self.noise_multiplier,
             });
         }
-        Ok((needed, wrap(needed)))
+        Ok(ring)
+    }
+
+    /// The loss of one round, given that `honest` shares are in every sum.
+    fn loss(&self, norm_bound_squared: u64, share: Variance, honest: u32) -> Result<Loss, PlanError> {
+        let dimension = self.dimension;
+        let loss = match self.noise {
+            NoiseKind::DiscreteGaussian => Loss::Zcdp {
+                rho: distributed_discrete_gaussian_rho(norm_bound_squared, share, honest, dimension),
+            },
+            NoiseKind::Skellam => {
+                Loss::Renyi(distributed_skellam(norm_bound_squared, share, honest, dimension))
+            }
+        };
+        match self.placement {
+            Placement::Central { sampling: Sampling::Poisson(rate) } => {
+                Ok(Loss::Renyi(loss.curve().poisson_sampled(rate)))
+            }
+            Placement::Central { sampling: found @ Sampling::FixedSize { .. } } => {
+                Err(PlanError::Sampling { found })
+            }
+            _ => Ok(loss),
+        }
+    }
+
+    fn claim(&self, loss: &Loss) -> Claim {
+        let (adjacency, sampling) = match self.placement {
+            Placement::Central { sampling: sampling @ Sampling::Poisson(_) } => {
+                (Adjacency::AddRemove, sampling)
+            }
+            _ => (Adjacency::ZeroOut, Sampling::Full),
+        };
+        let accounting = match loss {
+            Loss::Zcdp { .. } => Accounting::Zcdp,
+            Loss::Renyi(_) => Accounting::Rdp,
+        };
+        Claim { unit: Unit::User, adjacency, accounting, sampling }
     }
 }
 
 impl Guarantee {
-    /// The zCDP loss ρ of one participation, given that no group holds more than [`Guarantee::colluders`].
-    pub fn rho(&self) -> f64 {
-        self.rho
+    /// The zCDP loss ρ of one round, given that no group holds more than [`Guarantee::colluders`]. None where losses are
+    /// added up by Rényi divergences.
+    pub fn rho(&self) -> Option<f64> {
+        match self.loss {
+            Loss::Zcdp { rho } => Some(rho),
+            Loss::Renyi(_) => None,
+        }
     }
 
-    /// The ε, at [`Guarantee::delta`], that a client has spent after so many participations. Infinite beyond
-    /// [`Guarantee::rounds`], over which the colluders were bounded.
+    /// The ε, at [`Guarantee::delta`], that a client has spent after so many participations (or rounds, where
+    /// [`Claim::sampling`] says so). Infinite beyond [`Guarantee::rounds`], over which the colluders were bounded.
     pub fn epsilon(&self, participations: u32) -> f64 {
         if participations > self.rounds {
             return f64::INFINITY;
         }
-        RdpCurve::from_zcdp(self.rho).compose(participations).epsilon(self.delta_of_noise).epsilon
+        self.loss.curve().compose(participations).epsilon(self.delta_of_noise).epsilon
     }
 
     /// The most participations whose ε is within the budget; never more than [`Guarantee::rounds`].
@@ -215,17 +345,63 @@ impl Guarantee {
     }
 }
 
+impl Loss {
+    fn curve(&self) -> RdpCurve {
+        match self {
+            Self::Zcdp { rho } => RdpCurve::from_zcdp(*rho),
+            Self::Renyi(curve) => curve.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Distributed { .. } => "distributed",
+            Self::Local { .. } => "local",
+            Self::Central { .. } => "central",
+        })
+    }
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::User => "user",
+        })
+    }
+}
+
+impl fmt::Display for Adjacency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ZeroOut => "zero-out",
+            Self::AddRemove => "add-remove",
+        })
+    }
+}
+
+impl fmt::Display for Accounting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Zcdp => "zcdp",
+            Self::Rdp => "rdp",
+        })
+    }
+}
+
+/// The shares of noise that a placement lets count on.
+struct Counted {
+    honest: u32,
+    colluders: u32,
+    collusion_failure: f64,
+}
+
 /// The part of δ that colluders may take; the noise keeps the rest.
 const COLLUSION_SHARE_OF_DELTA: f64 = 0.1;
 
 /// Bounds the work that a plan from the network can ask for.
 const MAX_GROUP_SIZE: u32 = 1 << 20;
-
-const MIN_RING_BITS: u32 = 8;
-const MAX_RING_BITS: u32 = 32;
-
-/// The accepted probability that a group sum wraps somewhere: 2^-40.
-const MAX_WRAP: f64 = 1.0 / (1u64 << 40) as f64;
 
 fn check_count(field: &'static str, found: u32, least: u32, most: u32) -> Result<(), PlanError> {
     if (least..=most).contains(&found) {
@@ -238,28 +414,47 @@ fn check_count(field: &'static str, found: u32, least: u32, most: u32) -> Result
 #[cfg(test)]
 mod tests {
     use chacha20::ChaCha20Rng;
+    use proptest::prelude::*;
     use rand_core::SeedableRng;
 
     use super::*;
-    use crate::{Noise, NoiseKind};
+    use crate::{Noise, Rotation, SamplingRate, clip_l2, gaussian_rho};
 
-    fn plan() -> DistributedGaussian {
-        DistributedGaussian {
+    const KINDS: [NoiseKind; 2] = [NoiseKind::DiscreteGaussian, NoiseKind::Skellam];
+
+    fn plan() -> Mechanism {
+        Mechanism {
             clip: ClipNorm::new(0.5).unwrap(),
             resolution: 1_024,
             dimension: 650,
+            noise: NoiseKind::DiscreteGaussian,
             noise_multiplier: NoiseMultiplier::new(1.4).unwrap(),
-            clients: 200,
-            malicious: 4,
-            groups: 11,
-            group_size: 19,
-            min_survivors: 14,
+            placement: distributed(200, 4, 11, 19, 14),
             rounds: 12,
             delta: Delta::new(1e-5).unwrap(),
         }
     }
 
-    fn refusal(change: impl FnOnce(&mut DistributedGaussian)) -> String {
+    fn distributed(
+        clients: u32,
+        malicious: u32,
+        groups: u32,
+        group_size: u32,
+        min_survivors: u32,
+    ) -> Placement {
+        Placement::Distributed { clients, malicious, groups, group_size, min_survivors }
+    }
+
+    fn central(rate: f64) -> Placement {
+        Placement::Central { sampling: Sampling::Poisson(SamplingRate::new(rate).unwrap()) }
+    }
+
+    fn placements() -> [Placement; 4] {
+        let everyone = Placement::Central { sampling: Sampling::Full };
+        [plan().placement, Placement::Local { group_size: 19 }, everyone, central(0.05)]
+    }
+
+    fn refusal(change: impl FnOnce(&mut Mechanism)) -> String {
         let mut plan = plan();
         change(&mut plan);
         plan.guarantee().unwrap_err().to_string()
@@ -274,9 +469,89 @@ mod tests {
         assert_eq!(guarantee.grid.norm_bound_squared(), 1_049_775);
         // ⌈1.96 · 1049775 / 10⌉.
         assert_eq!(guarantee.share.get(), 205_756);
-        // 19·1024 + 8.4·√(19·205756) = 36 thousand, above 2^15 and below 2^16.
-        assert_eq!(guarantee.ring_bits, 17);
-        assert!(guarantee.wrap_probability <= MAX_WRAP);
+        // 19·1024 + 8.4·√(19·205756) = 36 thousand is above 2^15. Rotation leaves 0.37 of the first term, and 23 in all.
+        assert_eq!(guarantee.ring_bits, 16);
+        assert!(guarantee.wrap_probability <= 2f64.powi(-40));
+    }
+
+    #[test]
+    fn the_numbers_of_every_placement_and_mechanism() {
+        let named = |placement, noise| {
+            let guarantee = Mechanism { placement, noise, ..plan() }.guarantee().unwrap();
+            let Claim { unit, adjacency, accounting, sampling } = guarantee.claim;
+            let claim = format!("{unit} {adjacency} {accounting} {sampling}");
+            let sizes = (guarantee.honest, guarantee.share.get(), guarantee.ring_bits);
+            (claim, sizes, [1, 12].map(|rounds| (guarantee.epsilon(rounds) * 1e4).round() / 1e4))
+        };
+        let [distributed, local, everyone, sampled] = placements();
+        let [gaussian, skellam] = KINDS;
+        // ⌈1.96 · 1049775⌉ is the whole noise, and a tenth of it a share.
+        let (share, whole) = (205_756, 2_057_559);
+        for (placement, noise, claim, sizes, epsilons) in [
+            (distributed, gaussian, "user zero-out zcdp full", (10, share, 16), [3.2255, 13.9537]),
+            (distributed, skellam, "user zero-out rdp full", (10, share, 16), [3.2261, 13.9854]),
+            (local, gaussian, "user zero-out zcdp full", (1, whole, 17), [3.2255, 13.9537]),
+            (local, skellam, "user zero-out rdp full", (1, whole, 17), [3.2261, 13.9854]),
+            (everyone, gaussian, "user zero-out zcdp full", (1, whole, 32), [3.2255, 13.9537]),
+            (everyone, skellam, "user zero-out rdp full", (1, whole, 32), [3.2261, 13.9854]),
+            (sampled, gaussian, "user add-remove rdp poisson(0.05)", (1, whole, 32), [0.7733, 1.0451]),
+            (sampled, skellam, "user add-remove rdp poisson(0.05)", (1, whole, 32), [0.7733, 1.0451]),
+        ] {
+            assert_eq!(named(placement, noise), (claim.to_owned(), sizes, epsilons));
+        }
+    }
+
+    #[test]
+    fn one_adders_loss_is_what_opendps_map_says() {
+        for placement in &placements()[1..3] {
+            let guarantee = Mechanism { placement: *placement, ..plan() }.guarantee().unwrap();
+            let theirs = gaussian_rho(guarantee.grid.norm_bound_squared(), guarantee.share);
+            assert!((guarantee.rho().unwrap() / theirs - 1.0).abs() < 1e-12, "{placement}");
+        }
+    }
+
+    #[test]
+    fn fixed_size_cohorts_are_refused() {
+        let sampling = Sampling::FixedSize { cohort: 10, population: 100 };
+        assert_eq!(
+            refusal(|plan| plan.placement = Placement::Central { sampling }),
+            "sampling is fixed-size(10 of 100), accepted is full or poisson"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn losses_never_fall_and_wider_rings_never_narrow(
+            placement in 0..4usize, skellam in any::<bool>(), noise in 0.3..20.0f64,
+            resolution in 1u32..100_000, dimension in 1u32..100_000, rounds in 1u32..40,
+        ) {
+            let plan = Mechanism {
+                placement: placements()[placement],
+                noise: KINDS[usize::from(skellam)],
+                noise_multiplier: NoiseMultiplier::new(noise).unwrap(),
+                resolution, dimension, rounds,
+                ..plan()
+            };
+            let guarantee = plan.guarantee().unwrap();
+            let spent: Vec<f64> = (0..=rounds).map(|count| guarantee.epsilon(count)).collect();
+            prop_assert!(spent.is_sorted() && spent[0] == 0.0 && guarantee.epsilon(rounds + 1) == f64::INFINITY);
+            prop_assert!(guarantee.wrap_probability <= 2f64.powi(-40));
+            // More clients, more steps or more noise in a sum take as many bits or more.
+            let wider = [
+                Mechanism { resolution: 2 * resolution, ..plan.clone() },
+                Mechanism { noise_multiplier: NoiseMultiplier::new(2.0 * noise).unwrap(), ..plan.clone() },
+                Mechanism { placement: match plan.placement {
+                    Placement::Distributed { clients, malicious, groups, group_size, min_survivors } =>
+                        distributed(clients, malicious, groups, 2 * group_size, min_survivors),
+                    Placement::Local { group_size } => Placement::Local { group_size: 2 * group_size },
+                    central @ Placement::Central { .. } => central,
+                }, ..plan },
+            ];
+            for wider in wider {
+                let bits = wider.guarantee().unwrap().ring_bits;
+                prop_assert!(bits >= guarantee.ring_bits, "{} bits after {}", bits, guarantee.ring_bits);
+            }
+        }
     }
 
     #[test]
@@ -295,13 +570,13 @@ mod tests {
     #[test]
     fn a_larger_population_bounds_colluders_by_chance_and_pays_in_delta() {
         let mut plan = plan();
-        (plan.clients, plan.malicious, plan.groups, plan.group_size, plan.min_survivors) =
-            (1_000, 50, 20, 50, 40);
+        plan.placement = distributed(1_000, 50, 20, 50, 40);
         let guarantee = plan.guarantee().unwrap();
         assert!(guarantee.colluders > 3 && guarantee.colluders < 20, "{}", guarantee.colluders);
         assert_eq!(guarantee.honest, 40 - guarantee.colluders);
         assert!(guarantee.collusion_failure > 0.0 && guarantee.collusion_failure <= 1e-6);
-        let with_all_of_delta = RdpCurve::from_zcdp(guarantee.rho()).compose(12).epsilon(plan.delta).epsilon;
+        let with_all_of_delta =
+            RdpCurve::from_zcdp(guarantee.rho().unwrap()).compose(12).epsilon(plan.delta).epsilon;
         assert!(guarantee.epsilon(12) > with_all_of_delta);
     }
 
@@ -319,50 +594,48 @@ mod tests {
     }
 
     #[test]
-    fn group_sums_fit_the_ring() {
-        let plan = plan();
-        let guarantee = plan.guarantee().unwrap();
-        let noise = Noise::new(NoiseKind::DiscreteGaussian, guarantee.share);
-        let mut rng = ChaCha20Rng::seed_from_u64(2);
-        let (mut exact, mut ring) = (vec![0i64; 650], vec![0i32; 650]);
-        for client in 0..plan.group_size {
-            // All clients push one coordinate to the clip norm: the largest sum there is.
-            let mut update = vec![0.0; 650];
-            update[0] = 0.5;
-            update[1] = if client % 2 == 0 { 0.3 } else { -0.3 };
-            let steps = guarantee.grid.round(&update, &mut rng);
-            let noise = noise.sample_vec(650, &mut rng);
-            for (i, (step, noise)) in steps.into_iter().zip(noise).enumerate() {
-                exact[i] += i64::from(step) + i64::from(noise);
-                ring[i] = ring[i].wrapping_add(step).wrapping_add(noise);
-            }
-        }
-        let unused = 32 - guarantee.ring_bits;
-        let centred: Vec<i64> = ring.iter().map(|&x| i64::from(x << unused >> unused)).collect();
-        assert_eq!(centred, exact);
-
-        let spread = exact[2..].iter().map(|&x| (x * x) as f64).sum::<f64>() / 648.0;
-        let expected = 19.0 * guarantee.share.get() as f64;
-        assert!((spread / expected - 1.0).abs() < 5.0 * (2.0f64 / 648.0).sqrt(), "{spread} for {expected}");
-    }
-
-    #[test]
-    fn the_ring_is_the_narrowest() {
-        for resolution in [1, 10, 100, 1_000, 100_000] {
-            let plan = DistributedGaussian { resolution, ..plan() };
+    fn group_sums_fit_the_ring_and_carry_the_noise() {
+        for (placement, noise) in
+            placements()[..2].iter().flat_map(|&placement| KINDS.map(|noise| (placement, noise)))
+        {
+            let plan = Mechanism { placement, noise, resolution: 24, ..plan() };
             let guarantee = plan.guarantee().unwrap();
-            let signal = 19.0 * f64::from(resolution);
-            let sigma = (19.0 * guarantee.share.get() as f64).sqrt();
-            let k = (2.0 * (2.0 * 650.0 / MAX_WRAP).ln()).sqrt();
-            let fits = |bits: u32| signal + k * sigma <= 2f64.powi(bits as i32 - 1);
-            assert!(fits(guarantee.ring_bits), "{resolution}");
-            assert!(guarantee.ring_bits == 8 || !fits(guarantee.ring_bits - 1), "{resolution}");
+            let sampler = Noise::new(noise, guarantee.share);
+            let rotation = Rotation::new(&[7; 32], 650);
+            let mut rng = ChaCha20Rng::seed_from_u64(2);
+            let (mut exact, mut ring) = (vec![0i64; 650], vec![0i32; 650]);
+            let mut signal = vec![0i64; 650];
+            for client in 0..19 {
+                // All clients push one coordinate to the clip norm: the longest sum there is.
+                let mut update = vec![0.0; 650];
+                update[0] = 0.5;
+                update[1] = if client % 2 == 0 { 0.3 } else { -0.3 };
+                clip_l2(&mut update, plan.clip).unwrap();
+                rotation.forward(&mut update);
+                clip_l2(&mut update, plan.clip).unwrap();
+                let steps = guarantee.grid.round(&update, &mut rng);
+                let noise = sampler.sample_vec(650, &mut rng);
+                for (i, (step, noise)) in steps.into_iter().zip(noise).enumerate() {
+                    signal[i] += i64::from(step);
+                    exact[i] += i64::from(step) + i64::from(noise);
+                    ring[i] = ring[i].wrapping_add(step).wrapping_add(noise);
+                }
+            }
+            let unused = 32 - guarantee.ring_bits;
+            let centred: Vec<i64> = ring.iter().map(|&x| i64::from(x << unused >> unused)).collect();
+            assert_eq!(centred, exact, "{placement} {noise}");
+
+            let added =
+                exact.iter().zip(&signal).map(|(x, y)| ((x - y) * (x - y)) as f64).sum::<f64>() / 650.0;
+            let expected = 19.0 * guarantee.share.get() as f64;
+            let spread = 5.0 * (2.0f64 / 650.0).sqrt();
+            assert!((added / expected - 1.0).abs() < spread, "{placement} {noise}: {added} for {expected}");
         }
     }
 
     #[test]
     fn coarse_grids_pay_for_the_sum_not_being_a_discrete_gaussian() {
-        let coarse = DistributedGaussian {
+        let coarse = Mechanism {
             resolution: 1,
             dimension: 1,
             noise_multiplier: NoiseMultiplier::new(0.5).unwrap(),
@@ -371,35 +644,43 @@ mod tests {
         let guarantee = coarse.guarantee().unwrap();
         assert_eq!(guarantee.share.get(), 1);
         let ideal = guarantee.grid.norm_bound_squared() as f64 / (2.0 * f64::from(guarantee.honest));
-        assert!(guarantee.rho() > ideal);
+        assert!(guarantee.rho().unwrap() > ideal);
     }
 
     #[test]
     fn refusals_name_field_value_and_range() {
+        let size = |clients, malicious, groups, group_size, min_survivors| {
+            refusal(|plan| {
+                plan.placement = distributed(clients, malicious, groups, group_size, min_survivors)
+            })
+        };
         assert_eq!(
-            refusal(|plan| plan.min_survivors = 4),
+            size(200, 4, 11, 19, 4),
             "min_survivors is 4, accepted is 5 to 19 (more than the 4 colluders that a group may hold, \
              at most group_size)"
         );
-        assert!(
-            refusal(|plan| plan.min_survivors = 20).starts_with("min_survivors is 20, accepted is 5 to 19")
-        );
+        assert!(size(200, 4, 11, 19, 20).starts_with("min_survivors is 20, accepted is 5 to 19"));
         assert_eq!(
-            refusal(|plan| plan.malicious = 150),
+            size(200, 150, 11, 19, 14),
             "min_survivors is 14, accepted is no value while a whole group of 19 may collude: \
              malicious is 150 of 200 clients"
         );
-        assert_eq!(refusal(|plan| plan.malicious = 200), "malicious is 200, accepted is 0 to 199");
-        assert_eq!(refusal(|plan| plan.clients = 0), "clients is 0, accepted is at least 1");
-        assert_eq!(refusal(|plan| plan.group_size = 201), "group_size is 201, accepted is 1 to 200");
-        assert_eq!(refusal(|plan| plan.groups = 0), "groups is 0, accepted is 1 to 200");
+        assert_eq!(size(200, 200, 11, 19, 14), "malicious is 200, accepted is 0 to 199");
+        assert_eq!(size(0, 4, 11, 19, 14), "clients is 0, accepted is at least 1");
+        assert_eq!(size(200, 4, 11, 201, 14), "group_size is 201, accepted is 1 to 200");
+        assert_eq!(size(200, 4, 0, 19, 14), "groups is 0, accepted is 1 to 200");
+        assert_eq!(
+            refusal(|plan| plan.placement = Placement::Local { group_size: 0 }),
+            "group_size is 0, accepted is 1 to 1048576"
+        );
         assert_eq!(refusal(|plan| plan.rounds = 0), "rounds is 0, accepted is at least 1");
         assert!(refusal(|plan| plan.dimension = 0).starts_with("dimension is 0, accepted is"));
         assert!(refusal(|plan| plan.resolution = 0).starts_with("resolution is 0, accepted is"));
         let wide = refusal(|plan| {
             plan.resolution = 1 << 24;
             plan.noise_multiplier = NoiseMultiplier::new(3.0).unwrap();
-            (plan.clients, plan.group_size, plan.min_survivors) = (10_000, 1_000, 900);
+            plan.dimension = 4;
+            plan.placement = distributed(10_000, 4, 11, 1_000, 900);
         });
         assert!(wide.starts_with("a group sum needs a ring of 36 bits, accepted is at most 32"), "{wide}");
         let loud = refusal(|plan| plan.noise_multiplier = NoiseMultiplier::new(1e6).unwrap());

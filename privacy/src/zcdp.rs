@@ -60,7 +60,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        ClipNorm, Delta, DistributedGaussian, Epsilon, Ledger, NoiseMultiplier, RdpCurve,
+        ClipNorm, Delta, Epsilon, Ledger, Mechanism, NoiseKind, NoiseMultiplier, Placement, RdpCurve,
         distributed_discrete_gaussian_rho,
     };
 
@@ -188,21 +188,24 @@ mod tests {
 
     #[test]
     fn the_ledger_refuses_when_opendps_filter_does() {
-        let plan = DistributedGaussian {
+        let plan = Mechanism {
             clip: ClipNorm::new(1.0).unwrap(),
             resolution: 4_096,
             dimension: 100,
+            noise: NoiseKind::DiscreteGaussian,
             noise_multiplier: NoiseMultiplier::new(4.0).unwrap(),
-            clients: 100,
-            malicious: 2,
-            groups: 5,
-            group_size: 20,
-            min_survivors: 15,
+            placement: Placement::Distributed {
+                clients: 100,
+                malicious: 2,
+                groups: 5,
+                group_size: 20,
+                min_survivors: 15,
+            },
             rounds: 60,
             delta: Delta::new(1e-5).unwrap(),
         };
         let guarantee = plan.guarantee().unwrap();
-        let rho = guarantee.rho();
+        let rho = guarantee.rho().unwrap();
         for budget in [0.5, 1.0, 1.7, 2.5, 3.3, 4.1, 6.0, 8.0] {
             // The budget in ρ: the most whose ε at δ, by opendp's conversion, is within the budget.
             let (mut low, mut high) = (0.0, 10.0);

@@ -40,6 +40,8 @@ impl Stage {
             cohort: Cohort { clients: 6, minimum: 6, assumed_malicious: 0 },
             training: Training { epochs: 1, batch_size: 1, learning_rate: 0.1 },
             privacy: Privacy {
+                placement: "distributed".to_owned(),
+                mechanism: "discrete-gaussian".to_owned(),
                 clip_norm: 1.0,
                 noise_multiplier: 1.0,
                 resolution: 1024,

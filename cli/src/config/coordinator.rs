@@ -66,6 +66,8 @@ impl Default for CoordinatorConfig {
             cohort: Cohort { clients: 200, minimum: 180, assumed_malicious: 4 },
             training: Training { epochs: 5, batch_size: 64, learning_rate: 0.6 },
             privacy: Privacy {
+                placement: "distributed".to_owned(),
+                mechanism: "discrete-gaussian".to_owned(),
                 clip_norm: 0.5,
                 noise_multiplier: 1.12,
                 resolution: 1024,
@@ -187,14 +189,24 @@ impl Config for CoordinatorConfig {
             "Differential privacy of each client's whole data (user level, zero-out adjacency).",
         ),
         key(
+            "privacy.placement",
+            "Who adds the noise: the clients of a group together, or with local each one all of it, trusting nobody.",
+            "distributed or local",
+        ),
+        key(
+            "privacy.mechanism",
+            "Distribution of the noise. Sums of Skellam noise are Skellam again, which pays where resolution is low.",
+            "discrete-gaussian or skellam",
+        ),
+        key(
             "privacy.clip_norm",
             "L2 bound on a client's update, in units of the model's parameters.",
             "a number above 0",
         ),
         key(
             "privacy.noise_multiplier",
-            "Standard deviation of the noise in one group sum, in clip norms.",
-            "a number above 0",
+            "Standard deviation of the noise that is counted in one group sum, in clip norms.",
+            "a number from 0.001 to 1e6",
         ),
         key(
             "privacy.resolution",
@@ -202,7 +214,11 @@ impl Config for CoordinatorConfig {
             "a whole number above 0, as far as a group sum fits 32 bits",
         ),
         key("privacy.epsilon", "Epsilon at which the task stops.", "a number above 0"),
-        key("privacy.delta", "Delta of that epsilon.", "a number above 0, below 1"),
+        key(
+            "privacy.delta",
+            "Delta of that epsilon.",
+            "a number above 0, at most one in the number of clients",
+        ),
         section("aggregation", "Secure aggregation inside random groups."),
         key(
             "aggregation.protocol",

@@ -7,7 +7,7 @@ use fedveil_aggregation::secagg::Limits;
 use fedveil_aggregation::secagg::client::{
     self as secagg, AwaitDelivery, AwaitInput, AwaitReveals, AwaitRoster, AwaitSignatures, AwaitSurvivors,
 };
-use fedveil_privacy::{Noise, NoiseKind, clip_l2};
+use fedveil_privacy::{Noise, NonFinite, Rotation, clip_l2};
 use fedveil_proto::Kind;
 use fedveil_proto_plan::{PlanError, SignedPlan, Terms};
 use fedveil_provenance::{self as provenance, Accepted, Digest, Lineage, Pins, Publication};
@@ -33,8 +33,8 @@ pub enum Input {
     Trained(Vec<f32>),
     /// Local training gave nothing, for this reason.
     TrainingFailed(String),
-    /// Values that enter the sum unclipped and without noise, as a poisoned client would send. No honest shell has
-    /// a use for it: it exists so that demonstrations and tests attack through the real protocol.
+    /// Values that enter the sum as they are, neither clipped, rotated nor noised, as a poisoned client would send. No
+    /// honest shell has a use for it: it exists so that demonstrations and tests attack through the real protocol.
     DangerUnbounded(Vec<i64>),
 }
 
@@ -413,28 +413,38 @@ impl Participant {
     fn draw_noise(&self, rng: &mut impl CryptoRng) -> Result<(Vec<i32>, u32), Refusal> {
         let task = self.task.as_ref().ok_or(unexpected(Kind::Delivery, "before a plan"))?;
         let length = task.plan.plan().model.parameters as usize;
-        let noise =
-            Noise::new(NoiseKind::DiscreteGaussian, task.terms.guarantee.share).sample_vec(length, rng);
-        let round = self.record.tasks.get(&task.plan.digest()).map_or(0, |record| record.last_round);
-        Ok((noise, round))
+        let guarantee = &task.terms.guarantee;
+        let noise = Noise::new(guarantee.noise, guarantee.share).sample_vec(length, rng);
+        Ok((noise, self.round(task)))
     }
 
-    /// Clip, round, add noise: the only path from an honest update to the sum.
+    /// Clip, rotate, round, add noise: the only path from an honest update to the sum.
     fn contribution(
         &self,
         mut update: Vec<f32>,
         noise: &[i32],
         rng: &mut impl CryptoRng,
     ) -> Result<Vec<u32>, Refusal> {
-        let terms = &self.task.as_ref().ok_or(unexpected(Kind::Input, "before a plan"))?.terms;
+        let task = self.task.as_ref().ok_or(unexpected(Kind::Input, "before a plan"))?;
+        let model = task.model.ok_or(unexpected(Kind::Input, "before a model"))?;
         if update.len() != noise.len() {
             return Err(Refusal::Update(format!("{} values, the model has {}", update.len(), noise.len())));
         }
-        let grid = &terms.guarantee.grid;
-        clip_l2(&mut update, grid.clip()).map_err(|error| Refusal::Update(error.to_string()))?;
+        let grid = &task.terms.guarantee.grid;
+        let unusable = |error: NonFinite| Refusal::Update(error.to_string());
+        clip_l2(&mut update, grid.clip()).map_err(unusable)?;
+        let seed = task.plan.plan().rotation_seed(self.round(task), &model);
+        Rotation::new(&seed, update.len()).forward(&mut update);
+        // What rounding in f32 may have added to the norm comes off again.
+        clip_l2(&mut update, grid.clip()).map_err(unusable)?;
         let steps = grid.round(&update, rng);
         // Both are residues modulo 2^32, which every ring divides.
         Ok(steps.iter().zip(noise).map(|(&step, &noise)| (step as u32).wrapping_add(noise as u32)).collect())
+    }
+
+    /// The round that the client is in, or was last.
+    fn round(&self, task: &Task) -> u32 {
+        self.record.tasks.get(&task.plan.digest()).map_or(0, |record| record.last_round)
     }
 
     fn submit(

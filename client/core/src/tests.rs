@@ -37,6 +37,8 @@ fn plan() -> TaskPlan {
         cohort: Cohort { clients: 12, minimum: 10, assumed_malicious: 1 },
         training: Training { epochs: 1, batch_size: 8, learning_rate: 0.1 },
         privacy: Privacy {
+            placement: "distributed".to_owned(),
+            mechanism: "discrete-gaussian".to_owned(),
             clip_norm: 1.0,
             noise_multiplier: 1.5,
             resolution: 64,

@@ -8,7 +8,7 @@ use ed25519_dalek::SigningKey;
 use fedveil_aggregation::optimizer::ServerOptimizer;
 use fedveil_aggregation::robust::{Rule, RuleError};
 use fedveil_aggregation::secagg::{Accumulator, Unmasking};
-use fedveil_privacy::Grid;
+use fedveil_privacy::{Grid, Rotation};
 use fedveil_provenance::{
     Checkpoint, CheckpointError, Decision, Digest, FileEntry, GroupDecision, Log, Manifest, ManifestError,
     RoundPredicate, manifest::MODEL_FILE,
@@ -101,6 +101,7 @@ pub struct CloseJob {
     byzantine: usize,
     optimizer: ServerOptimizer,
     grid: Grid,
+    rotation_seed: [u8; 32],
     planned_group_size: u32,
     cohort_commitment: Digest,
     task_digest: Digest,
@@ -152,6 +153,7 @@ impl CloseJob {
             byzantine: plan.server.assumed_byzantine as usize,
             optimizer: terms.optimizer,
             grid: terms.guarantee.grid.clone(),
+            rotation_seed: plan.rotation_seed(round, &model),
             planned_group_size: plan.aggregation.group_size,
             cohort_commitment,
             task_digest: coordinator.plan().digest(),
@@ -184,12 +186,14 @@ impl CloseJob {
         Ok((Closed { model, momentum, manifest, checkpoint, groups }, blobs))
     }
 
-    /// Group sums → group means → robust rule → server optimiser.
+    /// Group sums → rotated back → group means → robust rule → server optimiser.
     fn step(&self, old_file: &[u8], store: &dyn Store) -> Result<Step, JobError> {
+        let rotation = Rotation::new(&self.rotation_seed, self.parameters);
         let mut rows = Vec::new();
         for group in &self.groups {
             if let Ok(sum) = &group.sum {
                 let mut mean = self.grid.to_real(&decode_steps(&store.blob(sum)?));
+                rotation.inverse(&mut mean);
                 // Division is by the planned size, never by a number that depends on who answered.
                 for value in &mut mean {
                     *value /= f64::from(self.planned_group_size);

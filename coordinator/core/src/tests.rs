@@ -29,6 +29,8 @@ fn core() -> Coordinator {
         cohort: Cohort { clients: 4, minimum: 3, assumed_malicious: 0 },
         training: Training { epochs: 1, batch_size: 8, learning_rate: 0.1 },
         privacy: Privacy {
+            placement: "distributed".to_owned(),
+            mechanism: "discrete-gaussian".to_owned(),
             clip_norm: 1.0,
             noise_multiplier: 1.5,
             resolution: 64,

@@ -29,7 +29,7 @@
 //!
 //! Invariants
 //! - Results are rounded towards more loss. Where no finite bound can be computed the answer is infinity.
-//! - Sampling is credited only where it is stated as a [`Sampling`]; a [`Guarantee`](crate::Guarantee) never states one.
+//! - Sampling is credited only where it is stated as a [`Sampling`].
 
 mod calibrate;
 mod grid;
@@ -49,6 +49,7 @@ pub use rdp::{EpsilonAtOrder, RdpCurve};
 
 use crate::{Delta, Epsilon, NoiseMultiplier, SamplingRate};
 use pld::Query;
+use std::fmt;
 
 /// Which inputs a guarantee makes hard to tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +74,16 @@ pub enum Sampling {
         /// Clients to draw from.
         population: u32,
     },
+}
+
+impl fmt::Display for Sampling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("full"),
+            Self::Poisson(rate) => write!(f, "poisson({rate})"),
+            Self::FixedSize { cohort, population } => write!(f, "fixed-size({cohort} of {population})"),
+        }
+    }
 }
 
 /// A way of sampling that cannot be accounted for.

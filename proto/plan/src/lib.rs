@@ -13,14 +13,16 @@ use fedveil_aggregation::optimizer::ServerOptimizer;
 use fedveil_aggregation::robust::{GROUP_RULE_NAMES, Rule};
 use fedveil_aggregation::secagg::parameters::{Population, ServerModel};
 use fedveil_aggregation::secagg::{Prg, ProtocolKind, SessionConfig, SessionParameters};
-use fedveil_privacy::{ClipNorm, Delta, DistributedGaussian, Epsilon, Guarantee, NoiseMultiplier};
+use fedveil_privacy::{
+    self as privacy, ClipNorm, Delta, Epsilon, Guarantee, Mechanism, NoiseKind, NoiseMultiplier, Placement,
+};
 use fedveil_provenance::{Digest, Envelope};
 use serde::{Deserialize, Serialize};
 
 /// DSSE payload type of a task plan.
 pub const PAYLOAD_TYPE: &str = "application/vnd.fedveil.task-plan.v1+json";
 /// The plan format that this code reads and writes.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Most bytes of a signed plan that a client reads.
 pub const MAX_BYTES: usize = 64 * 1024;
 /// Most parameters of a model, all tensors together.
@@ -96,9 +98,13 @@ pub struct Training {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Privacy {
+    /// Who adds the noise: `distributed` (the clients, a share each) or `local` (every client all of it).
+    pub placement: String,
+    /// The distribution of the noise: `discrete-gaussian` or `skellam`.
+    pub mechanism: String,
     /// L2 bound on a client's update, in model units.
     pub clip_norm: f64,
-    /// Standard deviation of the noise guaranteed in one group sum, over the clip norm.
+    /// Standard deviation of the noise that is counted in one group sum, over the clip norm.
     pub noise_multiplier: f64,
     /// Integer steps per clip norm.
     pub resolution: u32,
@@ -231,10 +237,8 @@ impl TaskPlan {
         rule.check_counts(fewest_groups as usize, self.server.assumed_byzantine as usize)
             .map_err(|error| PlanError::Inconsistent(format!("server.assumed_byzantine: {error}")))?;
         let (colluders_to_break, break_probability_log2) = self.collusion(largest_group)?;
-        let guarantee = self
-            .mechanism(groups, largest_group)?
-            .guarantee()
-            .map_err(|error| PlanError::Inconsistent(format!("privacy: {error}")))?;
+        let guarantee =
+            self.mechanism(groups, largest_group)?.guarantee().map_err(|e| self.no_guarantee(e))?;
         let budget = Epsilon::new(self.privacy.epsilon)
             .map_err(|error| field("privacy.epsilon", error.found, error.accepted))?;
         let affordable_rounds = guarantee.participations_within(budget).min(self.rounds);
@@ -390,26 +394,81 @@ impl TaskPlan {
         worst
     }
 
-    fn mechanism(&self, groups: u32, largest_group: u32) -> Result<DistributedGaussian, PlanError> {
+    fn mechanism(&self, groups: u32, largest_group: u32) -> Result<Mechanism, PlanError> {
         let privacy = &self.privacy;
-        Ok(DistributedGaussian {
+        let placement = match privacy.placement.as_str() {
+            "distributed" => Placement::Distributed {
+                // The smallest cohort bounds best how many colluders meet in a group. One that forms a single group can
+                // be smaller than the largest single group; then every colluder is in it, in both.
+                clients: (self.cohort.minimum - self.aggregation.max_missing_reveals).max(largest_group),
+                malicious: self.cohort.assumed_malicious,
+                groups,
+                group_size: largest_group,
+                min_survivors: self.aggregation.min_survivors,
+            },
+            "local" => Placement::Local { group_size: largest_group },
+            other => return Err(field("privacy.placement", other, "distributed, local")),
+        };
+        Ok(Mechanism {
             clip: ClipNorm::new(privacy.clip_norm)
                 .map_err(|error| field("privacy.clip_norm", error.found, error.accepted))?,
             resolution: privacy.resolution,
             dimension: self.model.parameters,
+            noise: privacy.mechanism.parse().map_err(|_| {
+                let names = [NoiseKind::DiscreteGaussian, NoiseKind::Skellam].map(|kind| kind.to_string());
+                field("privacy.mechanism", &privacy.mechanism, names.join(", "))
+            })?,
             noise_multiplier: NoiseMultiplier::new(privacy.noise_multiplier)
                 .map_err(|error| field("privacy.noise_multiplier", error.found, error.accepted))?,
-            // The smallest cohort bounds best how many colluders meet in a group. One that forms a single group can be
-            // smaller than the largest single group; then every colluder is in it, in both.
-            clients: (self.cohort.minimum - self.aggregation.max_missing_reveals).max(largest_group),
-            malicious: self.cohort.assumed_malicious,
-            groups,
-            group_size: largest_group,
-            min_survivors: self.aggregation.min_survivors,
+            placement,
             rounds: self.rounds,
-            delta: Delta::new(privacy.delta)
-                .map_err(|error| field("privacy.delta", error.found, error.accepted))?,
+            delta: self.delta()?,
         })
+    }
+
+    /// δ is a probability with which everything about some client may come out: of n clients, with 1/n it may be one
+    /// whole client each time. n is the cohort that the plan asks for; a population has at least as many.
+    fn delta(&self) -> Result<Delta, PlanError> {
+        let delta = Delta::new(self.privacy.delta)
+            .map_err(|error| field("privacy.delta", error.found, error.accepted))?;
+        if delta.get() * f64::from(self.cohort.clients) > 1.0 {
+            let accepted =
+                format!("a number above 0, at most 1/{} (one in cohort.clients)", self.cohort.clients);
+            return Err(field("privacy.delta", delta, accepted));
+        }
+        Ok(delta)
+    }
+
+    /// Says in the fields of the plan why it gives no guarantee.
+    fn no_guarantee(&self, error: privacy::PlanError) -> PlanError {
+        match error {
+            privacy::PlanError::Param(error) if error.name == "resolution" => {
+                field("privacy.resolution", error.found, error.accepted)
+            }
+            privacy::PlanError::Param(error) => field(
+                "privacy.noise_multiplier",
+                self.privacy.noise_multiplier,
+                format!(
+                    "one that at privacy.resolution {} makes the {} {}, not {:e}",
+                    self.privacy.resolution, error.name, error.accepted, error.found
+                ),
+            ),
+            privacy::PlanError::Count { field: "min_survivors", found, accepted } => {
+                field("aggregation.min_survivors", found, accepted)
+            }
+            other => PlanError::Inconsistent(format!("privacy: {other}")),
+        }
+    }
+
+    /// The seed of the rotation in one round, for [`Rotation::new`](privacy::Rotation::new) on both sides. It depends on
+    /// nothing that is not bound into the round's session: the task, the round, the model that is trained on. It is
+    /// public, and no update can be chosen before the model is.
+    pub fn rotation_seed(&self, round: u32, model: &Digest) -> [u8; 32] {
+        let mut bound = b"fedveil/rotation/v1".to_vec();
+        bound.extend_from_slice(&self.id.0);
+        bound.extend_from_slice(&round.to_be_bytes());
+        bound.extend_from_slice(&model.0);
+        Digest::of(&bound).0
     }
 }
 

@@ -15,6 +15,8 @@ fn plan() -> TaskPlan {
         cohort: Cohort { clients: 12, minimum: 10, assumed_malicious: 1 },
         training: Training { epochs: 1, batch_size: 8, learning_rate: 0.1 },
         privacy: Privacy {
+            placement: "distributed".to_owned(),
+            mechanism: "discrete-gaussian".to_owned(),
             clip_norm: 1.0,
             noise_multiplier: 1.5,
             resolution: 1024,
@@ -55,8 +57,10 @@ fn the_terms_follow_from_the_plan() {
     assert_eq!(terms.affordable_rounds, 2);
     assert!(terms.guarantee.epsilon(2) <= 15.0);
     assert_eq!((terms.guarantee.colluders, terms.guarantee.honest), (1, 7));
-    // The ring holds the sum of the largest group.
-    assert!(1 << terms.guarantee.ring_bits > 2 * 12 * 1024);
+    assert_eq!(
+        (terms.guarantee.placement.to_string(), terms.guarantee.noise),
+        ("distributed".to_owned(), NoiseKind::DiscreteGaussian)
+    );
 }
 
 #[test]
@@ -83,8 +87,8 @@ fn the_privacy_budget_limits_the_rounds() {
 #[test]
 fn every_bad_field_is_named_with_what_is_accepted() {
     type Change = fn(&mut TaskPlan);
-    let cases: [(Change, &str); 41] = [
-        (|plan| plan.version = 1, "version is 1, accepted is 2 to 2"),
+    let cases: [(Change, &str); 46] = [
+        (|plan| plan.version = 1, "version is 1, accepted is 3 to 3"),
         (|plan| plan.mode = "plain".into(), "mode is plain, accepted is secagg"),
         (|plan| plan.task = String::new(), "task is , accepted is a name of 1 to 64 bytes"),
         (|plan| plan.task = "x".repeat(65), "accepted is a name of 1 to 64 bytes"),
@@ -108,7 +112,21 @@ fn every_bad_field_is_named_with_what_is_accepted() {
         (|plan| plan.privacy.clip_norm = f64::INFINITY, "privacy.clip_norm is inf"),
         (|plan| plan.privacy.noise_multiplier = 0.0, "privacy.noise_multiplier is 0"),
         (|plan| plan.privacy.noise_multiplier = f64::NAN, "privacy.noise_multiplier is NaN"),
-        (|plan| plan.privacy.resolution = 0, "privacy: resolution is 0, accepted is"),
+        (|plan| plan.privacy.resolution = 0, "privacy.resolution is 0, accepted is a number of steps"),
+        (
+            |plan| plan.privacy.placement = "central".into(),
+            "privacy.placement is central, accepted is distributed, local",
+        ),
+        (
+            |plan| plan.privacy.mechanism = "laplace".into(),
+            "privacy.mechanism is laplace, accepted is discrete-gaussian, skellam",
+        ),
+        (|plan| plan.privacy.epsilon = 0.0, "privacy.epsilon is 0, accepted is a finite number above 0"),
+        (|plan| plan.privacy.delta = f64::NAN, "privacy.delta is NaN, accepted is a number above 0"),
+        (
+            |plan| plan.privacy.delta = 0.1,
+            "privacy.delta is 0.1, accepted is a number above 0, at most 1/12 (one in cohort.clients)",
+        ),
         (|plan| plan.privacy.epsilon = -1.0, "privacy.epsilon is -1, accepted is a finite number above 0"),
         (|plan| plan.privacy.delta = 0.0, "privacy.delta is 0, accepted is a number above 0 and below 1"),
         (|plan| plan.privacy.delta = 1.0, "privacy.delta is 1, accepted is a number above 0 and below 1"),
@@ -179,7 +197,9 @@ fn a_sum_that_no_ring_holds_is_refused() {
     });
     assert!(found.contains("privacy: a group sum needs a ring of"), "{found}");
     let found = refusal(|plan| plan.privacy.noise_multiplier = 1e6);
-    assert!(found.contains("privacy: noise variance is"), "{found}");
+    let expected = "privacy.noise_multiplier is 1000000, accepted is one that at privacy.resolution 1024 makes \
+                    the noise variance a number of squared steps from 1 to 2^48, not ";
+    assert!(found.contains(expected), "{found}");
 }
 
 #[test]
@@ -273,6 +293,37 @@ fn sessions_differ_by_plan_round_and_model() {
     assert_ne!(first, context(&signed, 2, &model));
     assert_ne!(first, context(&signed, 1, &Digest::of("another model")));
     assert_ne!(first, context(&other, 1, &model));
+}
+
+#[test]
+fn local_noise_trusts_nobody_and_skellam_shares_cost_hardly_more() {
+    let terms = |placement: &str, mechanism: &str| {
+        let mut plan = plan();
+        placement.clone_into(&mut plan.privacy.placement);
+        mechanism.clone_into(&mut plan.privacy.mechanism);
+        plan.check().unwrap().guarantee
+    };
+    let (shared, local) = (terms("distributed", "discrete-gaussian"), terms("local", "discrete-gaussian"));
+    assert_eq!((shared.honest, local.honest, local.colluders), (7, 1, 0));
+    assert_eq!(local.share.get().div_ceil(7), shared.share.get());
+    assert!(
+        (shared.epsilon(2) / local.epsilon(2) - 1.0).abs() < 1e-5,
+        "it is the same noise that is counted"
+    );
+    let skellam = terms("distributed", "skellam");
+    assert_eq!(skellam.share, shared.share);
+    let more = skellam.epsilon(2) / shared.epsilon(2);
+    assert!(more > 1.0 && more < 1.01, "{more}");
+}
+
+#[test]
+fn rotations_differ_by_task_round_and_model() {
+    let model = Digest::of("model");
+    let first = plan().rotation_seed(1, &model);
+    assert_eq!(first, plan().rotation_seed(1, &model));
+    assert_ne!(first, plan().rotation_seed(2, &model));
+    assert_ne!(first, plan().rotation_seed(1, &Digest::of("another model")));
+    assert_ne!(first, TaskPlan { id: Digest::of("another"), ..plan() }.rotation_seed(1, &model));
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod recovery;
 mod rounds;
 
 use super::*;
+use fedveil_privacy::Rotation;
 use fedveil_proto_plan::{Aggregation, Cohort, Model, Privacy, Server, Training, VERSION};
 use std::collections::BTreeSet;
 
@@ -115,6 +116,8 @@ fn one_group() -> Setup {
         cohort: Cohort { clients: 12, minimum: 10, assumed_malicious: 1 },
         training: Training { epochs: 1, batch_size: 8, learning_rate: 0.1 },
         privacy: Privacy {
+            placement: "distributed".to_owned(),
+            mechanism: "discrete-gaussian".to_owned(),
             clip_norm: 1.0,
             noise_multiplier: 1.5,
             resolution: 1024,
@@ -232,6 +235,25 @@ fn sums(federation: &Scripted) -> BTreeMap<(u32, u32), Vec<i64>> {
         }
     }
     sums
+}
+
+/// The model that a round started from, by round.
+fn models(events: &[Event]) -> BTreeMap<u32, Digest> {
+    let model = |event: &Event| match event {
+        Event::TaskOpened { model, .. } => Some((1, *model)),
+        Event::Published { round, model, .. } => Some((round + 1, *model)),
+        _ => None,
+    };
+    events.iter().filter_map(model).collect()
+}
+
+/// Grid values in a round's rotated coordinates, in the coordinates and the unit of the model.
+fn rotated_back(federation: &Scripted, round: u32, values: &[i64]) -> Vec<f64> {
+    let core = federation.coordinator();
+    let seed = core.plan().plan().rotation_seed(round, &models(&federation.events())[&round]);
+    let mut values = core.terms().guarantee.grid.to_real(values);
+    Rotation::new(&seed, values.len()).inverse(&mut values);
+    values
 }
 
 /// Messages of a kind that a client sent, as often as it sent them.

@@ -26,17 +26,20 @@ fn a_task_trains_and_every_client_holds_the_verified_model() {
 #[test]
 fn the_model_moves_by_the_mean_of_the_group_means() {
     let federation = finished(groups_of_nine(2), Script::unit_vectors());
-    let grid = &federation.coordinator().terms().guarantee.grid;
     // Each coordinate of 18 holds one step in one of two groups of nine; two rounds.
-    let step = grid.to_real(&[1])[0];
-    let expected = (2.0 * step / 9.0 / 2.0) as f32;
+    let sum: Vec<i64> = (0..PARAMETERS).map(|at| i64::from(at < 18)).collect();
+    moved_by(&federation, &sum, 2.0 * 9.0);
+}
+
+/// Checks that two rounds moved the model, which began at zero, by `sum` over `divisor` each.
+fn moved_by(federation: &Scripted, sum: &[i64], divisor: f64) {
+    let rounds = [1, 2].map(|round| rotated_back(federation, round, sum));
     let (_, parameters) = model_file::from_safetensors(federation.devices()[0].model().unwrap().1).unwrap();
     for (coordinate, value) in parameters.into_iter().enumerate() {
-        let expected = if coordinate < 18 { expected } else { 0.0 };
-        assert!(
-            (value - expected).abs() <= f32::EPSILON * expected,
-            "coordinate {coordinate}: {value}, {expected}"
-        );
+        let expected = (rounds[0][coordinate] + rounds[1][coordinate]) / divisor;
+        let close =
+            (f64::from(value) - expected).abs() <= 1e-6 * rounds[0].iter().map(|x| x.abs()).sum::<f64>();
+        assert!(close, "coordinate {coordinate}: {value}, {expected}");
     }
 }
 
@@ -94,6 +97,52 @@ fn every_protocol_and_every_graph_gives_the_plain_sums() {
         assert_eq!(sums[&(1, 0)], all, "{protocol}, degree {degree}");
         let without: Vec<i64> = (0..PARAMETERS).map(|at| i64::from(at < 12 && at != 4)).collect();
         assert_eq!(sums[&(2, 0)], without, "{protocol}, degree {degree}");
+    }
+}
+
+#[test]
+fn sums_are_the_plain_sums_and_the_noise_of_their_placement_and_mechanism() {
+    // Norm 1, which is the clip, in 410 coordinates of which one stands out.
+    let update: Vec<f32> = (0..410).map(|at| if at == 7 { 0.8 } else { 0.6 / 409f32.sqrt() }).collect();
+    for (placement, mechanism) in [
+        ("distributed", "discrete-gaussian"),
+        ("distributed", "skellam"),
+        ("local", "discrete-gaussian"),
+        ("local", "skellam"),
+    ] {
+        let mut setup = one_group();
+        setup.plan.model = Model { architecture: "softmax:40x10".to_owned(), parameters: 410 };
+        placement.clone_into(&mut setup.plan.privacy.placement);
+        mechanism.clone_into(&mut setup.plan.privacy.mechanism);
+        // Little enough noise that a sum which was not rotated back would not pass.
+        (setup.plan.privacy.noise_multiplier, setup.plan.privacy.resolution) = (0.3, 64);
+        (setup.plan.privacy.epsilon, setup.policy.max_epsilon) = (1e3, 1e3);
+        let honest = update.clone();
+        let script = Script::default().contributing(move |_, _| Ok(Contribution::Update(honest.clone())));
+        let vanish = |client, round, before| before == Kind::Input && client == 4 && round == 2;
+        let federation = finished(setup, script.vanishing(vanish));
+        let guarantee = &federation.coordinator().terms().guarantee;
+        assert_eq!(
+            (guarantee.placement.to_string(), guarantee.noise.to_string()),
+            (placement.into(), mechanism.into())
+        );
+        for ((round, _), sum) in sums(&federation) {
+            let members = if round == 1 { 12.0 } else { 11.0 };
+            let noise: f64 = rotated_back(&federation, round, &sum)
+                .iter()
+                .zip(&update)
+                .map(|(sum, &own)| ((sum - members * f64::from(own)) * guarantee.grid.scale()).powi(2))
+                .sum();
+            // Rounding varies by a quarter of a step² at most.
+            let (low, high) =
+                (members * guarantee.share.get() as f64, members * (guarantee.share.get() as f64 + 0.25));
+            let spread = 5.0 * (2.0 / 410f64).sqrt();
+            assert!(
+                noise / 410.0 > low * (1.0 - spread) && noise / 410.0 < high * (1.0 + spread),
+                "{placement} {mechanism}, round {round}: {} for {low} to {high}",
+                noise / 410.0
+            );
+        }
     }
 }
 
@@ -191,10 +240,8 @@ fn a_robust_rule_runs_on_the_group_means() {
         _ => None,
     };
     assert_eq!(federation.events().iter().filter_map(dropped).collect::<Vec<_>>(), [1, 1]);
-    let (_, parameters) = model_file::from_safetensors(federation.devices()[0].model().unwrap().1).unwrap();
-    let step = federation.coordinator().terms().guarantee.grid.to_real(&[1])[0];
-    let expected = (2.0 * step) as f32;
-    assert!(parameters.iter().all(|value| (value - expected).abs() <= 1e-6 * expected), "{parameters:?}");
+    // Every other group's mean is one step in each coordinate.
+    moved_by(&federation, &[1; PARAMETERS], 1.0);
 }
 
 #[test]
