@@ -5,7 +5,8 @@
 //!
 //! One [`zcdp_epsilon`] takes some ten milliseconds, because opendp searches with big floats. A query to an
 //! [`RdpCurve`](crate::RdpCurve) takes microseconds and is at most 1 % above it (a test says so for ρ from 10^-6 to 10):
-//! ask this one about a plan, not about a client.
+//! ask this one about a plan, not about a client. Its last digits hang on the platform's logarithm, so that two machines
+//! may not agree on them.
 
 use opendp::{
     combinators::ConcentratedMeasure,

@@ -37,7 +37,7 @@ pub(super) fn below_ratio(
 }
 
 /// The ratio at x lies between the two, in units of 2^-bits.
-fn enclose(kind: NoiseKind, variance: u64, x: u64, bits: usize) -> (UBig, UBig) {
+pub(super) fn enclose(kind: NoiseKind, variance: u64, x: u64, bits: usize) -> (UBig, UBig) {
     match kind {
         NoiseKind::DiscreteGaussian => gaussian(variance, x, bits),
         NoiseKind::Skellam => skellam(variance, x, bits),

@@ -61,27 +61,25 @@ struct Tail {
     height: u64,
 }
 
-/// How fine a table is.
-#[derive(Clone, Copy)]
+/// How fine a table is. Samples follow the law whatever it is.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
     /// The coin of a column has this many bits.
     pub(super) fraction_bits: u32,
     pub(super) max_cells: u64,
-    /// The tail starts here or a little above, in halves of σ.
-    pub(super) half_sigmas: u64,
+    /// The tail starts at about so many σ, at most 8, …
+    pub(super) sigmas: u64,
+    /// … and so much more, at most 24: a Skellam tail is long where μ is small.
+    pub(super) margin: u64,
 }
 
-/// What [`Table`] says about itself.
-pub(super) const FINE: Shape = Shape { fraction_bits: 40, max_cells: 2_047, half_sigmas: 16 };
-
-/// The tail starts this much above its multiple of σ, because Skellam tails are wider where μ is small.
-const TAIL_MARGIN: u64 = 24;
+/// One look is enough in all but a per cent of cases.
+pub(super) const FINE: Shape = Shape { fraction_bits: 40, max_cells: 2_047, sigmas: 8, margin: 24 };
 
 impl Table {
     pub(super) fn new(kind: NoiseKind, variance: u64, shape: Shape) -> Self {
         let ratio = Ratio::new(kind, variance);
-        let reach =
-            shape.half_sigmas * (variance.isqrt() + 1) / 2 + TAIL_MARGIN.min(12 * shape.half_sigmas / 2);
+        let reach = shape.sigmas * (variance.isqrt() + 1) + shape.margin;
         let cell_bits = reach.div_ceil(shape.max_cells).next_power_of_two().ilog2();
         let cells = reach.div_ceil(1 << cell_bits);
         let start = cells << cell_bits;
@@ -89,7 +87,7 @@ impl Table {
         // exp(−L·asinh(start/μ)) for Skellam (see `fixed`), and asinh a ≥ 0.88·min(a, 1).
         let tail_cells = variance.div_ceil(start).div_ceil(1 << cell_bits);
 
-        let bounds: Vec<(u64, u64)> = (0..cells)
+        let cell_bounds: Vec<(u64, u64)> = (0..cells)
             .map(|cell| {
                 let (first, last) = (cell << cell_bits, ((cell + 1) << cell_bits) - 1);
                 let (low, high) = (bounds(&ratio, last).0, bounds(&ratio, first).1);
@@ -101,19 +99,19 @@ impl Table {
                 }
             })
             .collect();
-        let tail_bound = bounds_of_tail(&ratio, start);
+        let tail_bound = bounds(&ratio, start).1;
 
         // The largest S for which all areas fit, each rounded up.
         let column_bits = (cells + 1).next_power_of_two().ilog2();
         let total = 1u128 << (column_bits + shape.fraction_bits);
-        let heights: u128 = bounds.iter().map(|&(_, high)| u128::from(high)).sum::<u128>()
+        let heights: u128 = cell_bounds.iter().map(|&(_, high)| u128::from(high)).sum::<u128>()
             + 2 * u128::from(tail_cells) * u128::from(tail_bound);
         let rounding = u128::from(cells + 2 * tail_cells);
         let scale = ((total.saturating_sub(rounding) << POINT) / heights) as u64;
 
-        let certain: Vec<u64> = bounds.iter().map(|&(low, _)| scaled_down(scale, low)).collect();
+        let certain: Vec<u64> = cell_bounds.iter().map(|&(low, _)| scaled_down(scale, low)).collect();
         let mut sum = 0;
-        let doubt: Vec<u64> = bounds
+        let doubt: Vec<u64> = cell_bounds
             .iter()
             .zip(&certain)
             .map(|(&(_, high), certain)| {
@@ -220,10 +218,6 @@ fn bounds(ratio: &Ratio, magnitude: u64) -> (u64, u64) {
     (near.saturating_sub(ERROR), near + ERROR)
 }
 
-fn bounds_of_tail(ratio: &Ratio, start: u64) -> u64 {
-    bounds(ratio, start).1
-}
-
 /// ⌊scale·ratio⌋.
 fn scaled_down(scale: u64, ratio: u64) -> u64 {
     ((u128::from(scale) * u128::from(ratio)) >> POINT) as u64
@@ -236,7 +230,7 @@ fn scaled_up(scale: u64, ratio: u64) -> u64 {
 
 /// Walker's table in Vose's way: cell c is drawn with probability weight_c/2^(column_bits + fraction_bits), exactly. The
 /// weights add up to that.
-fn alias(weights: impl Iterator<Item = u64>, column_bits: u32, fraction_bits: u32) -> Vec<u64> {
+pub(super) fn alias(weights: impl Iterator<Item = u64>, column_bits: u32, fraction_bits: u32) -> Vec<u64> {
     let full = 1u64 << fraction_bits;
     let mut weights: Vec<u64> = weights.collect();
     weights.resize(1 << column_bits, 0);
@@ -266,5 +260,28 @@ fn uniform_below(bound: u64, rng: &mut impl CryptoRng) -> u64 {
         if draw < bound {
             return draw;
         }
+    }
+}
+
+#[cfg(test)]
+impl Table {
+    pub(super) fn uncertain_share(&self) -> f64 {
+        self.uncertain as f64 / 2f64.powi((self.column_bits + self.fraction_bits) as i32)
+    }
+
+    /// The first magnitude that no cell holds.
+    pub(super) fn reach(&self) -> u64 {
+        self.tail.start
+    }
+
+    pub(super) fn scale(&self) -> u64 {
+        self.scale
+    }
+
+    /// Bottom and top of the doubt over a magnitude below the reach.
+    pub(super) fn doubt_of(&self, magnitude: u64) -> (u64, u64) {
+        let cell = (magnitude >> self.cell_bits) as usize;
+        let before = if cell == 0 { 0 } else { self.doubt[cell - 1] };
+        (self.certain[cell], self.certain[cell] + self.doubt[cell] - before)
     }
 }
