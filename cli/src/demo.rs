@@ -19,6 +19,7 @@ use fedveil_client::record::RecordFile;
 use fedveil_client_core::Policy;
 use fedveil_coordinator::server::{Keys, Running, ServerConfig, start};
 use fedveil_learning::{Dataset, ModelSpec, evaluate, model_file};
+use fedveil_privacy::Placement;
 use fedveil_proto::JoinToken;
 use fedveil_proto_plan::{Cohort, TaskPlan, Terms};
 use fedveil_simulations::attack::Attack;
@@ -70,6 +71,13 @@ pub(crate) struct Args {
     /// Noise guaranteed in a group's sum, as a multiple of the clip norm.
     #[arg(long, default_value_t = 1.12, value_name = "Z")]
     noise_multiplier: f64,
+    /// Who adds the noise: the clients of a group together (distributed), or each all of it (local), which trusts nobody
+    /// and leaves little to learn from.
+    #[arg(long, default_value = "distributed", value_name = "NAME")]
+    placement: String,
+    /// Distribution of the noise: discrete-gaussian or skellam.
+    #[arg(long, default_value = "discrete-gaussian", value_name = "NAME")]
+    mechanism: String,
     /// Fixes the data split, the poisoned and the drop-outs. Keys, masks and noise come from the operating system.
     #[arg(long, default_value_t = 1, value_name = "SEED")]
     seed: u64,
@@ -218,6 +226,8 @@ impl Args {
         config.cohort = Cohort { clients: self.clients, minimum, assumed_malicious: self.assumed_byzantine };
         config.privacy.epsilon = self.epsilon;
         config.privacy.noise_multiplier = self.noise_multiplier;
+        config.privacy.placement.clone_from(&self.placement);
+        config.privacy.mechanism.clone_from(&self.mechanism);
         config.aggregation.group_size = size;
         // No group reaches twice the smallest size, so that every group is a complete graph.
         config.aggregation.degree = 2 * size;
@@ -477,11 +487,17 @@ fn privacy_notes(plan: &TaskPlan, terms: &Terms, watch: &Watch) -> Vec<String> {
             larger.join(", ")
         ));
     }
+    notes.push(match terms.guarantee.placement {
+        Placement::Distributed { .. } => format!(
+            "The noise counts {} honest survivors in a group; up to {} colluders in it are assumed to add none.",
+            terms.guarantee.honest, terms.guarantee.colluders
+        ),
+        _ => "Each client added all of the noise that is counted: the promise holds against any number of colluders. A \
+              group's sum carries as many times that noise as clients are in it."
+            .to_owned(),
+    });
     notes.push(format!(
-        "The noise counts {} honest survivors in a group; up to {} colluders in it are assumed to add none. A \
-         coordinator needs more than {} colluders among a client's neighbours to see its update.",
-        terms.guarantee.honest,
-        terms.guarantee.colluders,
+        "A coordinator needs more than {} colluders among a client's neighbours to see its update.",
         terms.colluders_to_break - 1
     ));
     notes.push("Accuracy is measured on test examples that no client holds; it costs no privacy.".to_owned());

@@ -1,5 +1,7 @@
 //! `fedveil privacy`: what rounds cost, and what a budget buys.
 
+mod plan;
+
 use crate::exit::{Exit, Failure};
 use clap::{Args, Subcommand, ValueEnum};
 use fedveil_privacy::{
@@ -62,6 +64,9 @@ pub(crate) enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// What a task will spend, before anything starts: ε after each number of participations, and what it rests on.
+    #[command(after_help = plan::HELP)]
+    Plan(plan::Args),
 }
 
 /// What every question has.
@@ -124,6 +129,7 @@ impl Command {
     /// Answers on `out`.
     pub(crate) fn run(&self, out: &mut impl Write) -> Result<(), Failure> {
         let (report, text, json) = match self {
+            Self::Plan(plan) => return plan.run(out),
             Self::Epsilon { noise_multiplier, rounds, common } => {
                 let question = common.checked()?;
                 let noise = noise(*noise_multiplier)?;
@@ -175,6 +181,13 @@ impl Common {
                 return Err(usage("--sampling is poisson, accepted without --cohort and --population"));
             }
         };
+        if let Some(population) = self.population
+            && delta.get() * f64::from(population) > 1.0
+        {
+            return Err(usage(&format!(
+                "--delta is {delta}, accepted is a number above 0, at most 1/{population} (one in --population)"
+            )));
+        }
         let neighbours = match self.neighbours {
             Relation::AddRemove => Neighbours::AddRemove,
             Relation::ReplaceOne => Neighbours::ReplaceOne,

@@ -477,7 +477,7 @@ mod tests {
     #[test]
     fn the_numbers_of_every_placement_and_mechanism() {
         let named = |placement, noise| {
-            let guarantee = Mechanism { placement, noise, ..plan() }.guarantee().unwrap();
+            let guarantee = Mechanism { noise, placement, ..plan() }.guarantee().unwrap();
             let Claim { unit, adjacency, accounting, sampling } = guarantee.claim;
             let claim = format!("{unit} {adjacency} {accounting} {sampling}");
             let sizes = (guarantee.honest, guarantee.share.get(), guarantee.ring_bits);
@@ -651,7 +651,7 @@ mod tests {
     fn refusals_name_field_value_and_range() {
         let size = |clients, malicious, groups, group_size, min_survivors| {
             refusal(|plan| {
-                plan.placement = distributed(clients, malicious, groups, group_size, min_survivors)
+                plan.placement = distributed(clients, malicious, groups, group_size, min_survivors);
             })
         };
         assert_eq!(

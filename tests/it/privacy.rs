@@ -2,6 +2,7 @@
 
 use crate::support::{failure, fedveil, run};
 use serde_json::Value;
+use tempfile::TempDir;
 
 /// The JSON that a question is answered with.
 fn answer(arguments: &str) -> Value {
@@ -107,6 +108,12 @@ fn bad_values_are_refused_by_option_value_and_range() {
             "{error}"
         );
     }
+    let cohort =
+        ["privacy", "epsilon", "--sampling=fixed-size", "--cohort=10", "--population=100", "--delta=0.02"];
+    let rest = ["--neighbours=replace-one", "--noise-multiplier=1", "--rounds=1"];
+    let (code, error) = failure(&run(fedveil().args(cohort).args(rest)));
+    let range = "--delta is 0.02, accepted is a number above 0, at most 1/100 (one in --population)";
+    assert!(code == 2 && error.contains(range), "{error}");
     let error = refuse("epsilon", "--rounds", "0", &[]);
     assert!(error.contains("--rounds") && error.contains("1.."), "{error}");
 }
@@ -142,4 +149,114 @@ fn combinations_that_do_not_fit_are_refused() {
         assert_eq!(code, 9, "{error}");
         assert!(error.contains("--epsilon is"), "{error}");
     }
+}
+
+/// What `privacy plan` makes of a file with this text.
+fn planned(folder: &TempDir, text: &str, more: &[&str]) -> std::process::Output {
+    let file = folder.path().join("task.toml");
+    std::fs::write(&file, text).unwrap();
+    run(fedveil().args(["privacy", "plan"]).arg(file).args(more))
+}
+
+#[test]
+fn a_plan_says_what_it_spends_before_anything_starts() {
+    let folder = TempDir::new().unwrap();
+    let drawing = folder.path().join("epsilon.svg");
+    let output = planned(&folder, "task.rounds = 12\n", &["--json", "--svg", drawing.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", failure(&output).1);
+    let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for (name, expected) in [
+        ("unit", "user"),
+        ("neighbours", "zero-out"),
+        ("accountant", "zcdp"),
+        ("sampling", "full"),
+        ("placement", "distributed"),
+        ("mechanism", "discrete-gaussian"),
+    ] {
+        assert_eq!(plan[name], expected, "{plan}");
+    }
+    // The defaults: groups of 18 of which 3 may leave, 4 colluders that may all be in one, 11 honest shares.
+    for (name, expected) in [
+        ("rounds", 12),
+        ("affordable_rounds", 8),
+        ("group_size", 18),
+        ("may_drop_out_of_a_group", 3),
+        ("min_survivors", 15),
+        ("assumed_malicious", 4),
+        ("colluders_in_a_group", 4),
+        ("shares_counted", 11),
+        ("ring_bits", 16),
+    ] {
+        assert_eq!(plan[name], expected, "{name} in {plan}");
+    }
+    assert!(number(&plan["wrap_probability"]) <= 2f64.powi(-40) && number(&plan["wrap_probability"]) > 0.0);
+    assert!((number(&plan["epsilon_in_all"]) - 14.31).abs() < 0.01, "{plan}");
+    let epsilons = plan["epsilon"].as_array().unwrap();
+    assert_eq!(epsilons.len(), 12);
+    assert!(epsilons.iter().map(|row| number(&row["epsilon"])).is_sorted_by(|a, b| a < b));
+    assert!(epsilons.iter().enumerate().all(|(at, row)| row["affordable"] == (at < 8)), "{plan}");
+    assert_eq!(plan["epsilon_of_one_round"], epsilons[0]["epsilon"]);
+    assert_eq!(plan["epsilon_in_all"], epsilons[7]["epsilon"]);
+
+    let svg = std::fs::read_to_string(&drawing).unwrap();
+    assert!(svg.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\"") && svg.ends_with("</svg>"), "{svg}");
+    for part in
+        ["paid for", "refused", "budget", "after 8 participations: ε = 14.32", "after 9 participations"]
+    {
+        assert!(svg.contains(part), "{part} is missing in {svg}");
+    }
+
+    let text = String::from_utf8(planned(&folder, "privacy.placement = \"local\"\n", &[]).stdout).unwrap();
+    assert!(text.contains("placement local") && text.contains("who trusts nobody"), "{text}");
+    let refused = planned(&folder, "task.rounds = 9\n", &[]);
+    let text = String::from_utf8(refused.stdout).unwrap();
+    assert!(
+        text.contains("pays for 8 of 9 rounds") && text.contains("  refused: beyond the budget"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_long_plan_is_told_in_few_lines() {
+    let folder = TempDir::new().unwrap();
+    let text = "task.rounds = 100000\nprivacy.epsilon = 5\nprivacy.noise_multiplier = 40\n";
+    let output = planned(&folder, text, &["--json"]);
+    let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let affordable = &plan["affordable_rounds"];
+    let rows = plan["epsilon"].as_array().unwrap();
+    assert!(rows.len() < 25 && rows.iter().any(|row| row["participations"] == *affordable), "{plan}");
+}
+
+#[test]
+fn bad_plans_are_refused_by_file_line_and_key() {
+    let folder = TempDir::new().unwrap();
+    for (text, part) in [
+        ("privacy.epsilon = 0", "task.toml:1: privacy.epsilon is 0, accepted is a finite number above 0"),
+        ("privacy.epsilon = nan", "task.toml:1: privacy.epsilon is NaN, accepted is"),
+        (
+            "\nprivacy.delta = 0.01",
+            "task.toml:2: privacy.delta is 0.01, accepted is a number above 0, at most 1/200",
+        ),
+        ("privacy.noise_multiplier = 0", "task.toml:1: privacy.noise_multiplier is 0, accepted is"),
+        ("privacy.clip_norm = -1", "task.toml:1: privacy.clip_norm is -1, accepted is"),
+        (
+            "privacy.resolution = 16777216\nprivacy.noise_multiplier = 10",
+            "task.toml:2: privacy.noise_multiplier is 10, accepted is one that at privacy.resolution 16777216 makes",
+        ),
+        ("privacy.placement = \"local\"\nprivacy.noise = 1", "task.toml:2: unknown key privacy.noise"),
+        (
+            "privacy.mechanism = \"laplace\"",
+            "privacy.mechanism is laplace, accepted is discrete-gaussian, skellam",
+        ),
+    ] {
+        let (code, error) = failure(&planned(&folder, text, &[]));
+        assert_eq!(code, 2, "{error}");
+        assert!(error.contains(part), "{part} is missing in {error}");
+    }
+    let (code, error) = failure(&planned(&folder, "privacy.epsilon = 1", &[]));
+    assert!(code == 9 && error.contains("privacy.epsilon is 1, and one round spends 4."), "{error}");
+    let (code, error) = failure(&run(fedveil().args(["privacy", "plan", "nowhere.toml"])));
+    assert!(code == 2 && error.contains("nowhere.toml"), "{error}");
+    let (code, error) = failure(&planned(&folder, "", &["--svg", "/nowhere/epsilon.svg"]));
+    assert!(code == 8 && error.contains("/nowhere/epsilon.svg"), "{error}");
 }

@@ -125,6 +125,18 @@ impl CoordinatorConfig {
     }
 }
 
+impl CoordinatorConfig {
+    /// The plan as far as it can be told before its task has an identity, on which no check and no number bears.
+    pub(crate) fn announced(&self) -> Result<TaskPlan, Invalid> {
+        let architecture = &self.model.architecture;
+        let model: ModelSpec = architecture
+            .parse()
+            .map_err(|_| Self::refused("model.architecture", format!("{architecture:?}")))?;
+        let parameters = u32::try_from(model.parameters()).unwrap_or(u32::MAX);
+        Ok(self.plan(Digest::of([]), parameters))
+    }
+}
+
 impl Config for CoordinatorConfig {
     const TITLE: &'static str = "Configuration of `fedveil coordinator`.";
     const KEYS: &'static [Key] = &[
@@ -284,14 +296,13 @@ impl Config for CoordinatorConfig {
                 return Err(Self::refused(name, found));
             }
         }
-        let architecture = &self.model.architecture;
-        let model: ModelSpec = architecture
-            .parse()
-            .map_err(|_| Self::refused("model.architecture", format!("{architecture:?}")))?;
-        let parameters = u32::try_from(model.parameters()).unwrap_or(u32::MAX);
-        // The identity of the task bears on no check.
-        let plan = self.plan(Digest::of([]), parameters);
-        plan.check().map(drop).map_err(invalid_plan)
+        self.announced()?.check().map_err(invalid_plan)?;
+        let (delta, tokens) = (self.privacy.delta, self.tokens());
+        if delta * f64::from(tokens) > 1.0 {
+            let accepted = format!("a number above 0, at most 1/{tokens} (one in tokens)");
+            return Err(Invalid::value("privacy.delta", delta, accepted));
+        }
+        Ok(())
     }
 }
 
@@ -371,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn every_listed_rule_mask_and_protocol_is_accepted_by_the_plan() {
+    fn every_listed_word_is_accepted_by_the_plan() {
         let words = |path: &str| {
             let key = CoordinatorConfig::KEYS.iter().find(|key| key.path == path).unwrap();
             key.accepted.replace(" or ", ", ").split(", ").map(str::to_owned).collect::<Vec<_>>()
@@ -385,6 +396,13 @@ mod tests {
             let mut config = CoordinatorConfig::default();
             config.aggregation.protocol = protocol;
             config.check().unwrap();
+        }
+        for placement in words("privacy.placement") {
+            for mechanism in words("privacy.mechanism") {
+                let mut config = CoordinatorConfig::default();
+                (config.privacy.placement, config.privacy.mechanism) = (placement.clone(), mechanism);
+                config.check().unwrap();
+            }
         }
         for masks in words("aggregation.masks") {
             let mut config = CoordinatorConfig::default();
@@ -404,7 +422,7 @@ mod tests {
 
     #[test]
     fn values_out_of_range_are_refused_by_key() {
-        let cases: [Case; 10] = [
+        let cases: [Case; 19] = [
             ("names is empty, accepted is a list", |config| config.names.clear()),
             ("names is a list with \"a b\", accepted", |config| config.names.push("a b".to_owned())),
             ("tokens is 20001, accepted", |config| config.tokens = 20_001),
@@ -419,6 +437,27 @@ mod tests {
             ("task.phase_seconds is 0, accepted is 1 to", |config| config.task.phase_seconds = 0),
             ("cohort.minimum is 1, accepted is 2 to", |config| config.cohort.minimum = 1),
             ("privacy.epsilon is NaN, accepted is", |config| config.privacy.epsilon = f64::NAN),
+            ("privacy.epsilon is 0, accepted is a finite number above 0", |config| {
+                config.privacy.epsilon = 0.0;
+            }),
+            ("privacy.clip_norm is 0, accepted is", |config| config.privacy.clip_norm = 0.0),
+            ("privacy.noise_multiplier is 0, accepted is", |config| config.privacy.noise_multiplier = 0.0),
+            ("privacy.resolution is 0, accepted is", |config| config.privacy.resolution = 0),
+            ("privacy.placement is here, accepted is", |config| config.privacy.placement = "here".to_owned()),
+            ("privacy.mechanism is loud, accepted is", |config| config.privacy.mechanism = "loud".to_owned()),
+            ("privacy.delta is 1, accepted is a number above 0", |config| config.privacy.delta = 1.0),
+            (
+                "privacy.delta is 0.006, accepted is a number above 0, at most 1/200 (one in cohort.clients)",
+                |config| {
+                    config.privacy.delta = 0.006;
+                },
+            ),
+            (
+                "privacy.delta is 0.004, accepted is a number above 0, at most 1/300 (one in tokens)",
+                |config| {
+                    (config.privacy.delta, config.tokens) = (0.004, 300);
+                },
+            ),
         ];
         for (expected, change) in cases {
             let error = refusal(change);

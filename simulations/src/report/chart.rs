@@ -4,10 +4,12 @@
 //! differs from the others by its marker or dash as well as by its colour, and every marker carries its value
 //! as a `title`. Values that are not finite are left out.
 
-use maud::{Markup, html};
+use maud::{Markup, PreEscaped, html};
 
 const WIDTH: f64 = 560.0;
 const HEIGHT: f64 = 280.0;
+/// Height of title and legend in a file of its own.
+const HEADER: f64 = 56.0;
 const LEFT: f64 = 60.0;
 const RIGHT: f64 = WIDTH - 12.0;
 const TOP: f64 = 12.0;
@@ -147,6 +149,43 @@ impl Chart {
                     @for series in &self.series {
                         g.(series.class) { (self.draw(series)) }
                     }
+                }
+            }
+        }
+    }
+
+    /// The plot as a file of its own, with title and legend above it.
+    pub(super) fn file(&self, style: &str) -> Markup {
+        let (top, height) = (-HEADER, HEIGHT + HEADER);
+        let mut left = LEFT;
+        let keys = self.series.iter().map(|series| {
+            let at = left;
+            // A character takes some 7 units.
+            left += 60.0 + 7.0 * series.name.chars().count() as f64;
+            (at, series)
+        });
+        html! {
+            svg xmlns="http://www.w3.org/2000/svg" viewBox={ "-8 " (top) " " (WIDTH + 16.0) " " (height) }
+                width=(WIDTH + 16.0) height=(height) role="img" aria-label=(self.alt) {
+                style { (PreEscaped(style)) }
+                rect x="-8" y=(top) width=(WIDTH + 16.0) height=(height) fill="var(--panel)" {}
+                text x=(LEFT) y=(top + 22.0) font-weight="600" { (self.title) }
+                @for (at, series) in keys {
+                    g.(series.class) {
+                        @match series.mark {
+                            Mark::Line(shape) => {
+                                path.line d={ "M" (at) " " (top + 40.0) "h24" } {}
+                                (marker(shape, at + 12.0, top + 40.0, None))
+                            }
+                            Mark::Dashes => path.line.dashed d={ "M" (at) " " (top + 40.0) "h24" } {},
+                            Mark::Scatter(shape) => (marker(shape, at + 12.0, top + 40.0, None)),
+                        }
+                    }
+                    text x=(at + 30.0) y=(top + 44.0) { (series.name) }
+                }
+                (self.axes())
+                @for series in &self.series {
+                    g.(series.class) { (self.draw(series)) }
                 }
             }
         }

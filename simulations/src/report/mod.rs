@@ -68,6 +68,68 @@ pub fn html(summary: &Summary, rounds: &[RoundRecord], notes: &[String]) -> Stri
     page.into_string()
 }
 
+/// What a plan will spend.
+#[derive(Clone, Debug)]
+pub struct PlannedLoss {
+    /// Numbers of participations, rising, and the ε after each.
+    pub spent: Vec<(u32, f64)>,
+    /// The most participations that the budget pays for.
+    pub affordable: u32,
+    /// The ε at which the task stops.
+    pub budget: f64,
+    /// The δ of it.
+    pub delta: f64,
+}
+
+/// ε against participations as an SVG file: the budget, what it pays for, and what would be refused beyond it.
+pub fn epsilon_svg(planned: &PlannedLoss) -> String {
+    let last = planned.spent.last().map_or(1, |(count, _)| *count);
+    let points = |paid: bool| {
+        let of_it = planned.spent.iter().filter(|(count, _)| (*count <= planned.affordable) == paid);
+        let point = |&(count, spent): &(u32, f64)| Point {
+            x: f64::from(count),
+            y: Some(spent),
+            title: format!("after {}: ε = {}", self::count(count, "participation"), epsilon(spent)),
+        };
+        of_it.map(point).collect::<Vec<_>>()
+    };
+    let highest = greatest(planned.spent.iter().map(|(_, spent)| *spent).chain([planned.budget]));
+    let most =
+        planned.spent.iter().filter(|(count, _)| *count <= planned.affordable).map(|(_, spent)| *spent);
+    let chart = Chart {
+        title: "Privacy that the plan spends",
+        alt: format!(
+            "Line plot of epsilon over participations: {} after {}, of a budget of {}.",
+            epsilon(greatest(most)),
+            count(planned.affordable, "participation"),
+            epsilon(planned.budget)
+        ),
+        x: Axis::counts("participations of a client", 0, last),
+        y: Axis::linear(format!("ε at δ = {}", short(planned.delta)), 0.0, 1.06 * highest, short),
+        series: vec![
+            Series {
+                name: "budget".to_owned(),
+                class: "orange",
+                mark: Mark::Dashes,
+                points: level(0, last, planned.budget),
+            },
+            Series {
+                name: "paid for".to_owned(),
+                class: "blue",
+                mark: Mark::Line(Marker::Circle),
+                points: points(true),
+            },
+            Series {
+                name: "refused".to_owned(),
+                class: "grey",
+                mark: Mark::Scatter(Marker::Cross),
+                points: points(false),
+            },
+        ],
+    };
+    chart.file(STYLE).into_string()
+}
+
 fn headline(summary: &Summary) -> Markup {
     let traffic = summary.bytes_up_per_client_round + summary.bytes_down_per_client_round;
     let cards = [

@@ -234,3 +234,20 @@ fn records_read_back_and_name_states_in_words() {
     let text = serde_json::to_string(&summary()).unwrap();
     assert_eq!(serde_json::from_str::<Summary>(&text).unwrap(), summary());
 }
+
+#[test]
+fn a_planned_loss_is_drawn_as_a_file_of_its_own() {
+    let planned = PlannedLoss {
+        spent: (1..=10).map(|count| (count, f64::from(count) * 1.5)).collect(),
+        affordable: 8,
+        budget: 12.0,
+        delta: 1e-5,
+    };
+    let svg = epsilon_svg(&planned);
+    assert!(svg.starts_with("<svg xmlns=") && svg.ends_with("</svg>"));
+    // Eight circles and the legend's, two crosses and the legend's.
+    assert_eq!((svg.matches("a3.5 3.5").count(), svg.matches("l8 8m0 -8l-8 8").count()), (2 * 9, 3));
+    assert!(svg.contains("after 8 participations: ε = 12.00") && svg.contains("ε at δ = 1e-5"));
+    let nothing = PlannedLoss { spent: vec![(1, f64::INFINITY)], affordable: 0, ..planned };
+    assert!(!epsilon_svg(&nothing).contains("NaN") && !epsilon_svg(&nothing).contains("inf"));
+}

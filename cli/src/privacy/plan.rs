@@ -1,0 +1,271 @@
+//! `fedveil privacy plan`: what a task will spend, told before anything starts.
+
+use std::fmt::Write as _;
+use std::io::Write;
+use std::path::PathBuf;
+
+use fedveil_privacy::{Placement, Sampling};
+use fedveil_proto_plan::{TaskPlan, Terms};
+use fedveil_simulations::report::{PlannedLoss, epsilon_svg};
+use serde_json::{Value, json};
+
+use super::{down, up};
+use crate::config::{CoordinatorConfig, load};
+use crate::exit::{Exit, Failure};
+
+/// Rows of the table up to which every number of participations has one.
+const MOST_ROWS: u32 = 40;
+
+const STRING: &str = "a string can be written to";
+
+pub(super) const HELP: &str = "\
+Examples:
+  fedveil coordinator --print-config > task.toml
+  fedveil privacy plan task.toml --svg epsilon.svg";
+
+/// A plan in a file, and how to tell what it spends.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Configuration file of the coordinator that will run the task.
+    #[arg(value_name = "TASK.toml")]
+    file: PathBuf,
+    /// Also draw ε against participations, with the budget, as an SVG file.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Args {
+    /// Answers on `out`. A task whose budget pays for no round is described, and refused.
+    pub(super) fn run(&self, out: &mut impl Write) -> Result<(), Failure> {
+        let config: CoordinatorConfig = load(&self.file).map_err(|error| Failure::new(Exit::Usage, error))?;
+        let plan = config.announced().map_err(|error| Failure::new(Exit::Usage, error))?;
+        let terms = plan.check().map_err(|error| Failure::new(Exit::Usage, error))?;
+        let planned = Planned { plan: &plan, terms: &terms };
+        let text = if self.json { format!("{:#}\n", planned.as_json()) } else { planned.as_text() };
+        out.write_all(text.as_bytes()).map_err(|error| Failure::new(Exit::Output, error))?;
+        if let Some(path) = &self.svg {
+            std::fs::write(path, planned.drawing())
+                .map_err(|error| Failure::new(Exit::Output, format!("{}: {error}", path.display())))?;
+        }
+        if terms.affordable_rounds == 0 {
+            let message = format!(
+                "privacy.epsilon is {}, and one round spends {}",
+                plan.privacy.epsilon,
+                up(terms.guarantee.epsilon(1))
+            );
+            return Err(Failure::new(Exit::Tolerance, message));
+        }
+        Ok(())
+    }
+}
+
+struct Planned<'a> {
+    plan: &'a TaskPlan,
+    terms: &'a Terms,
+}
+
+impl Planned<'_> {
+    /// The numbers of participations that are told: all of them, or of many 1, 2, 5, 10, … and those about the last that
+    /// the budget pays for.
+    fn participations(&self) -> Vec<u32> {
+        let (rounds, affordable) = (self.plan.rounds, self.terms.affordable_rounds);
+        if rounds <= MOST_ROWS {
+            return (1..=rounds).collect();
+        }
+        let decades = (0..6).flat_map(|zeros| [1, 2, 5].map(|digit| digit * 10u32.pow(zeros)));
+        let mut told: Vec<u32> = decades.chain([affordable, affordable + 1, rounds]).collect();
+        told.retain(|count| (1..=rounds).contains(count));
+        told.sort_unstable();
+        told.dedup();
+        told
+    }
+
+    fn as_json(&self) -> Value {
+        let Self { plan, terms } = self;
+        let guarantee = &terms.guarantee;
+        let epsilons: Vec<Value> = self
+            .participations()
+            .into_iter()
+            .map(|count| {
+                json!({
+                    "participations": count,
+                    "epsilon": guarantee.epsilon(count),
+                    "affordable": count <= terms.affordable_rounds,
+                })
+            })
+            .collect();
+        json!({
+            "task": plan.task,
+            "mode": plan.mode,
+            "rounds": plan.rounds,
+            "clients": plan.cohort.clients,
+            "minimum_clients": plan.cohort.minimum,
+            "parameters": plan.model.parameters,
+            "unit": guarantee.claim.unit.to_string(),
+            "neighbours": guarantee.claim.adjacency.to_string(),
+            "accountant": guarantee.claim.accounting.to_string(),
+            "sampling": guarantee.claim.sampling.to_string(),
+            "placement": guarantee.placement.to_string(),
+            "mechanism": guarantee.noise.to_string(),
+            "noise_multiplier": plan.privacy.noise_multiplier,
+            "noise_variance_of_one": guarantee.share.get(),
+            "clip_norm": plan.privacy.clip_norm,
+            "resolution": plan.privacy.resolution,
+            "groups": terms.groups,
+            "minimum_groups": terms.minimum_groups,
+            "group_size": plan.aggregation.group_size,
+            "largest_group": terms.largest_group,
+            "min_survivors": plan.aggregation.min_survivors,
+            "may_drop_out_of_a_group": self.may_drop(),
+            "assumed_malicious": plan.cohort.assumed_malicious,
+            "colluders_in_a_group": guarantee.colluders,
+            "shares_counted": guarantee.honest,
+            "delta": plan.privacy.delta,
+            "delta_of_colluders": guarantee.collusion_failure,
+            "ring_bits": guarantee.ring_bits,
+            "wrap_probability": guarantee.wrap_probability,
+            "epsilon_budget": plan.privacy.epsilon,
+            "affordable_rounds": terms.affordable_rounds,
+            "epsilon_of_one_round": guarantee.epsilon(1),
+            "epsilon_in_all": guarantee.epsilon(terms.affordable_rounds),
+            "epsilon": epsilons,
+        })
+    }
+
+    fn as_text(&self) -> String {
+        let mut text = String::new();
+        for (name, value) in self.facts() {
+            writeln!(text, "{name:<12} {value}").expect(STRING);
+        }
+        text += "\nparticipations      epsilon         more\n";
+        let mut before = 0.0;
+        for count in self.participations() {
+            let spent = self.terms.guarantee.epsilon(count);
+            let refused =
+                if count > self.terms.affordable_rounds { "  refused: beyond the budget" } else { "" };
+            writeln!(text, "{count:>14} {:>12} {:>12}{refused}", up(spent), down(spent - before))
+                .expect(STRING);
+            before = spent;
+        }
+        text
+    }
+
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        let Self { plan, terms } = self;
+        let guarantee = &terms.guarantee;
+        let claim = &guarantee.claim;
+        let credited = match claim.sampling {
+            Sampling::Full => "no sampling credited".to_owned(),
+            sampling => format!("sampling {sampling} credited"),
+        };
+        let counted = match guarantee.placement {
+            Placement::Distributed { .. } => format!(
+                "the shares of {} honest among {} survivors",
+                guarantee.honest, plan.aggregation.min_survivors
+            ),
+            Placement::Local { .. } => "what each client adds by itself, who trusts nobody".to_owned(),
+            Placement::Central { .. } => "what the coordinator adds once, who is trusted".to_owned(),
+        };
+        vec![
+            (
+                "task",
+                format!(
+                    "{}: {} rounds of {} clients ({} at least), {} parameters",
+                    plan.task, plan.rounds, plan.cohort.clients, plan.cohort.minimum, plan.model.parameters
+                ),
+            ),
+            (
+                "claim",
+                format!(
+                    "unit {}, neighbours {}, accountant {}, {credited}",
+                    claim.unit, claim.adjacency, claim.accounting
+                ),
+            ),
+            (
+                "noise",
+                format!(
+                    "{}, placement {}: {} clip norms in each group sum",
+                    guarantee.noise, guarantee.placement, plan.privacy.noise_multiplier
+                ),
+            ),
+            (
+                "counted",
+                format!(
+                    "{counted}; whoever adds noise adds a variance of {} squared steps",
+                    guarantee.share.get()
+                ),
+            ),
+            (
+                "groups",
+                format!(
+                    "{} of {} to {} clients; the round is aborted with fewer than {} sums",
+                    terms.groups, plan.aggregation.group_size, terms.largest_group, terms.minimum_groups
+                ),
+            ),
+            (
+                "drop-outs",
+                format!(
+                    "{} may leave a group of {}; the sum of fewer than {} is withheld",
+                    self.may_drop(),
+                    plan.aggregation.group_size,
+                    plan.aggregation.min_survivors
+                ),
+            ),
+            (
+                "colluders",
+                format!(
+                    "{} assumed among {} or more clients; {} of them counted in a group",
+                    plan.cohort.assumed_malicious, plan.cohort.minimum, guarantee.colluders
+                ),
+            ),
+            (
+                "delta",
+                format!(
+                    "{:e}, of which {:e} is for a group that holds more colluders",
+                    plan.privacy.delta, guarantee.collusion_failure
+                ),
+            ),
+            (
+                "ring",
+                format!(
+                    "{} bits; some coordinate of a sum of honest clients wraps with probability {:.1e} at most",
+                    guarantee.ring_bits, guarantee.wrap_probability
+                ),
+            ),
+            (
+                "budget",
+                format!(
+                    "epsilon {}: pays for {} of {} rounds, which spend {}; one round spends {}",
+                    plan.privacy.epsilon,
+                    terms.affordable_rounds,
+                    plan.rounds,
+                    up(guarantee.epsilon(terms.affordable_rounds)),
+                    up(guarantee.epsilon(1))
+                ),
+            ),
+        ]
+    }
+
+    /// Clients that may leave the smallest group before its sum is withheld.
+    fn may_drop(&self) -> u32 {
+        self.plan.aggregation.group_size - self.plan.aggregation.min_survivors
+    }
+
+    fn drawing(&self) -> String {
+        let Self { plan, terms } = self;
+        let affordable = terms.affordable_rounds;
+        // Enough beyond the budget to see where it ends, and no more points than a drawing has room for.
+        let last = plan.rounds.min(affordable + (affordable / 4).max(3));
+        let stride = last.div_ceil(400).max(1);
+        let counts = (1..=last).filter(|&count| count % stride == 0 || count == affordable || count == last);
+        epsilon_svg(&PlannedLoss {
+            spent: counts.map(|count| (count, terms.guarantee.epsilon(count))).collect(),
+            affordable,
+            budget: plan.privacy.epsilon,
+            delta: plan.privacy.delta,
+        })
+    }
+}
