@@ -43,9 +43,10 @@ pub trait Behavior: Send + 'static {
 
 /// What enters the sum.
 pub enum Contribution {
-    /// New parameters minus old, in file order. It is clipped, rounded and noised.
+    /// New parameters minus old, in file order. It is clipped, rotated, rounded and noised.
     Update(Vec<f32>),
-    /// Grid values that enter as they are, as a poisoned client would send them. For demonstrations and tests.
+    /// Grid values of the rotated update that enter as they are, as a poisoned client would send them. For
+    /// demonstrations and tests.
     DangerUnbounded(Vec<i64>),
 }
 

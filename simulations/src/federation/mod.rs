@@ -82,9 +82,10 @@ pub trait Scenario {
 /// What a client gives to a round.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Contribution {
-    /// New parameters minus old, in file order. It is clipped, rounded and noised.
+    /// New parameters minus old, in file order. It is clipped, rotated, rounded and noised.
     Update(Vec<f32>),
-    /// Grid values that enter the sum as they are, unclipped and without noise, as a poisoned client would send them.
+    /// Grid values of the rotated update that enter the sum as they are, unclipped and without noise, as a poisoned
+    /// client would send them.
     DangerUnbounded(Vec<i64>),
 }
 

@@ -166,7 +166,7 @@ impl Chart {
         });
         html! {
             svg xmlns="http://www.w3.org/2000/svg" viewBox={ "-8 " (top) " " (WIDTH + 16.0) " " (height) }
-                width=(WIDTH + 16.0) height=(height) role="img" aria-label=(self.alt) {
+                width=(WIDTH + 16.0) height=(height) font-family="system-ui, sans-serif" role="img" aria-label=(self.alt) {
                 style { (PreEscaped(style)) }
                 rect x="-8" y=(top) width=(WIDTH + 16.0) height=(height) fill="var(--panel)" {}
                 text x=(LEFT) y=(top + 22.0) font-weight="600" { (self.title) }
