@@ -84,7 +84,10 @@ fn main() {
     row("**the whole, discrete Gaussian**", whole(&gaussian), floor);
     row("**the whole, Skellam**", whole(&skellam), floor);
 
+    let words = || time(|| (0..D).fold(0, |sum: u64, _| sum.wrapping_add(rng.next_u64()))).0;
+    let words = median(11, words);
     println!("\n| beside the pipeline | ns per coordinate | × copy |\n|---|---|---|");
+    row("64 random bits each (the floor of noise)", words, floor);
     let odd = 3 * D / 4;
     let two_steps = Rotation::new(&[7; 32], odd);
     let spent = median(11, || time(|| two_steps.forward(black_box(&mut rotated[..odd]))).0);

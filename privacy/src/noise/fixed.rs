@@ -12,9 +12,12 @@
 //! P[x]/P[0] = Σⱼ wⱼ·cos jφ / Σⱼ wⱼ  + error,      j = 0..N/2 with wⱼ above 2^-60
 //! ```
 //!
-//! for any μ with at most 129 points that count. The errors, for x < N/2 and N ≥ 18σ + 128, N a power of two:
-//! - Wrapping: P[k]/P[0] for k ≥ 10σ + 104. I_{ν+1}(μ)/I_ν(μ) ≤ exp(−asinh((ν + ½)/μ)) (Amos 1974) and
+//! for any μ with at most 129 points that count. The errors, for x ≤ 8.01σ + 24, σ rounded up, and N ≥ 18σ + 128 a power
+//! of two:
+//! - Wrapping: P[k]/P[0] for k ≥ 9.99σ + 104. I_{ν+1}(μ)/I_ν(μ) ≤ exp(−asinh((ν + ½)/μ)) (Amos 1974) and
 //!   asinh a ≥ 0.88·min(a, 1) make it at most exp(−0.44·min(k, k²/μ)) < 2^-63.
+//! - Points left out: those after the first J with wⱼ below 2^-60. Up to 2J none is larger, and from there on
+//!   sin h ≥ 2h/π makes them smaller than e^-67 and falling: below 2^-52 in all.
 //! - Weights: wⱼ = exp(−y) for y = 2μh²·(sin h/h)², h = πj/N; y comes out within 2^-57·(1 + y), so wⱼ within 2^-55, and
 //!   Σwⱼ > 7: below 2^-50 in all.
 //! - Cosines: cos φ within 2^-57.5 by Taylor's polynomial on the first quadrant. cos jφ = 2·cos φ·cos (j−1)φ −
@@ -76,7 +79,7 @@ impl Ratio {
         Self::Skellam { log2_period, weights }
     }
 
-    /// The ratio at x within [`ERROR`], for x up to 8σ + 24.
+    /// The ratio at x within [`ERROR`], for x up to 8.01σ + 24, σ rounded up.
     pub(super) fn approximate(&self, x: u64) -> u64 {
         let ratio = match self {
             Self::Gaussian { variance } => {

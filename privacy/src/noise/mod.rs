@@ -95,7 +95,7 @@ impl Variance {
 
 /// A sampler for one distribution.
 ///
-/// Making one fills a table, which takes about as long as some ten thousand samples.
+/// Making one fills a table, which takes up to a millisecond: make one for many samples.
 #[derive(Clone, Debug)]
 pub struct Noise {
     table: Table,
