@@ -1,6 +1,11 @@
-//! Milliseconds per ε query: `cargo bench -p fedveil-privacy --bench accounting`.
+//! Milliseconds per ε query, and per calibration of noise.
 //!
-//! Prints the median of some repetitions, and for the privacy loss distribution how wide its bracket is.
+//! ```text
+//! cargo bench -p fedveil-privacy --bench accounting -- [--dp-accounting PYTHON]
+//! ```
+//!
+//! With PYTHON, an interpreter that has `dp-accounting` 0.6.0, the same queries are put to it in between, and the last
+//! columns say what it took, over ours, and its answer. Every time is the least of some repetitions.
 
 #![allow(
     clippy::print_stdout,
@@ -8,53 +13,132 @@
     reason = "a benchmark prints, and has nobody to report to"
 )]
 
-use fedveil_privacy::{Composition, Delta, Neighbours, NoiseMultiplier, Sampling, SamplingRate};
-use std::{hint::black_box, time::Instant};
+use fedveil_privacy::{
+    Accountant, Composition, Delta, Epsilon, Neighbours, NoiseMultiplier, Sampling, SamplingRate,
+};
+use serde_json::{Value, json};
+use std::{
+    hint::black_box,
+    io::{BufRead, BufReader, Lines, Write},
+    process::{ChildStdin, ChildStdout, Command, Stdio},
+    time::Instant,
+};
+
+/// Sampling rate, noise multiplier, rounds, δ. Everyone takes part at rate 1.
+const QUERIES: [(f64, f64, u32, f64); 8] = [
+    (0.01, 1.0, 1_000, 1e-5),
+    (0.01, 0.8, 10_000, 1e-6),
+    (0.001, 1.0, 10_000, 1e-5),
+    (256.0 / 60_000.0, 1.1, 14_062, 1e-5),
+    (0.001, 0.6, 1_500, 1e-6),
+    (0.1, 1.0, 100, 1e-5),
+    (0.1, 2.0, 1_000, 1e-6),
+    (1.0, 5.0, 100, 1e-5),
+];
+
+/// Sampling rate, ε, rounds, δ.
+const CALIBRATIONS: [(f64, f64, u32, f64); 2] = [(0.01, 2.0, 1_000, 1e-5), (0.1, 4.0, 100, 1e-5)];
 
 fn main() {
-    println!(
-        "{:<46} {:>9} {:>11} {:>9} {:>11} {:>9}",
-        "rounds", "RDP ms", "RDP ε", "PLD ms", "PLD ε", "bracket"
-    );
-    let poisson = |rate| Sampling::Poisson(SamplingRate::new(rate).unwrap());
-    let fixed = Sampling::FixedSize { cohort: 10, population: 1_000 };
-    let (add, replace) = (Neighbours::AddRemove, Neighbours::ReplaceOne);
-    for (neighbours, sampling, sigma, rounds, delta) in [
-        (add, poisson(0.01), 1.0, 1_000, 1e-5),
-        (add, poisson(256.0 / 60_000.0), 1.1, 14_062, 1e-5),
-        (add, poisson(0.001), 0.6, 1_500, 1e-6),
-        (add, poisson(0.001), 0.8, 1_000, 1e-5),
-        (add, poisson(0.03), 1.0, 1_500, 1e-4),
-        (add, poisson(0.2), 0.5, 3, 1e-5),
-        (add, Sampling::Full, 10.0, 100, 1e-5),
-        (replace, poisson(0.01), 2.0, 1_000, 1e-5),
-        (replace, fixed, 4.0, 1_000, 1e-5),
-    ] {
-        let (noise, delta) = (NoiseMultiplier::new(sigma).unwrap(), Delta::new(delta).unwrap());
-        let composition = Composition::new(neighbours).then(sampling, noise, rounds).unwrap();
-        let (rdp_ms, rdp) = median(21, || composition.rdp().epsilon(delta).epsilon);
-        let (pld_ms, pld) = median(5, || composition.epsilon(delta));
-        let name = match sampling {
-            Sampling::Full => "full".to_owned(),
-            Sampling::Poisson(rate) => format!("poisson {:.4}", rate.get()),
-            Sampling::FixedSize { cohort, population } => format!("{cohort} of {population}"),
-        };
-        let name = format!("{neighbours:?}, {name}, σ = {sigma}, T = {rounds}");
-        let width = 1.0 - pld.lower / pld.upper;
-        println!("{name:<46} {rdp_ms:>9.3} {rdp:>11.6} {pld_ms:>9.2} {:>11.6} {width:>9.1e}", pld.upper);
+    // Cargo adds `--bench`.
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let mut peer = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => None,
+        ["--dp-accounting", python] => Some(Peer::start(python)),
+        _ => panic!("found {arguments:?}, accepted is --dp-accounting PYTHON"),
+    };
+    if let Some(peer) = &peer {
+        println!("dp-accounting {}\n", peer.version);
+    }
+    println!("| query | accountant | ms | answer | dp-accounting ms | × | its answer |");
+    println!("|---|---|---|---|---|---|---|");
+    let add = Neighbours::AddRemove;
+    for (q, sigma, rounds, delta) in QUERIES {
+        let noise = NoiseMultiplier::new(sigma).unwrap();
+        let at = Delta::new(delta).unwrap();
+        let composition = || Composition::new(add).then(sampling(q), noise, rounds).unwrap();
+        for (name, accountant, calls) in [("rdp", Accountant::Rdp, 21), ("pld", Accountant::Pld, 7)] {
+            let ours = least(calls, || accountant.epsilon(&composition(), at));
+            let case = json!({
+                "accountant": name, "rate": q, "sigma": sigma, "rounds": rounds, "delta": delta, "repeats": 3,
+            });
+            row(
+                &format!("ε of q = {q:.4}, σ = {sigma}, T = {rounds}, δ = {delta:e}"),
+                name,
+                ours,
+                &mut peer,
+                &case,
+            );
+        }
+    }
+    for (q, epsilon, rounds, delta) in CALIBRATIONS {
+        let (target, at) = (Epsilon::new(epsilon).unwrap(), Delta::new(delta).unwrap());
+        for (name, accountant) in [("rdp", Accountant::Rdp), ("pld", Accountant::Pld)] {
+            let found = || accountant.noise_for(add, sampling(q), rounds, target, at).unwrap().unwrap().get();
+            let ours = least(5, found);
+            let case = json!({
+                "accountant": name, "rate": q, "epsilon": epsilon, "rounds": rounds, "delta": delta, "repeats": 1,
+            });
+            row(
+                &format!("σ of q = {q}, ε = {epsilon}, T = {rounds}, δ = {delta:e}"),
+                name,
+                ours,
+                &mut peer,
+                &case,
+            );
+        }
     }
 }
 
-/// The median time of some calls, and what the last one gave.
-fn median<T>(calls: usize, mut work: impl FnMut() -> T) -> (f64, T) {
-    let mut times = Vec::new();
-    loop {
+fn sampling(rate: f64) -> Sampling {
+    if rate == 1.0 { Sampling::Full } else { Sampling::Poisson(SamplingRate::new(rate).unwrap()) }
+}
+
+fn row(query: &str, accountant: &str, (ms, answer): (f64, f64), peer: &mut Option<Peer>, case: &Value) {
+    let theirs = peer.as_mut().map(|peer| peer.ask(case)).map_or("| | |".to_owned(), |theirs| {
+        let their_ms = theirs["ms"].as_f64().unwrap();
+        format!("| {their_ms:.1} | {:.0} | {:.6} |", their_ms / ms, theirs["found"].as_f64().unwrap())
+    });
+    println!("| {query} | {accountant} | {ms:.3} | {answer:.6} {theirs}");
+}
+
+/// The least time of some calls in milliseconds, and what the last one gave.
+fn least<T>(calls: usize, mut work: impl FnMut() -> T) -> (f64, T) {
+    let mut fastest = f64::INFINITY;
+    for call in 1.. {
         let start = Instant::now();
         let found = black_box(work());
-        times.push(start.elapsed().as_secs_f64() * 1e3);
-        if times.len() == calls {
-            times.sort_by(f64::total_cmp);
-            return (times[calls / 2], found);
+        fastest = fastest.min(start.elapsed().as_secs_f64() * 1e3);
+        if call == calls {
+            return (fastest, found);
         }
+    }
+    unreachable!("the loop has no end but the return")
+}
+
+/// `dp_accounting.py`, running.
+struct Peer {
+    version: String,
+    cases: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
+}
+
+impl Peer {
+    fn start(python: &str) -> Self {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/dp_accounting.py");
+        let started =
+            Command::new(python).arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut answers = BufReader::new(started.stdout.unwrap()).lines();
+        let first: Value = serde_json::from_str(&answers.next().unwrap().unwrap()).unwrap();
+        Self {
+            version: first["version"].as_str().unwrap().to_owned(),
+            cases: started.stdin.unwrap(),
+            answers,
+        }
+    }
+
+    fn ask(&mut self, case: &Value) -> Value {
+        writeln!(self.cases, "{case}").unwrap();
+        serde_json::from_str(&self.answers.next().unwrap().unwrap()).unwrap()
     }
 }

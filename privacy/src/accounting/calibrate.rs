@@ -17,7 +17,7 @@ impl Accountant {
     pub fn epsilon(self, rounds: &Composition, delta: Delta) -> f64 {
         match self {
             Self::Rdp => rounds.rdp().epsilon(delta).epsilon,
-            Self::Pld => rounds.epsilon(delta).upper,
+            Self::Pld => rounds.epsilon_at_most(delta),
         }
     }
 
@@ -36,34 +36,39 @@ impl Accountant {
             Ok(self.epsilon(&rounds, delta))
         };
         let multiplier = |value: f64| NoiseMultiplier::new(value).expect("the search stays in the range");
-        if epsilon(multiplier(LEAST_NOISE))? <= target.get() {
-            return Ok(Some(multiplier(LEAST_NOISE)));
-        }
-        // Too little and enough noise, in logarithms, with what ε is there, in logarithms over the target.
+        // The logarithm of ε over the target at a logarithm of the noise: falls through 0 where the answer is.
         let over = |ln_noise: f64| {
             let value = ln_noise.exp().clamp(LEAST_NOISE, MOST_NOISE);
             epsilon(multiplier(value)).map(|epsilon| (epsilon / target.get()).ln())
         };
-        let mut enough = 0.0;
-        let mut slack = over(enough)?;
-        let mut little = LEAST_NOISE.ln();
-        let mut excess = f64::INFINITY;
+        // Rényi divergences are fast and nearly right: the other accountant starts from what they find.
+        let (start, stride) = match self {
+            Self::Rdp => (0.0, 1.0),
+            Self::Pld => {
+                let found = Self::Rdp.noise_for(neighbours, sampling, rounds, target, delta)?;
+                (found.map_or(MOST_NOISE, NoiseMultiplier::get).ln(), 0.1)
+            }
+        };
+        let (mut enough, mut slack) = (start, over(start)?);
+        let (mut little, mut excess) = (enough, slack);
+        let mut step = stride;
         while slack > 0.0 {
-            (little, excess) = (enough, slack);
             if enough >= MOST_NOISE.ln() {
                 return Ok(None);
             }
-            enough = (enough + 1.0).min(MOST_NOISE.ln());
+            (little, excess) = (enough, slack);
+            enough = (enough + step).min(MOST_NOISE.ln());
             slack = over(enough)?;
+            step *= 2.0;
         }
-        while little == LEAST_NOISE.ln() {
-            let less = (enough - 1.0).max(LEAST_NOISE.ln());
-            let found = over(less)?;
-            if found > 0.0 || less == LEAST_NOISE.ln() {
-                (little, excess) = (less, found);
-                break;
+        while excess <= 0.0 {
+            if little <= LEAST_NOISE.ln() {
+                return Ok(Some(multiplier(LEAST_NOISE)));
             }
-            (enough, slack) = (less, found);
+            (enough, slack) = (little, excess);
+            little = (little - step).max(LEAST_NOISE.ln());
+            excess = over(little)?;
+            step *= 2.0;
         }
         // ln ε is nearly linear in ln σ: the secant finds the crossing in a few steps. The end that stays is weighed
         // down (Illinois), and a point next to the crossing is tried on the side of enough.
@@ -100,12 +105,19 @@ impl Accountant {
             let rounds = Composition::new(neighbours).then(sampling, noise, rounds)?;
             Ok(self.epsilon(&rounds, delta) <= budget.get())
         };
-        let (mut low, mut high) = (0, 1u32);
+        let found = match self {
+            Self::Rdp => 0,
+            Self::Pld => Self::Rdp.rounds_within(neighbours, sampling, noise, budget, delta)?,
+        };
+        let mut low = if found > 0 && within(found)? { found } else { 0 };
+        let mut step = (low / 16).max(1);
+        let mut high = low.saturating_add(step);
         while within(high)? {
             if high == u32::MAX {
                 return Ok(high);
             }
-            (low, high) = (high, high.saturating_mul(2));
+            step = step.saturating_mul(2);
+            (low, high) = (high, high.saturating_add(step));
         }
         while high - low > 1 {
             let middle = low + (high - low) / 2;

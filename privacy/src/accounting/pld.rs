@@ -40,8 +40,16 @@ pub(super) enum Query {
     DeltaAt { epsilon: f64 },
 }
 
+/// Which ends of the bracket are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ends {
+    Both,
+    /// The lower end is 0.
+    Upper,
+}
+
 /// The answer for all rounds together.
-pub(super) fn solve(parts: &[Part], query: Query) -> Bracket {
+pub(super) fn solve(parts: &[Part], query: Query, ends: Ends) -> Bracket {
     let parts = merge_gaussians(parts);
     if parts.is_empty() {
         return Bracket { lower: 0.0, upper: 0.0 };
@@ -56,7 +64,7 @@ pub(super) fn solve(parts: &[Part], query: Query) -> Bracket {
             .collect();
         let found = match rounds[..] {
             [Rounds { loss, count: 1 }] => exact(loss.above_zero(), query),
-            _ => compose(&rounds, query, worst.upper),
+            _ => compose(&rounds, query, ends, worst.upper),
         };
         Bracket { lower: worst.lower.max(found.lower), upper: worst.upper.max(found.upper) }
     })
@@ -120,7 +128,7 @@ fn least(holds: impl Fn(f64) -> bool) -> f64 {
 }
 
 /// The answer for many rounds. An upper end at or below `known` is not worth refining.
-fn compose(rounds: &[Rounds], query: Query, known: f64) -> Bracket {
+fn compose(rounds: &[Rounds], query: Query, ends: Ends, known: f64) -> Bracket {
     if let Query::EpsilonAt { delta } = query {
         // Total variation adds up: where all of it is within δ there is nothing to compose.
         let variation = rounds.iter().map(|r| {
@@ -172,6 +180,9 @@ fn compose(rounds: &[Rounds], query: Query, known: f64) -> Bracket {
         upper = upper.min(Composed::new(&pessimistic, tilt, &mut planner).at_most(query));
         // The error falls with the square of the step: halving it moved the bound by three times what is left.
         if before - upper <= TOLERANCE * upper || step <= finest {
+            if ends == Ends::Upper {
+                return Bracket { lower: 0.0, upper };
+            }
             // Rounding down is of first order in the step where one step holds much of a round.
             let step = (step / 4.0).max(finest);
             let optimistic = Grid::all(rounds, &ranges, step, Grid::optimistic);
@@ -545,11 +556,11 @@ mod tests {
         for (sigma, count, delta) in [(2.0, 3, 1e-5), (20.0, 400, 1e-9), (0.5, 10, 1e-3), (1e3, 7, 1e-4)] {
             let loss = Loss::Of(Pair::Gaussian { sigma });
             let exact = epsilon(&rounds(Neighbours::AddRemove, 1.0, sigma, count), delta);
-            let grid = compose(&[Rounds { loss, count: u64::from(count) }], Query::EpsilonAt { delta }, 0.0);
+            let grid = compose(&[Rounds { loss, count: u64::from(count) }], Query::EpsilonAt { delta }, Ends::Both, 0.0);
             assert!(grid.lower <= exact.upper && exact.lower <= grid.upper, "{grid:?}, {exact:?}");
             assert!(grid.upper <= exact.upper * 1.000_3 + 1e-12, "{grid:?}, {exact:?}");
             let epsilon = exact.upper;
-            let back = compose(&[Rounds { loss, count: u64::from(count) }], Query::DeltaAt { epsilon }, 0.0);
+            let back = compose(&[Rounds { loss, count: u64::from(count) }], Query::DeltaAt { epsilon }, Ends::Both, 0.0);
             assert!(back.lower <= delta && back.upper >= delta * (1.0 - 1e-9), "{back:?}, {delta}");
         }
     }
@@ -559,7 +570,7 @@ mod tests {
         for delta in [1e-12, 1e-30, 1e-100] {
             let loss = Loss::Of(Pair::Gaussian { sigma: 3.0 });
             let exact = epsilon(&rounds(Neighbours::AddRemove, 1.0, 3.0, 20), delta);
-            let grid = compose(&[Rounds { loss, count: 20 }], Query::EpsilonAt { delta }, 0.0);
+            let grid = compose(&[Rounds { loss, count: 20 }], Query::EpsilonAt { delta }, Ends::Both, 0.0);
             assert!(grid.lower <= exact.upper && exact.lower <= grid.upper, "{grid:?}, {exact:?}");
             assert!(grid.upper <= exact.upper * 1.001, "{grid:?}, {exact:?}");
         }
@@ -599,7 +610,7 @@ mod tests {
             pairs.filter(|(sum, _)| *sum > epsilon).map(|(sum, mass)| -mass * (epsilon - sum).exp_m1()).sum()
         };
         for epsilon in [0.0, 0.5, 2.0] {
-            let ours = compose(&[Rounds { loss, count: 2 }], Query::DeltaAt { epsilon }, 0.0);
+            let ours = compose(&[Rounds { loss, count: 2 }], Query::DeltaAt { epsilon }, Ends::Both, 0.0);
             assert!(ours.upper <= delta(epsilon) * 1.001 && ours.upper > delta(epsilon) * 0.995, "{ours:?}");
         }
     }
