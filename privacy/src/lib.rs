@@ -24,6 +24,7 @@
 //! [`CryptoRng`](rand_core::CryptoRng)), and any notion of a protocol message.
 
 mod accounting;
+mod adaptive;
 pub mod audit;
 mod clip;
 mod grid;
@@ -41,6 +42,7 @@ pub use accounting::{
     Accountant, Bracket, Composition, EpsilonAtOrder, Neighbours, RdpCurve, Sampling, SamplingError,
     distributed_discrete_gaussian_rho, distributed_skellam,
 };
+pub use adaptive::{AdaptiveClip, ClipStep, INDICATOR_BOUND};
 pub use clip::{Clipped, NonFinite, clip_l2, l2_norm};
 pub use grid::Grid;
 pub use ledger::{BudgetExceeded, ClientId, Ledger};
