@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use std::{
     hint::black_box,
     io::{BufRead, BufReader, Lines, Write},
-    process::{ChildStdin, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     time::Instant,
 };
 
@@ -88,6 +88,9 @@ fn main() {
             );
         }
     }
+    if let Some(peer) = peer {
+        peer.stop();
+    }
 }
 
 fn sampling(rate: f64) -> Sampling {
@@ -119,6 +122,7 @@ fn least<T>(calls: usize, mut work: impl FnMut() -> T) -> (f64, T) {
 /// `dp_accounting.py`, running.
 struct Peer {
     version: String,
+    process: Child,
     cases: ChildStdin,
     answers: Lines<BufReader<ChildStdout>>,
 }
@@ -126,15 +130,18 @@ struct Peer {
 impl Peer {
     fn start(python: &str) -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/dp_accounting.py");
-        let started =
+        let mut process =
             Command::new(python).arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut answers = BufReader::new(started.stdout.unwrap()).lines();
+        let cases = process.stdin.take().unwrap();
+        let mut answers = BufReader::new(process.stdout.take().unwrap()).lines();
         let first: Value = serde_json::from_str(&answers.next().unwrap().unwrap()).unwrap();
-        Self {
-            version: first["version"].as_str().unwrap().to_owned(),
-            cases: started.stdin.unwrap(),
-            answers,
-        }
+        Self { version: first["version"].as_str().unwrap().to_owned(), process, cases, answers }
+    }
+
+    /// It ends where its input does.
+    fn stop(mut self) {
+        drop(self.cases);
+        self.process.wait().unwrap();
     }
 
     fn ask(&mut self, case: &Value) -> Value {
