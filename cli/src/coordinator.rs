@@ -3,6 +3,7 @@
 use crate::config::{self, CoordinatorConfig};
 use crate::exit::{Exit, Failure};
 use crate::folder::RunFolder;
+use crate::privacy::{pays_for_a_round, spends};
 use crate::progress::Progress;
 use crate::watch::Watch;
 use fedveil_coordinator::keys::KeyError;
@@ -42,6 +43,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         .map_err(|error| Failure::new(Exit::Usage, format!("model.architecture: {error}")))?;
     let initial_model = model_file::to_safetensors(&spec, &spec.initial(0))
         .map_err(|error| Failure::new(Exit::Usage, format!("model.architecture: {error}")))?;
+    let plan = config.plan(task_id()?, spec.parameters() as u32);
+    let terms = plan.check().map_err(|error| Failure::new(Exit::Usage, error))?;
+    pays_for_a_round(&plan, &terms)?;
     let folder = RunFolder::create(&config.out, true)?;
     let keys = Keys::open(&config.keys, &config.out).map_err(|error| server_failure(&error))?;
     let signing = keys.signing.clone();
@@ -49,7 +53,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         listen: config.listen,
         names: config.names.clone(),
         out: config.out.clone(),
-        plan: config.plan(task_id()?, spec.parameters() as u32),
+        plan,
         initial_model,
         tokens: config.tokens(),
     };
@@ -59,11 +63,12 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let plan = running.plan.plan().clone();
     let progress = Progress::new(false, plan.rounds);
     progress.say(&format!(
-        "coordinator on {}, {} join tokens in {}, run folder {}",
+        "coordinator on {}, {} join tokens in {}, run folder {}\n{}",
         running.address,
         running.tokens.len(),
         config.tokens_dir.display(),
-        config.out.display()
+        config.out.display(),
+        spends(&plan, &terms)
     ));
     let mut watch = Watch::new(progress, plan.rounds, plan.privacy.epsilon, None);
     watch.resume(folder.rounds()?);

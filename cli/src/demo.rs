@@ -8,6 +8,7 @@ use crate::coordinator::{Run, follow, server_failure, task_id};
 use crate::device::{Role, Share, Staged, shares, test_set};
 use crate::exit::{Exit, Failure};
 use crate::folder::RunFolder;
+use crate::privacy::spends;
 use crate::progress::Progress;
 use crate::verify::verify;
 use crate::watch::{Evaluate, Watch};
@@ -249,8 +250,7 @@ impl Args {
         format!(
             "coordinator on {} (mutual TLS), run folder {}\n\
              {} clients on UCI digits, {} poisoned ({}), {} drop out in each round\n\
-             groups of {} to {}, sums of fewer than {} withheld; {} over {} group means bears {} poisoned groups\n\
-             this plan spends epsilon {:.2} at delta {:e} over {} rounds (budget {})",
+             groups of {} to {}, sums of fewer than {} withheld; {} over {} group means bears {} poisoned groups\n{}",
             running.address,
             out.display(),
             self.clients,
@@ -263,10 +263,7 @@ impl Args {
             plan.server.rule,
             terms.groups,
             plan.server.assumed_byzantine,
-            terms.guarantee.epsilon(terms.affordable_rounds),
-            plan.privacy.delta,
-            terms.affordable_rounds,
-            plan.privacy.epsilon,
+            spends(plan, terms),
         )
     }
 

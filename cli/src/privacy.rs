@@ -2,6 +2,8 @@
 
 mod plan;
 
+pub(crate) use plan::{pays_for_a_round, spends};
+
 use crate::exit::{Exit, Failure};
 use clap::{Args, Subcommand, ValueEnum};
 use fedveil_privacy::{

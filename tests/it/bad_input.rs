@@ -56,6 +56,10 @@ fn a_budget_that_pays_for_no_round() {
     let (code, error) = failure(&run(small_demo(&folder.path().join("run")).args(["--epsilon", "0.5"])));
     assert_eq!(code, 9, "{error}");
     assert!(error.contains("0.5") && error.contains("one round"), "{error}");
+    let file = folder.path().join("federation.toml");
+    std::fs::write(&file, "privacy.epsilon = 0.5").unwrap();
+    let (code, error) = failure(&run(fedveil().args(["coordinator", "--config"]).arg(&file)));
+    assert!(code == 9 && error.contains("privacy.epsilon is 0.5, and one round spends 4."), "{error}");
 }
 
 #[test]

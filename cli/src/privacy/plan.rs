@@ -50,16 +50,32 @@ impl Args {
             std::fs::write(path, planned.drawing())
                 .map_err(|error| Failure::new(Exit::Output, format!("{}: {error}", path.display())))?;
         }
-        if terms.affordable_rounds == 0 {
-            let message = format!(
-                "privacy.epsilon is {}, and one round spends {}",
-                plan.privacy.epsilon,
-                up(terms.guarantee.epsilon(1))
-            );
-            return Err(Failure::new(Exit::Tolerance, message));
-        }
-        Ok(())
+        pays_for_a_round(&plan, &terms)
     }
+}
+
+/// What a task will spend, in one line.
+pub(crate) fn spends(plan: &TaskPlan, terms: &Terms) -> String {
+    format!(
+        "this plan spends epsilon {:.2} at delta {:e} over {} rounds (budget {})",
+        terms.guarantee.epsilon(terms.affordable_rounds),
+        plan.privacy.delta,
+        terms.affordable_rounds,
+        plan.privacy.epsilon
+    )
+}
+
+/// Refuses a task whose budget pays for no round.
+pub(crate) fn pays_for_a_round(plan: &TaskPlan, terms: &Terms) -> Result<(), Failure> {
+    if terms.affordable_rounds > 0 {
+        return Ok(());
+    }
+    let message = format!(
+        "privacy.epsilon is {}, and one round spends {}",
+        plan.privacy.epsilon,
+        up(terms.guarantee.epsilon(1))
+    );
+    Err(Failure::new(Exit::Tolerance, message))
 }
 
 struct Planned<'a> {
