@@ -7,7 +7,7 @@
 //!  height ▲▓▓
 //!         │▒▒▓▓            ▒ certain: whole, and below the height of every magnitude of the cell
 //!         │▒▒▒▒▓▓          ▓ doubt:   whole, and reaches above the height of every magnitude of the cell
-//!         │▒▒▒▒▒▒▓▓░░      ░ tail:    above all heights beyond the cells, halved every ⌈σ²/8σ⌉ or so magnitudes
+//!         │▒▒▒▒▒▒▓▓░░      ░ tail:    above all heights beyond the cells, halved every σ/8 or so
 //!         └──────────────► magnitude
 //! ```
 //!
