@@ -119,7 +119,7 @@ fn least<T>(calls: usize, mut work: impl FnMut() -> T) -> (f64, T) {
     unreachable!("the loop has no end but the return")
 }
 
-/// `dp_accounting.py`, running.
+/// `accounting_peer.py`, running.
 struct Peer {
     version: String,
     process: Child,
@@ -129,7 +129,7 @@ struct Peer {
 
 impl Peer {
     fn start(python: &str) -> Self {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/dp_accounting.py");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/accounting_peer.py");
         let mut process =
             Command::new(python).arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let cases = process.stdin.take().unwrap();
