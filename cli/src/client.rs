@@ -157,7 +157,7 @@ fn agent_failure(error: &AgentError) -> Failure {
         AgentError::Rejected(code, _) => code_exit(*code),
         AgentError::Connect(error) => connect_exit(error),
         AgentError::Credential(_) => Exit::Certificate,
-        AgentError::Refused(Refusal::Policy(_)) => Exit::Policy,
+        AgentError::Refused(Refusal::Policy(_) | Refusal::Total(_)) => Exit::Policy,
         AgentError::Record(_) => Exit::Output,
         _ => Exit::General,
     };

@@ -11,7 +11,7 @@ use fedveil_coordinator::server::{Keys, Running, ServerConfig, ServerError, star
 use fedveil_learning::{ModelSpec, model_file};
 use fedveil_proto::JoinToken;
 use fedveil_proto_plan::TaskPlan;
-use fedveil_provenance::Digest;
+use fedveil_provenance::{Digest, PrivacyClaim};
 use fedveil_simulations::record::{RoundOutcome, Summary};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -56,6 +56,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         plan,
         initial_model,
         tokens: config.tokens(),
+        population: config.population().map_err(|error| Failure::new(Exit::Usage, error))?,
     };
     let started = Instant::now();
     let mut running = start(server, keys).await.map_err(|error| server_failure(&error))?;
@@ -75,8 +76,10 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let interrupted = follow(&mut running, &mut watch, &folder).await?;
     running.finish().await.map_err(|error| server_failure(&error))?;
     watch.finish();
+    let terms = plan.check().map_err(|error| Failure::new(Exit::Usage, error))?;
     let run = Run {
         plan: &plan,
+        privacy: terms.privacy_claim(&plan, 0.0),
         clients: plan.cohort.clients,
         byzantine: 0,
         dropout: 0.0,
@@ -155,6 +158,8 @@ async fn interrupt() -> Result<(), Failure> {
 /// What is known of a run besides its events.
 pub(crate) struct Run<'a> {
     pub(crate) plan: &'a TaskPlan,
+    /// What the plan means for privacy, whatever was spent.
+    pub(crate) privacy: PrivacyClaim,
     pub(crate) clients: u32,
     pub(crate) byzantine: u32,
     pub(crate) dropout: f64,
@@ -185,10 +190,16 @@ impl Run<'_> {
                 .map_or(watch.initial_accuracy, |round| round.test_accuracy),
             initial_accuracy: watch.initial_accuracy,
             epsilon: rounds.last().map_or(0.0, |round| round.epsilon),
-            epsilon_budget: self.plan.privacy.epsilon,
-            delta: self.plan.privacy.delta,
-            noise_multiplier: self.plan.privacy.noise_multiplier,
-            clip_norm: self.plan.privacy.clip_norm,
+            epsilon_budget: self.privacy.epsilon_budget,
+            delta: self.privacy.delta,
+            unit: self.privacy.unit.clone(),
+            neighbours: self.privacy.neighbours.clone(),
+            accountant: self.privacy.accountant.clone(),
+            sampling: self.privacy.sampling.clone(),
+            placement: self.privacy.placement.clone(),
+            mechanism: self.privacy.mechanism.clone(),
+            noise_multiplier: self.privacy.noise_multiplier,
+            clip_norm: self.privacy.clip_norm,
             groups_dropped: published.map(|round| round.groups_dropped).sum(),
             groups_withheld: rounds.iter().map(|round| round.groups_withheld).sum(),
             rounds_aborted: rounds.iter().filter(|round| round.outcome == RoundOutcome::Aborted).count()

@@ -118,6 +118,10 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         plan: plan.clone(),
         initial_model: initial,
         tokens: args.clients,
+        // Its clients live as long as it does, for one task.
+        population: CoordinatorConfig::default()
+            .population()
+            .map_err(|error| Failure::new(Exit::Usage, error))?,
     };
     let started = Instant::now();
     let mut running = start(config, keys).await.map_err(|error| server_failure(&error))?;
@@ -135,6 +139,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 
     let run = Run {
         plan: &plan,
+        privacy: terms.privacy_claim(&plan, 0.0),
         clients: args.clients,
         byzantine: args.byzantine,
         dropout: args.dropout,
@@ -387,7 +392,14 @@ async fn participate(
     let enrolled =
         enroll(&url, &token, &name, &Keystore::Memory).await.map_err(|error| crate::client::chain(&error))?;
     drop(permit);
-    let policy = Policy { max_epsilon, min_survivors: 2, min_colluders_to_break: 1, ..Policy::default() };
+    // A demo's client lives for one task.
+    let policy = Policy {
+        max_epsilon,
+        max_total_epsilon: max_epsilon,
+        min_survivors: 2,
+        min_colluders_to_break: 1,
+        ..Policy::default()
+    };
     let options = AgentOptions { url, policy, record: RecordFile::Memory, workers, patience: PATIENCE };
     agent::run(&enrolled, Box::new(device), options).await.map_err(|error| crate::client::chain(&error))?;
     Ok(())

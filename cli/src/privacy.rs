@@ -1,5 +1,6 @@
 //! `fedveil privacy`: what rounds cost, and what a budget buys.
 
+mod ledger;
 mod plan;
 
 pub(crate) use plan::{pays_for_a_round, spends};
@@ -12,6 +13,7 @@ use fedveil_privacy::{
 };
 use serde_json::json;
 use std::io::Write;
+use std::path::PathBuf;
 
 const EPSILON_HELP: &str = "\
 Example: 1000 rounds, each client drawn into one of a hundred by chance, noise of 1.1 clip norms:
@@ -19,6 +21,12 @@ Example: 1000 rounds, each client drawn into one of a hundred by chance, noise o
 
 Sampling lowers ε only against readers who cannot know who was drawn. Against a coordinator that sees who takes part,
 as in secure aggregation, leave --sampling-rate out: everyone takes part, and --rounds counts one client's rounds.";
+
+const LEDGER_HELP: &str = "\
+PATH is one of
+  a client's record file, or its folder if that holds record.json: what ever left this device, and when;
+  a coordinator's folder of keys: what each client has spent over all tasks, and what is set aside for rounds under way;
+  a run folder: the same for one task.";
 
 const CALIBRATE_HELP: &str = "\
 With --rounds it finds the least noise multiplier; with --noise-multiplier the most rounds.
@@ -69,6 +77,18 @@ pub(crate) enum Command {
     /// What a task will spend, before anything starts: ε after each number of participations, and what it rests on.
     #[command(after_help = plan::HELP)]
     Plan(plan::Args),
+    /// What was spent, by whom, what is reserved and what is left, from the ledger of a device, a run or a population.
+    #[command(after_help = LEDGER_HELP)]
+    Ledger {
+        /// Where the ledger is.
+        path: PathBuf,
+        /// The delta of a device's total; policy.max_total_delta is the one that it is held to.
+        #[arg(long, value_name = "D", default_value_t = 1e-5, allow_hyphen_values = true)]
+        delta: f64,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// What every question has.
@@ -146,6 +166,11 @@ impl Command {
                     (rounds, None) => question.noise_for(target, rounds.unwrap_or(1))?,
                 };
                 (report, text, common.json)
+            }
+            Self::Ledger { path, delta, json } => {
+                let delta = Delta::new(*delta).map_err(|error| refused("--delta", &error))?;
+                let (report, text) = ledger::read(path, delta)?;
+                (report, text, *json)
             }
         };
         let text = if json { report.to_string() } else { text };

@@ -69,9 +69,21 @@ fn as_table(path: &Path, report: &RunReport) -> String {
         None => line(format_args!("signer: cannot be told")),
     }
     if let Some(round) = report.newest.as_ref().map(|manifest| &manifest.round) {
+        let privacy = &round.privacy;
         line(format_args!(
             "newest model: round {}, epsilon {} of {} spent at delta {}",
-            round.round, round.epsilon_spent, round.epsilon_budget, round.delta
+            round.round, privacy.epsilon_spent, privacy.epsilon_budget, privacy.delta
+        ));
+        line(format_args!(
+            "privacy: unit {}, neighbours {}, accountant {}, sampling {}; {} noise, {}, noise multiplier {}, clip norm {}",
+            privacy.unit,
+            privacy.neighbours,
+            privacy.accountant,
+            privacy.sampling,
+            privacy.placement,
+            privacy.mechanism,
+            privacy.noise_multiplier,
+            privacy.clip_norm
         ));
     }
     let verdict = if report.ok() { "verified" } else { "NOT verified" };
@@ -89,9 +101,7 @@ fn as_json(report: &RunReport) -> String {
         json!({
             "round": round.round,
             "model": manifest.model,
-            "epsilon_spent": round.epsilon_spent,
-            "epsilon_budget": round.epsilon_budget,
-            "delta": round.delta,
+            "privacy": round.privacy,
         })
     });
     let parts: Vec<_> = report
@@ -224,7 +234,7 @@ mod tests {
     use fedveil_provenance::run::{
         INDEX_FILE, KEY_FILE, MANIFEST_FILE, checkpoint_path, encode_key, manifest_path,
     };
-    use fedveil_provenance::{Checkpoint, Digest, Log, Manifest, RoundPredicate, build_index};
+    use fedveil_provenance::{Checkpoint, Digest, Log, Manifest, PrivacyClaim, RoundPredicate, build_index};
     use tempfile::TempDir;
 
     use super::*;
@@ -244,9 +254,19 @@ mod tests {
             cohort_commitment: Digest::of(b"cohort"),
             groups: Vec::new(),
             rule: "multi-krum".to_owned(),
-            epsilon_spent: 2.5,
-            epsilon_budget: 15.0,
-            delta: 1e-5,
+            privacy: PrivacyClaim {
+                epsilon_spent: 2.5,
+                epsilon_budget: 15.0,
+                delta: 1e-5,
+                unit: "user".to_owned(),
+                neighbours: "zero-out".to_owned(),
+                accountant: "zcdp".to_owned(),
+                sampling: "full".to_owned(),
+                placement: "distributed".to_owned(),
+                mechanism: "discrete-gaussian".to_owned(),
+                noise_multiplier: 1.12,
+                clip_norm: 0.5,
+            },
             software: "fedveil test".to_owned(),
             files: Vec::new(),
         };
@@ -292,6 +312,13 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("newest model: round 0, epsilon 2.5 of 15 spent at delta 0.00001"), "{text}");
+        assert!(
+            text.contains(
+                "privacy: unit user, neighbours zero-out, accountant zcdp, sampling full; distributed noise, \
+                 discrete-gaussian, noise multiplier 1.12, clip norm 0.5\n"
+            ),
+            "{text}"
+        );
         assert!(text.ends_with(": verified, 7 parts\n"), "{text}");
         assert_eq!(text.lines().filter(|line| line.starts_with("ok ")).count(), 7, "{text}");
     }
@@ -376,7 +403,7 @@ mod tests {
         let report = parse(&text);
         assert_eq!(failure, None);
         assert_eq!((&report["ok"], &report["signer"]["trusted"]), (&json!(true), &json!(false)));
-        assert_eq!(report["newest"]["epsilon_spent"], 2.5);
+        assert_eq!(report["newest"]["privacy"]["epsilon_spent"], 2.5);
         assert_eq!(report["parts"].as_array().unwrap().len(), 7);
 
         fs::write(folder.path().join("summary.json"), "{ }").unwrap();

@@ -120,6 +120,7 @@ pub async fn run(
     let mut seed = zeroize::Zeroizing::new([0; 32]);
     getrandom::fill(seed.as_mut()).map_err(AgentError::Random)?;
     let AgentOptions { url, policy, record, workers, patience } = options;
+    let _lock = record.lock()?;
     let mut worker = Some(Box::new(Worker {
         participant: Participant::new(credentials, policy, record.load()?),
         behavior,

@@ -101,6 +101,21 @@ impl KeyDirectory {
         write().map_err(|source| KeyError::Io { path: path.clone(), source })
     }
 
+    /// The path of `file`, which is made empty if it is missing; refused where others than the owner can read it.
+    pub(crate) fn private_file(&self, file: &str) -> Result<PathBuf, KeyError> {
+        let path = self.path.join(file);
+        match create_private(&path) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(source) => return Err(KeyError::Io { path, source }),
+        }
+        let metadata = fs::metadata(&path).map_err(|source| KeyError::Io { path: path.clone(), source })?;
+        match mode_open_to_others(&metadata) {
+            Some(mode) => Err(KeyError::Exposed { path, mode }),
+            None => Ok(path),
+        }
+    }
+
     /// Where `file` is, for messages.
     pub(crate) fn path_of(&self, file: &str) -> PathBuf {
         self.path.join(file)
@@ -154,8 +169,8 @@ pub enum KeyError {
         /// The published folder.
         published: PathBuf,
     },
-    /// Others than the owner have access to a key.
-    #[error("{path} is a private key with mode {mode:04o}; accepted is 0600", path = path.display())]
+    /// Others than the owner have access to a key, or to who took part in what.
+    #[error("{path} is private, its mode is {mode:04o}; accepted is 0600", path = path.display())]
     Exposed {
         /// The file.
         path: PathBuf,
@@ -225,6 +240,24 @@ mod tests {
         let error = directory.signing_key("models").unwrap_err();
         assert!(error.to_string().ends_with("models.key holds 5 bytes; an Ed25519 seed has 32"), "{error}");
         assert_eq!(fs::read(path.join("models.key")).unwrap(), b"short");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_private_file_is_the_owners_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (_root, run, path) = folders();
+        let directory = KeyDirectory::open(&path, &run).unwrap();
+        let file = directory.private_file("population.sqlite").unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::write(&file, b"content").unwrap();
+        directory.private_file("population.sqlite").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"content", "it is made once");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(
+            directory.private_file("population.sqlite"),
+            Err(KeyError::Exposed { mode: 0o644, .. })
+        ));
     }
 
     #[cfg(unix)]

@@ -3,6 +3,7 @@
 pub mod authority;
 pub mod enrollment;
 pub mod keys;
+pub mod population;
 pub mod server;
 pub mod service;
 pub mod store;

@@ -9,6 +9,7 @@
 use crate::authority::{AuthorityError, CertificateAuthority, EnrollmentAuthority, Validity};
 use crate::enrollment::{EnrollmentService, TokenError, TokenStore, new_join_token};
 use crate::keys::{KeyDirectory, KeyError};
+use crate::population::{POPULATION_FILE, PopulationLedger};
 use crate::service::{Traffic, TrainingService, UPLOADS};
 use crate::store::SqliteStore;
 use crate::tls::{TlsError, incoming, server_config};
@@ -18,6 +19,7 @@ use fedveil_coordinator_core::{
     Client, Command, Coordinator, Driver, Effect, Event, Millis, Outcomes, Reject, Settings, Store,
     StoreError,
 };
+use fedveil_privacy::Limit;
 use fedveil_proto::limits::MAX_GRPC_MESSAGE;
 use fedveil_proto::v1::training_server::TrainingServer;
 use fedveil_proto::{JoinToken, Kind};
@@ -69,6 +71,8 @@ pub struct Keys {
     pub enrollment: EnrollmentAuthority,
     /// Signs TLS certificates.
     pub ca: CertificateAuthority,
+    /// The ledger of everyone whom the enrolment authority certifies; without a file it ends with the process.
+    pub population: Option<std::path::PathBuf>,
 }
 
 impl Keys {
@@ -80,6 +84,7 @@ impl Keys {
             signing: SigningKey::from_bytes(&seed),
             enrollment: EnrollmentAuthority::create()?,
             ca: CertificateAuthority::create(SystemTime::now())?,
+            population: None,
         })
     }
 
@@ -90,6 +95,7 @@ impl Keys {
             signing: keys.signing_key("models")?,
             enrollment: EnrollmentAuthority::open(&keys)?,
             ca: CertificateAuthority::open(&keys, SystemTime::now())?,
+            population: Some(keys.private_file(POPULATION_FILE)?),
         })
     }
 }
@@ -108,6 +114,8 @@ pub struct ServerConfig {
     pub initial_model: Vec<u8>,
     /// Join tokens to issue.
     pub tokens: u32,
+    /// What a client may spend over all tasks of these keys.
+    pub population: Limit,
 }
 
 /// Why a coordinator did not start or had to stop.
@@ -196,7 +204,13 @@ pub async fn start(config: ServerConfig, keys: Keys) -> Result<Running, ServerEr
     let plan = task_plan(&*store, config.plan, &keys.signing)?;
     let core = Coordinator::new(Settings { plan: plan.clone(), authority })?;
     let limits = core.message_limits();
-    let driver = Driver::new(core, store.clone())?;
+    let (digest, name, loss) = (plan.digest(), &plan.plan().task, core.terms().guarantee.task_loss());
+    let population = match &keys.population {
+        Some(path) => PopulationLedger::open(path, config.population, digest, name, &loss)?,
+        None => PopulationLedger::in_memory(config.population, digest, name, &loss)?,
+    };
+    let mut driver = Driver::new(core, store.clone())?;
+    driver.bind(Arc::new(population))?;
 
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await

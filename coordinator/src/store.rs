@@ -12,11 +12,14 @@
 
 use fedveil_coordinator_core::{Event, Store, StoreError};
 use fedveil_provenance::Digest;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OpenFlags, params};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The database in a run folder.
+pub const STATE_FILE: &str = "state.sqlite";
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;
@@ -40,7 +43,7 @@ impl SqliteStore {
         for name in ["blobs", "manifests", "checkpoints"] {
             fs::create_dir_all(folder.join(name)).map_err(|error| failed(&folder.join(name), &error))?;
         }
-        let path = folder.join("state.sqlite");
+        let path = folder.join(STATE_FILE);
         let connection = Connection::open(&path).map_err(|error| failed(&path, &error))?;
         connection
             .pragma_update(None, "journal_mode", "WAL")
@@ -48,6 +51,14 @@ impl SqliteStore {
             .and_then(|()| connection.execute_batch(SCHEMA))
             .map_err(|error| failed(&path, &error))?;
         Ok(Self { connection: Mutex::new(connection), folder: folder.to_owned() })
+    }
+
+    /// The events of the run in `folder`, which is not changed.
+    pub fn read(folder: &Path) -> Result<Vec<Event>, StoreError> {
+        let path = folder.join(STATE_FILE);
+        let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+            .map_err(|error| failed(&path, &error))?;
+        Self { connection: Mutex::new(connection), folder: folder.to_owned() }.events()
     }
 
     /// Ends write-ahead logging, so that `state.sqlite` alone is the state and can be indexed.
@@ -97,7 +108,7 @@ impl SqliteStore {
             tx.commit()?;
             Ok(value)
         });
-        result.map_err(|error| failed(&self.folder.join("state.sqlite"), &error))
+        result.map_err(|error| failed(&self.folder.join(STATE_FILE), &error))
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {

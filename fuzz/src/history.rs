@@ -1,7 +1,9 @@
 //! One short history under one key: what the targets for manifests, checkpoints and publications start from.
 
 use ed25519_dalek::SigningKey;
-use fedveil_provenance::{Checkpoint, Decision, Digest, GroupDecision, Log, Manifest, RoundPredicate};
+use fedveil_provenance::{
+    Checkpoint, Decision, Digest, GroupDecision, Log, Manifest, PrivacyClaim, RoundPredicate,
+};
 
 pub const ORIGIN: &str = "fedveil.example/digits";
 
@@ -23,6 +25,23 @@ pub fn model(round: u32) -> Vec<u8> {
     format!("model of round {round}").into_bytes()
 }
 
+/// What the task's manifests say about privacy, once so much is spent.
+pub fn claim(epsilon_spent: f64) -> PrivacyClaim {
+    PrivacyClaim {
+        epsilon_spent,
+        epsilon_budget: 15.0,
+        delta: 1e-5,
+        unit: "user".to_owned(),
+        neighbours: "zero-out".to_owned(),
+        accountant: "zcdp".to_owned(),
+        sampling: "full".to_owned(),
+        placement: "distributed".to_owned(),
+        mechanism: "discrete-gaussian".to_owned(),
+        noise_multiplier: 1.12,
+        clip_norm: 0.5,
+    }
+}
+
 /// The manifest of `round` after `parent`.
 pub fn manifest(round: u32, parent: Option<Digest>) -> Manifest {
     let kept = GroupDecision {
@@ -42,9 +61,7 @@ pub fn manifest(round: u32, parent: Option<Digest>) -> Manifest {
             cohort_commitment: Digest::of("cohort"),
             groups: if round == 0 { vec![] } else { vec![kept] },
             rule: "mda".to_owned(),
-            epsilon_spent: f64::from(round) * 0.7,
-            epsilon_budget: 15.0,
-            delta: 1e-5,
+            privacy: claim(f64::from(round) * 0.7),
             software: "fedveil 0.1.0".to_owned(),
             files: vec![],
         },

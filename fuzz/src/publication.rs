@@ -6,7 +6,7 @@ use fedveil_provenance::{Digest, Head, Lineage, Log, Pins, Publication};
 
 use super::{
     Seeds,
-    history::{ORIGIN, key, logs, task},
+    history::{ORIGIN, claim, key, logs, manifest as made, task},
     seed,
 };
 
@@ -43,12 +43,15 @@ fn newcomer() -> Lineage {
 fn follower() -> Lineage {
     let (log, _) = &LOGS[FOLLOWED as usize];
     let manifest = Digest::of(log.leaf(FOLLOWED).expect("the newest leaf"));
-    Lineage::new(pins(), Some(Head { log: log.head(), manifest, round: FOLLOWED as u32 }))
+    let round = FOLLOWED as u32;
+    let epsilon_spent = made(round, None).round.privacy.epsilon_spent;
+    Lineage::new(pins(), Some(Head { log: log.head(), manifest, round, epsilon_spent }))
 }
 
 fn pins() -> Pins {
     let signers = vec![key().verifying_key()];
-    Pins { signers, threshold: 1, origin: ORIGIN.to_owned(), task_digest: task() }
+    let (origin, task_digest, privacy) = (ORIGIN.to_owned(), task(), claim(0.0));
+    Pins { signers, threshold: 1, origin, task_digest, privacy }
 }
 
 pub fn seeds() -> Seeds {

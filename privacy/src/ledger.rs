@@ -1,12 +1,18 @@
 //! Who has spent how much of the budget.
 //!
-//! A charge is a fact: it is recorded whether or not it was allowed, and a ledger is rebuilt by replaying the charges in
-//! any order. [`Ledger::check`] is what refuses, before the fact. The coordinator keeps all clients of a task in one
-//! ledger; a client keeps its own entry in its own.
+//! ```text
+//! check ─► reserve ─┬─► charge   for good
+//!                   └─► release  the participation did not come to pass
+//! ```
 //!
-//! Absent: reservations, refunds (a round that crashes stays charged), and the storage of the charges.
+//! A charge is a fact: it is recorded whether or not it was allowed, and a ledger is rebuilt by replaying the charges in
+//! any order. [`Ledger::check`] is what refuses, before the fact. It counts what is reserved as if it were charged, so
+//! that whatever is under way at the same time fits the budget together. The coordinator keeps all clients of a task in
+//! one ledger; a client keeps its own entry in its own.
+//!
+//! Absent: refunds (a round that crashes stays charged), and the storage of the charges.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{Epsilon, Guarantee};
 
@@ -21,6 +27,8 @@ pub struct Ledger {
     /// The most participations that both the budget and the guarantee allow.
     cap: u32,
     participations: BTreeMap<ClientId, u32>,
+    /// Participations that are under way; no zeros.
+    reserved: BTreeMap<ClientId, u32>,
 }
 
 /// One more participation that may not be.
@@ -51,12 +59,13 @@ impl Ledger {
     /// A ledger without charges.
     pub fn new(guarantee: Guarantee, budget: Epsilon) -> Self {
         let cap = guarantee.participations_within(budget);
-        Self { guarantee, budget, cap, participations: BTreeMap::new() }
+        Self { guarantee, budget, cap, participations: BTreeMap::new(), reserved: BTreeMap::new() }
     }
 
-    /// Whether the client may take part once more.
+    /// Whether the client may take part once more, if all that is reserved comes to pass.
     pub fn check(&self, client: &ClientId) -> Result<(), BudgetExceeded> {
-        let participation = self.participations(client).saturating_add(1);
+        let participation =
+            self.participations(client).saturating_add(self.reserved(client)).saturating_add(1);
         if participation <= self.cap {
             Ok(())
         } else if participation > self.guarantee.rounds {
@@ -67,8 +76,28 @@ impl Ledger {
         }
     }
 
-    /// Records one participation, allowed or not.
+    /// Sets one participation aside.
+    pub fn reserve(&mut self, client: ClientId) {
+        let count = self.reserved.entry(client).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    /// Gives one reserved participation back, if there is one.
+    pub fn release(&mut self, client: &ClientId) {
+        match self.reserved.get_mut(client) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(self.reserved.remove(client)),
+        }
+    }
+
+    /// Gives back everything that is reserved.
+    pub fn release_all(&mut self) {
+        self.reserved.clear();
+    }
+
+    /// Records one participation, reserved or not, allowed or not.
     pub fn charge(&mut self, client: ClientId) {
+        self.release(&client);
         let count = self.participations.entry(client).or_default();
         *count = count.saturating_add(1);
     }
@@ -76,6 +105,21 @@ impl Ledger {
     /// Participations charged to the client.
     pub fn participations(&self, client: &ClientId) -> u32 {
         self.participations.get(client).copied().unwrap_or(0)
+    }
+
+    /// Participations that are set aside for the client.
+    pub fn reserved(&self, client: &ClientId) -> u32 {
+        self.reserved.get(client).copied().unwrap_or(0)
+    }
+
+    /// Everyone for whom something is set aside.
+    pub fn reservations(&self) -> impl Iterator<Item = &ClientId> {
+        self.reserved.keys()
+    }
+
+    /// Everyone who was charged, or has something set aside.
+    pub fn clients(&self) -> impl Iterator<Item = &ClientId> {
+        self.participations.keys().chain(self.reserved.keys()).collect::<BTreeSet<_>>().into_iter()
     }
 
     /// The ε that the client has spent; infinite if it was charged beyond what the guarantee covers.
@@ -159,6 +203,40 @@ mod tests {
         );
         assert!(next > 4.0);
         assert_eq!(ledger.check(&BOB), Ok(()), "budgets are per client");
+    }
+
+    #[test]
+    fn what_is_reserved_counts_until_it_is_charged_or_released() {
+        let mut ledger = ledger(4.0);
+        for _ in 1..ledger.cap() {
+            ledger.charge(ALICE);
+        }
+        ledger.check(&ALICE).unwrap();
+        ledger.reserve(ALICE);
+        let spent = ledger.spent(&ALICE);
+        let Err(BudgetExceeded::Epsilon { participation, epsilon, .. }) = ledger.check(&ALICE) else {
+            panic!("the last participation is set aside");
+        };
+        assert_eq!(participation, ledger.cap() + 1);
+        assert!(epsilon > 4.0 && spent < 4.0, "{spent} is spent, and what is reserved is not");
+        ledger.release(&ALICE);
+        assert_eq!(ledger.check(&ALICE), Ok(()));
+
+        ledger.reserve(ALICE);
+        ledger.charge(ALICE);
+        assert_eq!((ledger.reserved(&ALICE), ledger.participations(&ALICE)), (0, ledger.cap()));
+        ledger.release(&ALICE);
+        assert!(ledger.check(&ALICE).is_err(), "a charge is not taken back");
+
+        ledger.reserve(BOB);
+        ledger.reserve(BOB);
+        ledger.release(&BOB);
+        assert_eq!(
+            (ledger.reserved(&BOB), ledger.reservations().count(), ledger.clients().count()),
+            (1, 1, 2)
+        );
+        ledger.release_all();
+        assert_eq!((ledger.reserved(&BOB), ledger.max_spent()), (0, ledger.spent(&ALICE)));
     }
 
     #[test]

@@ -23,6 +23,7 @@
 //! Absent on purpose: clocks, files, the operating system's randomness (callers pass a
 //! [`CryptoRng`](rand_core::CryptoRng)), and any notion of a protocol message.
 
+mod account;
 mod accounting;
 mod adaptive;
 pub mod audit;
@@ -33,11 +34,13 @@ mod matrix;
 mod noise;
 mod params;
 mod plan;
+mod population;
 mod ring;
 mod rotation;
 mod sizing;
 mod zcdp;
 
+pub use account::{Account, TaskLoss};
 pub use accounting::{
     Accountant, Bracket, Composition, EpsilonAtOrder, Neighbours, RdpCurve, Sampling, SamplingError,
     distributed_discrete_gaussian_rho, distributed_skellam,
@@ -50,6 +53,7 @@ pub use matrix::{MatrixKind, MatrixMechanism, MatrixNoise, Participation};
 pub use noise::{Noise, NoiseKind, UnknownNoise, Variance};
 pub use params::{ClipNorm, Delta, Epsilon, NoiseMultiplier, ParamError, SamplingRate, Significance};
 pub use plan::{Accounting, Adjacency, Claim, Guarantee, Mechanism, Placement, PlanError, Unit};
+pub use population::{Limit, Overdrawn, Participations};
 pub use rotation::Rotation;
 pub use sizing::{ColluderBound, colluder_bound, hypergeometric_tail};
 pub use zcdp::{gaussian_rho, zcdp_epsilon};

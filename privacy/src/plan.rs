@@ -18,8 +18,8 @@ use std::fmt;
 
 use crate::ring::{MAX_RING_BITS, Ring};
 use crate::{
-    ClipNorm, Delta, Epsilon, Grid, NoiseKind, NoiseMultiplier, ParamError, RdpCurve, Sampling, Variance,
-    colluder_bound, distributed_discrete_gaussian_rho, distributed_skellam,
+    ClipNorm, Delta, Epsilon, Grid, NoiseKind, NoiseMultiplier, ParamError, RdpCurve, Sampling, TaskLoss,
+    Variance, colluder_bound, distributed_discrete_gaussian_rho, distributed_skellam,
 };
 
 /// The privacy part of a task plan. Anyone who holds the plan computes the same [`Guarantee`] from it.
@@ -319,6 +319,11 @@ impl Guarantee {
             Loss::Zcdp { rho } => Some(rho),
             Loss::Renyi(_) => None,
         }
+    }
+
+    /// The loss in a form that adds up with those of other tasks.
+    pub fn task_loss(&self) -> TaskLoss {
+        TaskLoss { participation: self.loss.curve(), once: false, failure: self.collusion_failure }
     }
 
     /// The ε, at [`Guarantee::delta`], that a client has spent after so many participations (or rounds, where

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use ed25519_dalek::SigningKey;
 
 use crate::{
-    Checkpoint, Decision, Digest, Files, GroupDecision, Log, Manifest, Pins, Publication, RoundPredicate,
-    build_index,
+    Checkpoint, Decision, Digest, Files, GroupDecision, Log, Manifest, Pins, PrivacyClaim, Publication,
+    RoundPredicate, build_index,
     manifest::MODEL_FILE,
     run::{INDEX_FILE, KEY_FILE, MANIFEST_FILE, checkpoint_path, encode_key, manifest_path},
 };
@@ -27,6 +27,24 @@ pub(crate) fn pins() -> Pins {
         threshold: 1,
         origin: ORIGIN.to_owned(),
         task_digest: task(),
+        privacy: claim(0.0),
+    }
+}
+
+/// The task's claim after so much was spent.
+pub(crate) fn claim(epsilon_spent: f64) -> PrivacyClaim {
+    PrivacyClaim {
+        epsilon_spent,
+        epsilon_budget: 15.0,
+        delta: 1e-5,
+        unit: "user".to_owned(),
+        neighbours: "zero-out".to_owned(),
+        accountant: "rdp".to_owned(),
+        sampling: "none".to_owned(),
+        placement: "distributed".to_owned(),
+        mechanism: "discrete-gaussian".to_owned(),
+        noise_multiplier: 1.12,
+        clip_norm: 0.5,
     }
 }
 
@@ -61,9 +79,7 @@ pub(crate) fn manifest(round: u32, parent: Option<Digest>) -> Manifest {
             cohort_commitment: Digest::of("cohort"),
             groups: if round == 0 { vec![] } else { vec![group, withheld] },
             rule: "multi-krum".to_owned(),
-            epsilon_spent: f64::from(round) * 0.7,
-            epsilon_budget: 15.0,
-            delta: 1e-5,
+            privacy: claim(f64::from(round) * 0.7),
             software: "fedveil 0.1.0".to_owned(),
             files: vec![],
         },
@@ -166,14 +182,14 @@ impl Files for Folder {
 
 /// The formats that leave a process, as files: who changes one of them changes its version too.
 #[test]
-fn formats_are_those_of_version_1() {
+fn formats_are_those_on_file() {
     let history = History::of(2);
     let folder = history.folder();
     let golden = [
-        ("manifest", &include_bytes!("../tests/vectors/v1/manifest.dsse.json")[..], &folder.0[MANIFEST_FILE]),
-        ("checkpoint", include_bytes!("../tests/vectors/v1/log.checkpoint"), &folder.0[&checkpoint_path(2)]),
-        ("index", include_bytes!("../tests/vectors/v1/index.dsse.json"), &folder.0[INDEX_FILE]),
-        ("publication", include_bytes!("../tests/vectors/v1/publication.json"), &history.newest(2)),
+        ("manifest", &include_bytes!("../tests/vectors/v2/manifest.dsse.json")[..], &folder.0[MANIFEST_FILE]),
+        ("checkpoint", include_bytes!("../tests/vectors/v2/log.checkpoint"), &folder.0[&checkpoint_path(2)]),
+        ("index", include_bytes!("../tests/vectors/v2/index.dsse.json"), &folder.0[INDEX_FILE]),
+        ("publication", include_bytes!("../tests/vectors/v2/publication.json"), &history.newest(2)),
     ];
     for (name, expected, made) in golden {
         assert_eq!(String::from_utf8_lossy(made), String::from_utf8_lossy(expected), "{name}");

@@ -12,6 +12,8 @@
 //! | does not follow the manifest the client holds | [`Refusal::WrongParent`], [`Refusal::MissingParent`] |
 //! | shows a log that does not continue the one the client saw | [`Refusal::Fork`] |
 //! | is not in the log it shows | [`Refusal::NotIncluded`] |
+//! | claims another privacy than the task's plan | [`Refusal::Privacy`] |
+//! | says that less was spent than before | [`Refusal::EpsilonFell`] |
 //! | comes with another model | [`Refusal::ModelMismatch`] |
 //!
 //! A client that joins late has no head yet. It accepts the first publication that a pinned key signed and that is
@@ -32,6 +34,7 @@ use crate::{
     excerpt,
     manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestError, RoundPredicate, StatementError},
     merkle::{self, Log, MerkleError, TreeHead},
+    privacy::{Conflict, PrivacyClaim},
 };
 
 /// The largest encoded publication, in bytes: a manifest in base64, a checkpoint and two proofs, under 1 MiB.
@@ -65,10 +68,12 @@ pub struct Pins {
     pub origin: String,
     /// Digest of the task's signed plan.
     pub task_digest: Digest,
+    /// What that plan means for privacy; the ε spent is the manifests' to say.
+    pub privacy: PrivacyClaim,
 }
 
 /// The last accepted place in the history, kept by the client between runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Head {
     /// The log when it was last seen.
@@ -77,6 +82,8 @@ pub struct Head {
     pub manifest: Digest,
     /// Its round.
     pub round: u32,
+    /// ε that it says was spent.
+    pub epsilon_spent: f64,
 }
 
 /// The history that one client follows.
@@ -181,6 +188,17 @@ pub enum Refusal {
         /// The parent it names.
         offered: Digest,
     },
+    /// A manifest that says something else about privacy than the task's plan.
+    #[error("the manifest's privacy is not that of the plan: {0}")]
+    Privacy(Conflict),
+    /// What was spent cannot have become less.
+    #[error("the manifest says that epsilon {offered} was spent, the one before it said {held}")]
+    EpsilonFell {
+        /// ε of the manifest that the client holds.
+        held: f64,
+        /// ε of the offered one.
+        offered: f64,
+    },
     /// A log that does not continue the one the client saw: two histories under one key.
     #[error(
         "fork: the offered log of {offered} leaves does not continue the log of {held} leaves that this client saw"
@@ -274,12 +292,14 @@ impl Lineage {
             log: self.verify_checkpoint(&publication.checkpoint)?,
             manifest: Digest::of(&publication.manifest),
             round: round.round,
+            epsilon_spent: round.privacy.epsilon_spent,
         };
         if round.task_digest != self.pins.task_digest {
             return Err(Refusal::OtherTask { pinned: self.pins.task_digest, offered: round.task_digest });
         }
         self.check_order(&offered)?;
         self.check_parent(&round)?;
+        self.check_privacy(&round)?;
         self.check_log(&offered, &publication)?;
         Ok(Accepted { head: offered, round, model })
     }
@@ -327,6 +347,15 @@ impl Lineage {
                 Err(Refusal::WrongParent { round, held, offered })
             }
             (_, Some(_), _) => Ok(()),
+        }
+    }
+
+    fn check_privacy(&self, round: &RoundPredicate) -> Result<(), Refusal> {
+        self.pins.privacy.agrees_with(&round.privacy).map_err(Refusal::Privacy)?;
+        let offered = round.privacy.epsilon_spent;
+        match self.head.map(|head| head.epsilon_spent) {
+            Some(held) if offered < held => Err(Refusal::EpsilonFell { held, offered }),
+            _ => Ok(()),
         }
     }
 
@@ -623,6 +652,46 @@ mod tests {
         assert_eq!(offer(&history), Err(Refusal::MissingParent { round: 3 }));
         let newcomer = Lineage::new(pins(), None).accept(&history.newest(0));
         assert_eq!(newcomer, Err(Refusal::MissingParent { round: 3 }));
+    }
+
+    #[test]
+    fn another_privacy_than_the_plans_is_refused() {
+        let changes: [(fn(&mut PrivacyClaim), &str); 3] = [
+            (|claim| claim.delta = 1e-9, "delta"),
+            (|claim| claim.epsilon_budget = 99.0, "epsilon_budget"),
+            (|claim| claim.unit = "example".to_owned(), "unit"),
+        ];
+        for (change, member) in changes {
+            for (mut history, lineage) in
+                [(History::of(2), follower(&History::of(2))), (History::new(), Lineage::new(pins(), None))]
+            {
+                let round = history.log.size() as u32;
+                let mut next = manifest(round, history.tip());
+                change(&mut next.round.privacy);
+                history.push_manifest(&next);
+                let refusal = lineage.accept(&history.newest(lineage.known_size())).unwrap_err();
+                assert!(
+                    matches!(&refusal, Refusal::Privacy(conflict) if conflict.member == member),
+                    "{refusal}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_spent_never_falls() {
+        for (offered, falls) in [(1.4, false), (1.399, true), (0.0, true)] {
+            let mut history = History::of(2);
+            let mut next = manifest(3, history.tip());
+            next.round.privacy.epsilon_spent = offered;
+            history.push_manifest(&next);
+            let expected = falls.then_some(Refusal::EpsilonFell { held: 1.4, offered });
+            assert_eq!(offer(&history).err(), expected, "{offered}");
+        }
+        // A newcomer has nothing to compare with.
+        let mut history = History::new();
+        history.push_manifest(&manifest(0, None));
+        assert!(Lineage::new(pins(), None).accept(&history.newest(0)).is_ok());
     }
 
     /// Signed, with the right parent and a consistent log, but never logged.

@@ -11,10 +11,10 @@ use ed25519_dalek::{SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
 pub use crate::statement::StatementError;
-use crate::{digest::Digest, excerpt, statement};
+use crate::{digest::Digest, excerpt, privacy::PrivacyClaim, statement};
 
 /// The predicate type of a manifest.
-pub const ROUND_PREDICATE_TYPE: &str = "urn:fedveil:round:v1";
+pub const ROUND_PREDICATE_TYPE: &str = "urn:fedveil:round:v2";
 
 /// The name of the model file: the subject of every manifest.
 pub const MODEL_FILE: &str = "model.safetensors";
@@ -47,12 +47,8 @@ pub struct RoundPredicate {
     pub groups: Vec<GroupDecision>,
     /// The Byzantine-robust rule, as the plan names it.
     pub rule: String,
-    /// ε charged to the task until and with this round.
-    pub epsilon_spent: f64,
-    /// ε at which the task stops.
-    pub epsilon_budget: f64,
-    /// δ of both.
-    pub delta: f64,
+    /// What was spent, and what that means.
+    pub privacy: PrivacyClaim,
     /// Name and version of the software that ran the round.
     pub software: String,
     /// Other files of the round.
@@ -122,6 +118,22 @@ pub enum ManifestError {
         /// What it can be.
         expected: &'static str,
     },
+    /// More spent than there was.
+    #[error("epsilon_spent is {spent}, more than epsilon_budget {budget}")]
+    Overspent {
+        /// ε spent.
+        spent: f64,
+        /// ε of the budget.
+        budget: f64,
+    },
+    /// A member of the privacy claim that is no word.
+    #[error("{field} is \"{found}\", expected 1 to 64 printable characters without spaces")]
+    Word {
+        /// The member.
+        field: &'static str,
+        /// What it says.
+        found: String,
+    },
     /// More survivors than members.
     #[error("group {index} has {survivors} survivors of {members} members")]
     Survivors {
@@ -168,21 +180,7 @@ impl Manifest {
 
 impl RoundPredicate {
     fn check(&self) -> Result<(), ManifestError> {
-        let non_negative = |field, value: f64| {
-            let ok = value.is_finite() && value >= 0.0;
-            ok.then_some(()).ok_or(ManifestError::Number {
-                field,
-                value,
-                expected: "a finite number from 0 up",
-            })
-        };
-        non_negative("epsilon_spent", self.epsilon_spent)?;
-        non_negative("epsilon_budget", self.epsilon_budget)?;
-        if !(0.0..1.0).contains(&self.delta) {
-            return Err(ManifestError::Number {
-                field: "delta", value: self.delta, expected: "0 ≤ δ < 1"
-            });
-        }
+        self.privacy.check()?;
         for group in &self.groups {
             if group.survivors > group.members {
                 let GroupDecision { index, members, survivors, .. } = *group;
@@ -259,6 +257,8 @@ mod tests {
             ("\"rule\":", "\"ruler\":0,\"rule\":"),
             ("\"rule\":", "\"rule\":\"mean\",\"rule\":"),
             ("\"members\":", "\"color\":0,\"members\":"),
+            ("\"unit\":", "\"units\":1,\"unit\":"),
+            ("\"unit\":\"user\",", ""),
             ("\"sha256\":", "\"sha512\":\"\",\"sha256\":"),
             ("\"_type\":", "\"x\":0,\"_type\":"),
             ("\"kept\"", "\"Kept\""),
@@ -296,8 +296,10 @@ mod tests {
             panic!("an index was read as a manifest");
         };
         assert_eq!(member, "predicateType");
-        let v2 = resigned(ROUND_PREDICATE_TYPE, "urn:fedveil:round:v2");
-        assert!(matches!(v2, Err(ManifestError::Statement(StatementError::Type { .. }))));
+        for other in ["urn:fedveil:round:v1", "urn:fedveil:round:v3"] {
+            let read = resigned(ROUND_PREDICATE_TYPE, other);
+            assert!(matches!(read, Err(ManifestError::Statement(StatementError::Type { .. }))), "{other}");
+        }
         let v2 = resigned("Statement/v1", "Statement/v2");
         assert!(matches!(v2, Err(ManifestError::Statement(StatementError::Type { member: "_type", .. }))));
     }
@@ -305,12 +307,9 @@ mod tests {
     #[test]
     fn numbers_have_ranges_on_both_sides() {
         type Change = fn(&mut RoundPredicate);
-        let changes: [(Change, &str); 6] = [
-            (|round| round.epsilon_spent = f64::NAN, "epsilon_spent"),
-            (|round| round.epsilon_budget = f64::INFINITY, "epsilon_budget"),
-            (|round| round.epsilon_spent = -0.1, "epsilon_spent"),
-            (|round| round.delta = 1.0, "delta"),
-            (|round| round.delta = f64::NAN, "delta"),
+        let changes: [(Change, &str); 3] = [
+            (|round| round.privacy.epsilon_spent = f64::NAN, "epsilon_spent"),
+            (|round| round.privacy.delta = 1.0, "delta"),
             (|round| round.groups[0].score = Some(f64::NAN), "score"),
         ];
         for (change, expected) in changes {
@@ -326,6 +325,10 @@ mod tests {
             resigned("\"epsilon_spent\":0.7", "\"epsilon_spent\":-0.7"),
             Err(ManifestError::Number { field: "epsilon_spent", .. })
         ));
+        assert_eq!(
+            resigned("\"epsilon_spent\":0.7", "\"epsilon_spent\":15.5"),
+            Err(ManifestError::Overspent { spent: 15.5, budget: 15.0 })
+        );
         assert!(matches!(
             resigned("\"survivors\":16", "\"survivors\":19"),
             Err(ManifestError::Survivors { index: 0, members: 18, survivors: 19 })

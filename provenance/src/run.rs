@@ -234,7 +234,7 @@ impl Check {
             let parent = leaf.checked_sub(1).map(|leaf| self.listed[&manifest_path(leaf)]);
             if let Some(bytes) = self.intact.remove(&path) {
                 let manifest = self.manifest(&bytes, parent, previous.as_ref());
-                let verdict = manifest.as_ref().map(|_| "signature, parent, round, task".to_owned());
+                let verdict = manifest.as_ref().map(|_| "signature, parent, round, task, privacy".to_owned());
                 self.refine(&path, verdict.map_err(String::clone));
                 previous = manifest.ok();
                 log.append(bytes);
@@ -273,6 +273,14 @@ impl Check {
             }
             if round.task_digest != previous.task_digest {
                 return Err(format!("task {} follows task {}", round.task_digest, previous.task_digest));
+            }
+            previous
+                .privacy
+                .agrees_with(&round.privacy)
+                .map_err(|conflict| format!("its privacy is not that of the manifest before: {conflict}"))?;
+            let (before, spent) = (previous.privacy.epsilon_spent, round.privacy.epsilon_spent);
+            if spent < before {
+                return Err(format!("epsilon_spent falls from {before} to {spent}"));
             }
         }
         Ok(manifest)
@@ -620,6 +628,31 @@ mod tests {
         let longer = TreeHead { size: 9, ..history.log.head() };
         history.checkpoints[1] = Checkpoint::sign(ORIGIN, &longer, &history.key).unwrap();
         assert_eq!(check(&history.folder()), [checkpoint_path(1)]);
+    }
+
+    #[test]
+    fn a_run_has_one_meaning_of_privacy_and_its_loss_never_falls() {
+        let detail = |change: fn(&mut Manifest)| {
+            let mut history = History::of(1);
+            let mut next = manifest(2, history.tip());
+            change(&mut next);
+            history.push_manifest(&next);
+            let report = verify_run(&history.folder(), None);
+            assert_eq!(failures(&report), [manifest_path(2)]);
+            report.failures().next().unwrap().detail.clone()
+        };
+        assert_eq!(
+            detail(|manifest| manifest.round.privacy.delta = 1e-7),
+            "its privacy is not that of the manifest before: delta is 0.0000001, expected 0.00001"
+        );
+        assert_eq!(
+            detail(|manifest| manifest.round.privacy.neighbours = "add-remove".to_owned()),
+            "its privacy is not that of the manifest before: neighbours is add-remove, expected zero-out"
+        );
+        assert_eq!(
+            detail(|manifest| manifest.round.privacy.epsilon_spent = 0.1),
+            "epsilon_spent falls from 0.7 to 0.1"
+        );
     }
 
     #[test]

@@ -116,6 +116,18 @@ pub struct Summary {
     pub epsilon_budget: f64,
     /// The delta that both epsilons belong to.
     pub delta: f64,
+    /// Whose data these numbers protect, such as `user`.
+    pub unit: String,
+    /// Between which inputs they make it hard to tell, such as `zero-out`.
+    pub neighbours: String,
+    /// How epsilon was computed, such as `rdp`.
+    pub accountant: String,
+    /// The sampling of clients that epsilon is credited with; `full` is none.
+    pub sampling: String,
+    /// Who added the noise, such as `distributed`.
+    pub placement: String,
+    /// Which noise it was, such as `discrete-gaussian`.
+    pub mechanism: String,
     /// Standard deviation of the noise on a group sum, in clip norms.
     pub noise_multiplier: f64,
     /// L2 bound on a client's update.

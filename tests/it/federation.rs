@@ -21,14 +21,26 @@ impl Federation {
     }
 
     fn start_in(folder: tempfile::TempDir, rounds: u32, listen: &str) -> Self {
+        Self::start_with(folder, rounds, listen, "out", "inf")
+    }
+
+    /// In the same folder, with the same keys, and a limit for the population; the run goes to `out`.
+    fn start_with(
+        folder: tempfile::TempDir,
+        rounds: u32,
+        listen: &str,
+        out: &str,
+        population_epsilon: &str,
+    ) -> Self {
         let path = |name: &str| folder.path().join(name).display().to_string();
         let config = format!(
             "listen = \"{listen}\"\nout = \"{}\"\nkeys = \"{}\"\ntokens_dir = \"{}\"\n\
              [task]\nrounds = {rounds}\n[cohort]\nclients = {CLIENTS}\nminimum = {CLIENTS}\nassumed_malicious = 0\n\
              [privacy]\nepsilon = 40.0\n\
              [aggregation]\ngroup_size = {CLIENTS}\nthreshold = 4\nmin_survivors = 5\nmax_missing_reveals = 0\n\
-             [server]\nrule = \"mean\"\nassumed_byzantine = 0\n",
-            path("out"),
+             [server]\nrule = \"mean\"\nassumed_byzantine = 0\n\
+             [population]\nepsilon = {population_epsilon}\n",
+            path(out),
             path("coordinator-keys"),
             path("tokens"),
         );
@@ -82,7 +94,8 @@ impl Drop for Federation {
 }
 
 /// Policy of a client that takes part in so small a federation.
-const LENIENT: &str = "[policy]\nmax_epsilon = 40.0\nmin_survivors = 5\nmin_colluders_to_break = 1\n";
+const LENIENT: &str =
+    "[policy]\nmax_epsilon = 40.0\nmax_total_epsilon = 40.0\nmin_survivors = 5\nmin_colluders_to_break = 1\n";
 
 fn lenient(federation: &Federation, number: u32) -> Command {
     let file = federation.path(&format!("client-{number}.toml"));
@@ -140,6 +153,97 @@ fn a_killed_coordinator_goes_on_where_it_was_and_keeps_its_charges() {
     assert!(lines.contains("round  3/3"), "{lines}");
     assert_eq!(summary["stopped_because"], "all 3 rounds are done");
     assert_eq!((&summary["rounds"], &summary["rounds_aborted"]), (&2.into(), &1.into()));
+}
+
+/// What `fedveil privacy ledger` prints, as JSON.
+fn ledger(path: &Path) -> serde_json::Value {
+    let output = run(fedveil().args(["privacy", "ledger", "--json"]).arg(path));
+    assert!(output.status.success(), "{:?}", failure(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn a_second_task_refuses_clients_that_have_spent_all_in_the_first() {
+    // Two rounds cost 6.2, a third would bring it to 7.9.
+    let folder = tempfile::tempdir().unwrap();
+    let federation = Federation::start_with(folder, 2, "127.0.0.1:0", "out", "7.0");
+    let clients: Vec<Child> = (1..=CLIENTS).map(|number| spawn(&mut lenient(&federation, number))).collect();
+    for client in clients {
+        let output = client.wait_with_output().unwrap();
+        assert!(output.status.success(), "{:?}", failure(&output));
+    }
+    let (code, lines, folder) = federation.finish();
+    assert_eq!(code, 0, "{lines}");
+
+    let population = ledger(&folder.path().join("coordinator-keys"));
+    assert_eq!((&population["ledger"], &population["epsilon_limit"]), (&"population".into(), &7.0.into()));
+    let rows = population["clients"].as_array().unwrap();
+    assert_eq!(rows.len(), CLIENTS as usize);
+    for row in rows {
+        assert_eq!((&row["tasks"][0]["charged"], &row["tasks"][0]["reserved"]), (&2.into(), &0.into()));
+        let (spent, left) = (row["epsilon_spent"].as_f64().unwrap(), row["epsilon_left"].as_f64().unwrap());
+        assert!((spent - 6.2).abs() < 0.05 && (spent + left - 7.0).abs() < 1e-9, "{row}");
+    }
+    let of_run = ledger(&folder.path().join("out"));
+    assert_eq!((&of_run["ledger"], &of_run["clients"][5]["charged"]), (&"run".into(), &2.into()));
+
+    // The same devices and keys, another task: its first round is one too many.
+    let federation = Federation::start_with(folder, 2, "127.0.0.1:0", "second", "7.0");
+    let clients: Vec<Child> = (1..=CLIENTS).map(|number| spawn(&mut lenient(&federation, number))).collect();
+    let refusal = "population.epsilon is 7 at delta 0.00001 over all tasks; 6.";
+    for client in clients {
+        let output = client.wait_with_output().unwrap();
+        assert!(output.status.success(), "{:?}", failure(&output));
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            said.contains("6 of 6 clients cannot pay for one more round") && said.contains(refusal),
+            "{said}"
+        );
+        assert!(said.contains("one more participation would bring it to 7.8"), "{said}");
+    }
+    let (code, lines, folder) = federation.finish();
+    assert_eq!(code, 0, "{lines}");
+    let summary = json(&folder.path().join("second/summary.json"));
+    assert!(summary["stopped_because"].as_str().unwrap().contains(refusal), "{summary}");
+    assert_eq!(summary["rounds"], 0);
+
+    // What the device itself says, in numbers and in words.
+    let device = ledger(&folder.path().join("keys-1"));
+    assert_eq!((&device["ledger"], &device["participations"]), (&"device".into(), &2.into()));
+    let tasks = device["tasks"].as_array().unwrap();
+    let rounds = |task: &serde_json::Value| {
+        let contributions = task["contributions"].as_array().unwrap();
+        contributions.iter().map(|given| given["round"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    let mut given: Vec<Vec<u64>> = tasks.iter().map(rounds).collect();
+    given.sort();
+    assert_eq!(given, [vec![], vec![1, 2]]);
+    assert!((device["epsilon"].as_f64().unwrap() - 6.2).abs() < 0.05, "{device}");
+    let output = run(fedveil().args(["privacy", "ledger"]).arg(folder.path().join("keys-1/record.json")));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        said.contains("what has left this device") && said.contains("in all: 2 updates in 2 tasks"),
+        "{said}"
+    );
+
+    let (code, error) =
+        failure(&run(fedveil().args(["privacy", "ledger"]).arg(folder.path().join("tokens"))));
+    assert_eq!(code, 2, "{error}");
+    assert!(error.contains("it holds no ledger; accepted are a client's record file"), "{error}");
+}
+
+#[test]
+fn a_client_refuses_a_plan_that_would_pass_its_owners_total() {
+    let mut federation = Federation::start(2);
+    let file = federation.path("strict.toml");
+    std::fs::write(&file, LENIENT.replace("max_total_epsilon = 40.0", "max_total_epsilon = 5.0")).unwrap();
+    let output = run(federation.client(1, &federation.token(1)).arg("--config").arg(file));
+    let (code, error) = failure(&output);
+    assert_eq!(code, 7, "{error}");
+    let expected =
+        "allows max_total_epsilon 5 at delta 0.00001 over all tasks; 0.0000 is spent, and 2 more rounds";
+    assert!(error.contains(expected), "{error}");
+    federation.kill();
 }
 
 #[test]

@@ -71,6 +71,10 @@ impl Stage {
             out: folder.path().to_owned(),
             plan,
             initial_model: model_file::to_safetensors(&spec, &spec.initial(0)).unwrap(),
+            population: fedveil_privacy::Limit {
+                epsilon: f64::INFINITY,
+                delta: fedveil_privacy::Delta::new(1e-5).unwrap(),
+            },
             tokens: 3,
         };
         let running = start(config, Keys::ephemeral().unwrap()).await.unwrap();

@@ -83,6 +83,17 @@ impl Config for ClientConfig {
         ),
         key("policy.max_delta", "Largest delta of that epsilon.", "a number above 0, below 1"),
         key(
+            "policy.max_total_epsilon",
+            "Largest epsilon of all that ever leaves this client, in every task; one of 14.3 twice is 23.7, not 28.6.",
+            "a number above 0; the smallest ones take part in nothing",
+        ),
+        key("policy.max_total_delta", "The delta of that epsilon.", "a number above 0, below 1"),
+        key(
+            "policy.max_break_probability",
+            "Largest probability that the coordinator and as many colluders as a plan assumes see this client's update.",
+            "a number from 0, below 1; 0 where chance must not decide",
+        ),
+        key(
             "policy.min_survivors",
             "Fewest clients whose updates are summed before anyone sees anything.",
             "a whole number from 2",
@@ -109,6 +120,21 @@ impl Config for ClientConfig {
                 "policy.max_delta",
                 policy.max_delta.to_string(),
                 policy.max_delta > 0.0 && policy.max_delta < 1.0,
+            ),
+            (
+                "policy.max_total_epsilon",
+                policy.max_total_epsilon.to_string(),
+                policy.max_total_epsilon > 0.0,
+            ),
+            (
+                "policy.max_total_delta",
+                policy.max_total_delta.to_string(),
+                policy.max_total_delta > 0.0 && policy.max_total_delta < 1.0,
+            ),
+            (
+                "policy.max_break_probability",
+                policy.max_break_probability.to_string(),
+                (0.0..1.0).contains(&policy.max_break_probability),
             ),
             ("policy.min_survivors", policy.min_survivors.to_string(), policy.min_survivors >= 2),
             (
@@ -141,12 +167,14 @@ mod tests {
         assert_eq!(config.url, format!("https://{}", coordinator.listen));
         assert!(config.policy.max_epsilon >= coordinator.privacy.epsilon);
         assert!(config.policy.max_delta >= coordinator.privacy.delta);
+        assert!(config.policy.max_total_epsilon >= config.policy.max_epsilon);
+        assert!(config.policy.max_break_probability >= coordinator.aggregation.break_probability);
         assert!(config.policy.min_survivors <= coordinator.aggregation.min_survivors);
     }
 
     #[test]
     fn values_out_of_range_are_refused_by_key() {
-        let cases: [Case; 10] = [
+        let cases: [Case; 13] = [
             ("url is \"http://a\", accepted is a URL, https://", |config| config.url = "http://a".to_owned()),
             ("url is \"https://\", accepted", |config| config.url = "https://".to_owned()),
             ("name is \"\", accepted is 1 to 64", |config| config.name.clear()),
@@ -161,6 +189,15 @@ mod tests {
             }),
             ("policy.max_delta is 1, accepted is a number above 0, below 1", |config| {
                 config.policy.max_delta = 1.0;
+            }),
+            ("policy.max_total_epsilon is 0, accepted is a number above 0", |config| {
+                config.policy.max_total_epsilon = 0.0;
+            }),
+            ("policy.max_total_delta is NaN, accepted is a number above 0, below 1", |config| {
+                config.policy.max_total_delta = f64::NAN;
+            }),
+            ("policy.max_break_probability is 1, accepted is a number from 0, below 1", |config| {
+                config.policy.max_break_probability = 1.0;
             }),
             ("policy.min_survivors is 1, accepted is a whole number from 2", |config| {
                 config.policy.min_survivors = 1;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use fedveil_aggregation::robust::GROUP_RULE_NAMES;
 use fedveil_aggregation::secagg::ProtocolKind;
 use fedveil_learning::ModelSpec;
+use fedveil_privacy::{Delta, Limit};
 use fedveil_proto_plan::{
     Aggregation, Cohort, MAX_CLIENTS, Model, PlanError, Privacy, Server, TaskPlan, Training, VERSION,
 };
@@ -34,6 +35,7 @@ pub(crate) struct CoordinatorConfig {
     pub(crate) privacy: Privacy,
     pub(crate) aggregation: Aggregation,
     pub(crate) server: Server,
+    population: PopulationSection,
 }
 
 /// The task by itself.
@@ -50,6 +52,14 @@ pub(crate) struct TaskSection {
 #[serde(deny_unknown_fields)]
 pub(crate) struct ModelSection {
     pub(crate) architecture: String,
+}
+
+/// What clients may spend over all tasks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PopulationSection {
+    epsilon: f64,
+    delta: f64,
 }
 
 impl Default for CoordinatorConfig {
@@ -90,6 +100,7 @@ impl Default for CoordinatorConfig {
                 learning_rate: 4.0,
                 momentum: 0.5,
             },
+            population: PopulationSection { epsilon: f64::INFINITY, delta: 1e-5 },
         }
     }
 }
@@ -98,6 +109,16 @@ impl CoordinatorConfig {
     /// Join tokens to write, one for each client that may enrol.
     pub(crate) fn tokens(&self) -> u32 {
         if self.tokens == 0 { self.cohort.clients } else { self.tokens }
+    }
+
+    /// What a client may spend over all tasks.
+    pub(crate) fn population(&self) -> Result<Limit, Invalid> {
+        let PopulationSection { epsilon, delta } = self.population;
+        if epsilon.is_nan() || epsilon <= 0.0 {
+            return Err(Self::refused("population.epsilon", epsilon));
+        }
+        let delta = Delta::new(delta).map_err(|_| Self::refused("population.delta", delta))?;
+        Ok(Limit { epsilon, delta })
     }
 
     /// The plan to announce, for a model of `parameters` parameters.
@@ -277,6 +298,16 @@ impl Config for CoordinatorConfig {
         ),
         key("server.learning_rate", "Step size of the server optimiser.", "a number above 0, up to 1000"),
         key("server.momentum", "Momentum of the server optimiser.", "a number from 0, below 1"),
+        section(
+            "population",
+            "Everyone who ever enrolled with the keys in this folder, over all tasks, also those at the same time.",
+        ),
+        key(
+            "population.epsilon",
+            "Largest epsilon of all that a client gives to any task; who would pass it is not drawn. inf: count only.",
+            "a number above 0, or inf",
+        ),
+        key("population.delta", "Delta of that epsilon.", "a number above 0, below 1"),
     ];
 
     fn check(&self) -> Result<(), Invalid> {
@@ -296,6 +327,7 @@ impl Config for CoordinatorConfig {
                 return Err(Self::refused(name, found));
             }
         }
+        self.population()?;
         self.announced()?.check().map_err(invalid_plan)?;
         let (delta, tokens) = (self.privacy.delta, self.tokens());
         if delta * f64::from(tokens) > 1.0 {
@@ -422,7 +454,14 @@ mod tests {
 
     #[test]
     fn values_out_of_range_are_refused_by_key() {
-        let cases: [Case; 19] = [
+        let cases: [Case; 22] = [
+            ("population.epsilon is 0, accepted is a number above 0, or inf", |config| {
+                config.population.epsilon = 0.0;
+            }),
+            ("population.epsilon is NaN, accepted", |config| config.population.epsilon = f64::NAN),
+            ("population.delta is 1, accepted is a number above 0, below 1", |config| {
+                config.population.delta = 1.0;
+            }),
             ("names is empty, accepted is a list", |config| config.names.clear()),
             ("names is a list with \"a b\", accepted", |config| config.names.push("a b".to_owned())),
             ("tokens is 20001, accepted", |config| config.tokens = 20_001),

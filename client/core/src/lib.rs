@@ -19,8 +19,8 @@ mod policy;
 mod record;
 
 pub use participant::{Credentials, Effect, Input, MessageLimits, Participant, Refusal};
-pub use policy::{Policy, PolicyRefusal};
-pub use record::{Record, TaskRecord};
+pub use policy::{Policy, PolicyRefusal, TotalExceeded};
+pub use record::{Contribution, Record, TaskRecord, VERSION as RECORD_VERSION};
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! One client in one task, from the plan to the last model.
 
-use crate::policy::{Policy, PolicyRefusal};
-use crate::record::{Record, TaskRecord};
+use crate::policy::{Policy, PolicyRefusal, TotalExceeded};
+use crate::record::{Contribution, Record, TaskRecord};
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use fedveil_aggregation::secagg::Limits;
 use fedveil_aggregation::secagg::client::{
@@ -10,7 +10,7 @@ use fedveil_aggregation::secagg::client::{
 use fedveil_privacy::{Noise, NonFinite, Rotation, clip_l2};
 use fedveil_proto::Kind;
 use fedveil_proto_plan::{PlanError, SignedPlan, Terms};
-use fedveil_provenance::{self as provenance, Accepted, Digest, Lineage, Pins, Publication};
+use fedveil_provenance::{self as provenance, Accepted, Digest, Head, Lineage, Pins, Publication};
 use rand_core::CryptoRng;
 
 /// Who the client is, and whom it trusts. The identity key never leaves the value.
@@ -84,9 +84,25 @@ pub enum Refusal {
     /// The plan is weaker than the owner allows.
     #[error(transparent)]
     Policy(#[from] PolicyRefusal),
+    /// The plan would spend more than the owner allows over all tasks.
+    #[error(transparent)]
+    Total(#[from] TotalExceeded),
     /// A model or its place in the log is wrong.
     #[error("refused the published model: {0}")]
     Publication(#[from] provenance::Refusal),
+    /// A manifest states a loss that the plan cannot have led to.
+    #[error(
+        "refused the published model: its manifest says that epsilon {claimed} was spent by round {round}, and by its \
+         plan the task has spent what a whole number of participations costs, {least} of them or more and {round} at most"
+    )]
+    Spent {
+        /// The manifest's ε.
+        claimed: f64,
+        /// The manifest's round.
+        round: u32,
+        /// Participations of this client that the coordinator must have charged.
+        least: u32,
+    },
     /// The aggregation session is not what was agreed; its secrets are erased.
     #[error("refused the round: {0}")]
     Session(#[from] secagg::Refusal),
@@ -109,14 +125,17 @@ pub enum Refusal {
 impl Refusal {
     /// Whether the client leaves the task. Otherwise it leaves the round and waits for the next.
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::Plan(_) | Self::Policy(_) | Self::Publication(_))
+        matches!(
+            self,
+            Self::Plan(_) | Self::Policy(_) | Self::Total(_) | Self::Publication(_) | Self::Spent { .. }
+        )
     }
 }
 
 /// The participant's state.
 pub struct Participant {
     credentials: Credentials,
-    policy: Policy,
+    pub(crate) policy: Policy,
     record: Record,
     task: Option<Task>,
     session: Session,
@@ -128,6 +147,8 @@ struct Task {
     lineage: Lineage,
     incoming: Option<Accepted>,
     model: Option<Digest>,
+    /// Rounds of this session whose sums the client helped to unmask: it was charged for each of them before.
+    unmasked: u32,
 }
 
 /// Where the client stands in a round. Every step consumes the one before and its secrets.
@@ -247,7 +268,7 @@ impl Participant {
             Input::Trained(update) => {
                 let Some((input, noise)) = self.take_training() else { return Ok(Vec::new()) };
                 let values = self.contribution(update, &noise, rng)?;
-                self.submit(input, values, rng)
+                self.submit(input, values, now_unix_seconds, rng)
             }
             Input::TrainingFailed(reason) => match self.take_training() {
                 Some(_) => Err(Refusal::Update(reason)),
@@ -255,7 +276,8 @@ impl Participant {
             },
             Input::DangerUnbounded(values) => {
                 let Some((input, _)) = self.take_training() else { return Ok(Vec::new()) };
-                self.submit(input, values.iter().map(|&value| value as u32).collect(), rng)
+                let values = values.iter().map(|&value| value as u32).collect();
+                self.submit(input, values, now_unix_seconds, rng)
             }
         }
     }
@@ -289,18 +311,42 @@ impl Participant {
         let terms = plan.plan().check()?;
         self.policy.check(plan.plan(), &terms)?;
         let digest = plan.digest();
-        let head = self.record.tasks.entry(digest).or_default().head;
+        let head = self.enter(&plan, &terms)?;
         let pins = Pins {
             signers: vec![self.credentials.signer],
             threshold: 1,
             origin: plan.origin(),
             task_digest: digest,
+            privacy: terms.privacy_claim(plan.plan(), 0.0),
         };
         let lineage = Lineage::new(pins, head);
         let join = lineage.known_size().to_be_bytes().to_vec();
-        self.task = Some(Task { plan, terms, lineage, incoming: None, model: None });
+        self.task = Some(Task { plan, terms, lineage, incoming: None, model: None, unmasked: 0 });
         self.session = Session::Idle;
         Ok(vec![Effect::Persist(self.record.clone()), Effect::Send(Kind::Join, join)])
+    }
+
+    /// Makes the task one of the record's, if the rest of it fits what the owner allows in all. Gives the place in the
+    /// log up to which the client has verified its history.
+    fn enter(&mut self, plan: &SignedPlan, terms: &Terms) -> Result<Option<Head>, TotalExceeded> {
+        let digest = plan.digest();
+        let known = self.record.tasks.get(&digest);
+        let entry = TaskRecord {
+            name: plan.plan().task.clone(),
+            delta: plan.plan().privacy.delta,
+            loss: terms.guarantee.task_loss(),
+            last_round: known.map_or(0, |task| task.last_round),
+            participations: known.map_or(0, |task| task.participations),
+            contributions: known.map_or(Vec::new(), |task| task.contributions.clone()),
+            head: known.and_then(|task| task.head),
+            model: known.and_then(|task| task.model),
+        };
+        let (head, done) = (entry.head, entry.participations);
+        let mut record = self.record.clone();
+        record.tasks.insert(digest, entry);
+        self.policy.check_total(&record, &digest, terms.affordable_rounds.saturating_sub(done))?;
+        self.record = record;
+        Ok(head)
     }
 
     /// A publication waits for its model, unless newer ones follow it.
@@ -310,6 +356,12 @@ impl Participant {
             return Err(unexpected(Kind::Publication, "before the model of the one before"));
         }
         let accepted = task.lineage.accept(bytes)?;
+        let (claimed, round) = (accepted.round.privacy.epsilon_spent, accepted.round.round);
+        let is_possible = task.terms.can_have_spent(claimed, round)
+            && claimed >= task.terms.guarantee.epsilon(task.unmasked) * (1.0 - 1e-6);
+        if !is_possible {
+            return Err(Refusal::Spent { claimed, round, least: task.unmasked });
+        }
         if Publication::parse(bytes)?.leaf_index + 1 < accepted.head.log.size {
             task.lineage.apply(&accepted);
         } else {
@@ -323,7 +375,7 @@ impl Participant {
     fn on_model(&mut self, model: Vec<u8>) -> Result<Vec<Effect>, Refusal> {
         self.session = Session::Idle;
         let task = self.task.as_mut().ok_or(unexpected(Kind::Model, "before a plan"))?;
-        let record = self.record.tasks.entry(task.plan.digest()).or_default();
+        let record = self.record.tasks.get_mut(&task.plan.digest()).expect(ENTERED);
         let digest = Digest::of(&model);
         match task.incoming.take() {
             Some(accepted) => {
@@ -352,7 +404,7 @@ impl Participant {
         })?;
         let task = self.task.as_ref().ok_or(unexpected(Kind::RoundOpen, "before a plan"))?;
         let model = task.model.ok_or(unexpected(Kind::RoundOpen, "before a model"))?;
-        let record = self.record.tasks.get(&task.plan.digest()).cloned().unwrap_or_default();
+        let record = self.record.tasks.get(&task.plan.digest()).expect(ENTERED);
         if round <= record.last_round || round > task.plan.plan().rounds {
             return Err(Refusal::Round(format!(
                 "round {round} is not after round {}, the last one taken part in, or not one of {}",
@@ -366,6 +418,9 @@ impl Participant {
                 task.plan.plan().privacy.epsilon
             )));
         }
+        self.policy
+            .check_total(&self.record, &task.plan.digest(), 1)
+            .map_err(|exceeded| Refusal::Round(exceeded.to_string()))?;
         let config = task.terms.session(&task.plan, &self.credentials.authority, round, &model)?;
         let (session, message) =
             secagg::advertise(config, &self.credentials.identity, &self.credentials.certificate, now, rng)?;
@@ -402,7 +457,11 @@ impl Participant {
                 (Session::Signatures(next), Effect::Send(Kind::Consistency, signature))
             }
             (Session::Signatures(state), Kind::Signatures) => {
-                (Session::Idle, Effect::Send(Kind::Unmask, state.on_signatures(bytes)?))
+                let shares = state.on_signatures(bytes)?;
+                if let Some(task) = &mut self.task {
+                    task.unmasked += 1;
+                }
+                (Session::Idle, Effect::Send(Kind::Unmask, shares))
             }
             (session, kind) => return Err(unexpected(kind, session.name())),
         };
@@ -451,6 +510,7 @@ impl Participant {
         &mut self,
         input: AwaitInput,
         mut values: Vec<u32>,
+        now: u64,
         rng: &mut impl CryptoRng,
     ) -> Result<Vec<Effect>, Refusal> {
         let task = self.task.as_ref().ok_or(unexpected(Kind::Input, "before a plan"))?;
@@ -459,7 +519,9 @@ impl Participant {
             *value &= mask;
         }
         let (next, message) = input.submit(&values, rng)?;
-        self.task_record().participations += 1;
+        let record = self.task_record();
+        record.participations += 1;
+        record.contributions.push(Contribution { round: record.last_round, at: now });
         self.session = Session::Survivors(next);
         Ok(vec![Effect::Persist(self.record.clone()), Effect::Send(Kind::Input, message)])
     }
@@ -480,11 +542,14 @@ impl Participant {
         std::mem::replace(&mut self.session, Session::Idle)
     }
 
+    /// The entry of the task in progress; only while there is one.
     fn task_record(&mut self) -> &mut TaskRecord {
-        let digest = self.task.as_ref().map_or(Digest::of(b""), |task| task.plan.digest());
-        self.record.tasks.entry(digest).or_default()
+        let task = self.task.as_ref().expect("rounds are of a task");
+        self.record.tasks.get_mut(&task.plan.digest()).expect(ENTERED)
     }
 }
+
+const ENTERED: &str = "a plan is accepted with its entry in the record, which is never removed";
 
 impl Session {
     fn name(&self) -> &'static str {

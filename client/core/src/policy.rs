@@ -1,6 +1,9 @@
 //! What a client's owner allows, checked against what a plan means.
 
+use crate::record::Record;
+use fedveil_privacy::Delta;
 use fedveil_proto_plan::{TaskPlan, Terms};
+use fedveil_provenance::Digest;
 use serde::{Deserialize, Serialize};
 
 /// Limits that a plan must keep. A client refuses a plan that is weaker in any of them.
@@ -11,6 +14,12 @@ pub struct Policy {
     pub max_epsilon: f64,
     /// Largest δ of that ε.
     pub max_delta: f64,
+    /// Largest ε of everything that ever leaves this client, over all tasks.
+    pub max_total_epsilon: f64,
+    /// The δ of that ε.
+    pub max_total_delta: f64,
+    /// Largest probability that the coordinator, with as many colluders as the plan assumes, sees this client's update.
+    pub max_break_probability: f64,
     /// Fewest clients whose updates are summed before anything is seen.
     pub min_survivors: u32,
     /// Fewest colluders among a client's neighbours that the coordinator must have to see its update.
@@ -19,7 +28,17 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { max_epsilon: 16.0, max_delta: 1e-5, min_survivors: 8, min_colluders_to_break: 3 }
+        Self {
+            max_epsilon: 16.0,
+            max_delta: 1e-5,
+            // Three tasks of the default plan are about 29, and no fourth fits.
+            max_total_epsilon: 32.0,
+            max_total_delta: 1e-5,
+            // A tenth of δ: what is also the most that chance may take off the noise.
+            max_break_probability: 1e-6,
+            min_survivors: 8,
+            min_colluders_to_break: 3,
+        }
     }
 }
 
@@ -35,14 +54,50 @@ pub struct PolicyRefusal {
     pub found: f64,
 }
 
+/// One plan more, or one round more, would be too much in all.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error(
+    "this client's policy allows max_total_epsilon {allowed} at delta {delta} over all tasks; {spent:.4} is spent, \
+     and {rounds} more rounds of this task would bring it to {after:.4}"
+)]
+pub struct TotalExceeded {
+    /// ε that the policy allows.
+    pub allowed: f64,
+    /// δ of all three.
+    pub delta: f64,
+    /// ε of all that has left this client.
+    pub spent: f64,
+    /// Rounds of the task that were asked for.
+    pub rounds: u32,
+    /// ε after them.
+    pub after: f64,
+}
+
 impl Policy {
     /// Checks a plan whose terms the client has computed itself.
     pub fn check(&self, plan: &TaskPlan, terms: &Terms) -> Result<(), PolicyRefusal> {
         let epsilon = terms.guarantee.epsilon(terms.affordable_rounds);
         at_most("max_epsilon", self.max_epsilon, epsilon)?;
         at_most("max_delta", self.max_delta, plan.privacy.delta)?;
+        let break_probability = terms.break_probability_log2.exp2();
+        at_most("max_break_probability", self.max_break_probability, break_probability)?;
         at_least("min_survivors", self.min_survivors, plan.aggregation.min_survivors)?;
         at_least("min_colluders_to_break", self.min_colluders_to_break, terms.colluders_to_break)
+    }
+
+    /// Checks that so many more rounds of a task that the record knows fit what the client allows in all.
+    pub fn check_total(&self, record: &Record, task: &Digest, rounds: u32) -> Result<(), TotalExceeded> {
+        // A δ that is none allows nothing.
+        let epsilon = |rounds| match Delta::new(self.max_total_delta) {
+            Ok(delta) => record.epsilon_after(task, rounds, delta),
+            Err(_) => f64::INFINITY,
+        };
+        let after = epsilon(rounds);
+        if after <= self.max_total_epsilon {
+            return Ok(());
+        }
+        let (allowed, delta) = (self.max_total_epsilon, self.max_total_delta);
+        Err(TotalExceeded { allowed, delta, spent: epsilon(0), rounds, after })
     }
 }
 

@@ -1,11 +1,15 @@
-//! What a client remembers between rounds and across restarts. No secret is in it.
+//! What a client remembers between rounds and across restarts: its own ledger. No secret is in it.
+//!
+//! A task is known by the digest of its signed plan. The plan holds a random identity of the task, so two tasks never
+//! share a digest, and one task cannot be had under two.
 
+use fedveil_privacy::{Account, Delta, TaskLoss};
 use fedveil_provenance::{Digest, Head};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Format of the record file.
-pub(crate) const VERSION: u32 = 1;
+/// Format of the record.
+pub const VERSION: u32 = 2;
 
 /// The client's memory, one entry for each task it has joined.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,15 +28,66 @@ impl Default for Record {
 }
 
 /// What a client remembers of one task.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TaskRecord {
+    /// The plan's name of the task, for people.
+    pub name: String,
+    /// The δ at which the plan states its ε.
+    pub delta: f64,
+    /// What a participation costs, by the client's own computation from the plan.
+    pub loss: TaskLoss,
     /// The last round in which this client said anything; it takes part in later ones only.
     pub last_round: u32,
     /// Rounds that this client has charged to its privacy budget.
     pub participations: u32,
+    /// What left the client, oldest first.
+    pub contributions: Vec<Contribution>,
     /// The place in the log up to which this client has verified the history.
     pub head: Option<Head>,
     /// Digest of the newest model that it has verified.
     pub model: Option<Digest>,
+}
+
+/// One update that left the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Contribution {
+    /// The round.
+    pub round: u32,
+    /// When, in seconds since the Unix epoch.
+    pub at: u64,
+}
+
+impl Record {
+    /// ε of everything that has left this client, over all tasks.
+    pub fn epsilon(&self, delta: Delta) -> f64 {
+        self.account(|_, task| task.participations).epsilon(delta)
+    }
+
+    /// The same after so many more participations in a task. One that is not in the record costs infinitely.
+    pub fn epsilon_after(&self, task: &Digest, participations: u32, delta: Delta) -> f64 {
+        if !self.tasks.contains_key(task) {
+            return f64::INFINITY;
+        }
+        let more = |digest: &Digest| if digest == task { participations } else { 0 };
+        self.account(|digest, task| task.participations.saturating_add(more(digest))).epsilon(delta)
+    }
+
+    fn account(&self, participations: impl Fn(&Digest, &TaskRecord) -> u32) -> Account {
+        let mut account = Account::default();
+        for (digest, task) in &self.tasks {
+            account.add(&task.loss, participations(digest, task));
+        }
+        account
+    }
+}
+
+impl TaskRecord {
+    /// ε that the client has spent in the task, at the task's δ.
+    pub fn epsilon(&self) -> f64 {
+        let mut account = Account::default();
+        account.add(&self.loss, self.participations);
+        Delta::new(self.delta).map_or(f64::INFINITY, |delta| account.epsilon(delta))
+    }
 }

@@ -78,6 +78,11 @@ fn participant(record: Record) -> Participant {
 
 /// The first publication of the task, for a client that knows nothing yet.
 fn publication() -> Vec<u8> {
+    publication_after(0.0)
+}
+
+/// The same, where so much is said to have been spent.
+fn publication_after(epsilon_spent: f64) -> Vec<u8> {
     let signed = signed();
     let manifest = Manifest {
         model: Digest::of(MODEL),
@@ -88,9 +93,7 @@ fn publication() -> Vec<u8> {
             cohort_commitment: Digest::of(""),
             groups: Vec::new(),
             rule: "mean".to_owned(),
-            epsilon_spent: 0.0,
-            epsilon_budget: 15.0,
-            delta: 1e-5,
+            privacy: plan().check().unwrap().privacy_claim(&plan(), epsilon_spent),
             software: "test".to_owned(),
             files: vec![FileEntry { path: "model.safetensors".to_owned(), digest: Digest::of(MODEL) }],
         },
@@ -256,17 +259,122 @@ fn the_default_policy_takes_a_sound_plan_and_each_limit_can_refuse_it() {
     policy.check(&plan, &terms).unwrap();
     let epsilon = terms.guarantee.epsilon(3);
     let cases = [
-        (Policy { max_epsilon: epsilon, max_delta: 1e-5, min_survivors: 8, min_colluders_to_break: 3 }, None),
+        (Policy { max_epsilon: epsilon, max_delta: 1e-5, ..policy.clone() }, None),
+        (Policy { max_break_probability: 0.0, min_colluders_to_break: 3, ..policy.clone() }, None),
         (Policy { max_epsilon: epsilon * 0.999, ..policy.clone() }, Some(("max_epsilon", epsilon))),
         (Policy { max_delta: 0.9e-5, ..policy.clone() }, Some(("max_delta", 1e-5))),
         (Policy { min_survivors: 9, ..policy.clone() }, Some(("min_survivors", 8.0))),
         (Policy { min_colluders_to_break: 4, ..policy.clone() }, Some(("min_colluders_to_break", 3.0))),
-        (Policy { max_epsilon: f64::NAN, ..policy }, Some(("max_epsilon", epsilon))),
+        (Policy { max_epsilon: f64::NAN, ..policy.clone() }, Some(("max_epsilon", epsilon))),
+        (Policy { max_break_probability: f64::NAN, ..policy }, Some(("max_break_probability", 0.0))),
     ];
     for (policy, expected) in cases {
         let refusal = policy.check(&plan, &terms).err().map(|refusal| (refusal.limit, refusal.found));
         assert_eq!(refusal, expected, "{policy:?}");
     }
+}
+
+#[test]
+fn a_break_that_chance_decides_is_the_owners_to_accept() {
+    // Five groups of twenty; one that holds all seven colluders falls.
+    let mut plan = plan();
+    plan.cohort = Cohort { clients: 100, minimum: 100, assumed_malicious: 7 };
+    plan.aggregation = Aggregation {
+        group_size: 20,
+        threshold: 13,
+        min_survivors: 16,
+        max_missing_reveals: 0,
+        break_probability: 0.5,
+        ..plan.aggregation
+    };
+    let terms = plan.check().unwrap();
+    let found = terms.break_probability_log2.exp2();
+    assert!(found > 1e-6, "{found}");
+    let check = |max_break_probability| {
+        let policy = Policy { max_break_probability, min_colluders_to_break: 1, ..Policy::default() };
+        policy.check(&plan, &terms)
+    };
+    assert_eq!(check(found), Ok(()));
+    let refusal = check(found * 0.99).unwrap_err();
+    assert_eq!((refusal.limit, refusal.found), ("max_break_probability", found));
+    assert!(check(Policy::default().max_break_probability).is_err(), "by default it is not accepted");
+}
+
+/// The record of a client that took part in this task before, so many times.
+fn after(other: &str, participations: u32) -> Record {
+    let mut record = Record::default();
+    let task = TaskRecord {
+        name: other.to_owned(),
+        delta: 1e-5,
+        loss: plan().check().unwrap().guarantee.task_loss(),
+        last_round: participations,
+        participations,
+        contributions: (1..=participations).map(|round| Contribution { round, at: 10 }).collect(),
+        head: None,
+        model: None,
+    };
+    record.tasks.insert(Digest::of(other), task);
+    record
+}
+
+#[test]
+fn all_tasks_together_stay_within_what_the_owner_allows() {
+    let delta = fedveil_privacy::Delta::new(1e-5).unwrap();
+    let limit = after("all", 9).epsilon(delta);
+    let offer = |record: Record, max_total_epsilon| {
+        let mut alice = participant(record);
+        alice.policy.max_total_epsilon = max_total_epsilon;
+        send(&mut alice, Kind::Plan, signed().bytes())
+    };
+    // Three rounds of this plan and six of others are nine alike.
+    assert!((offer(after("before", 6), limit * 1.000_001)).is_ok());
+    let refusal = offer(after("before", 6), limit * 0.999_999).unwrap_err();
+    assert!(refusal.is_final());
+    let Refusal::Total(exceeded) = &refusal else { panic!("{refusal}") };
+    assert!((exceeded.after / limit - 1.0).abs() < 1e-9 && exceeded.rounds == 3, "{exceeded:?}");
+    assert!((exceeded.spent / after("all", 6).epsilon(delta) - 1.0).abs() < 1e-9, "{exceeded:?}");
+    let text = refusal.to_string();
+    assert!(text.contains(&format!("{:.4} is spent, and 3 more rounds", exceeded.spent)), "{text}");
+    assert!(text.contains(&format!("allows max_total_epsilon {}", exceeded.allowed)), "{text}");
+
+    // What was refused is not remembered as joined; what this very task has spent is counted once.
+    let mut own = after("before", 6);
+    let task = own.tasks.remove(&Digest::of("before")).unwrap();
+    own.tasks.insert(signed().digest(), TaskRecord { participations: 2, last_round: 2, ..task });
+    assert!(offer(own, after("all", 3).epsilon(delta) * 1.000_001).is_ok());
+
+    for nonsense in [f64::NAN, -1.0, 0.0] {
+        assert!(matches!(offer(Record::default(), nonsense), Err(Refusal::Total(_))), "{nonsense}");
+    }
+}
+
+#[test]
+fn a_round_that_would_pass_the_total_is_declined() {
+    let delta = fedveil_privacy::Delta::new(1e-5).unwrap();
+    let mut alice = participant(Record::default());
+    send(&mut alice, Kind::Plan, signed().bytes()).unwrap();
+    send(&mut alice, Kind::Publication, publication()).unwrap();
+    send(&mut alice, Kind::Model, MODEL).unwrap();
+    // The owner thinks again while the client runs.
+    alice.policy.max_total_epsilon = after("all", 1).epsilon(delta) * 0.999;
+    let refusal = send(&mut alice, Kind::RoundOpen, 1_u32.to_be_bytes()).unwrap_err();
+    assert!(matches!(refusal, Refusal::Round(_)) && !refusal.is_final(), "{refusal}");
+    assert!(refusal.to_string().contains("over all tasks; 0.0000 is spent, and 1 more rounds"), "{refusal}");
+    alice.policy.max_total_epsilon = after("all", 1).epsilon(delta) * 1.001;
+    send(&mut alice, Kind::RoundOpen, 1_u32.to_be_bytes()).unwrap();
+}
+
+#[test]
+fn a_manifest_states_what_the_plan_can_have_spent() {
+    let offer = |epsilon_spent| {
+        let mut alice = participant(Record::default());
+        send(&mut alice, Kind::Plan, signed().bytes()).unwrap();
+        send(&mut alice, Kind::Publication, publication_after(epsilon_spent))
+    };
+    let refusal = offer(plan().check().unwrap().guarantee.epsilon(1)).unwrap_err();
+    assert!(matches!(refusal, Refusal::Spent { round: 0, .. }) && refusal.is_final(), "{refusal}");
+    assert!(offer(1e-9).unwrap_err().to_string().contains("epsilon 0.000000001 was spent by round 0"));
+    assert!(offer(0.0).is_ok());
 }
 
 #[test]
@@ -278,16 +386,22 @@ fn a_policy_file_has_defaults_and_no_unknown_keys() {
 
 #[test]
 fn a_record_reads_as_it_was_written() {
-    // The format of the record file, version 1: a change here needs another version.
+    // The format of the record file, version 2: a change here needs another version.
     let (_, record) = ready();
     let json = serde_json::to_value(&record).unwrap();
     let task = &json["tasks"][signed().digest().to_string()];
-    assert_eq!(json["version"], 1);
+    assert_eq!(json["version"], 2);
+    assert_eq!(task["name"], "test");
+    assert_eq!(task["delta"], 1e-5);
+    assert_eq!(task["loss"]["failure"], 0.0);
+    assert!(task["loss"]["participation"].as_array().unwrap().len() > 100);
+    assert_eq!(task["contributions"], serde_json::json!([]));
     assert_eq!(task["last_round"], 0);
     assert_eq!(task["participations"], 0);
     assert_eq!(task["model"], Digest::of(MODEL).to_string());
     assert_eq!(task["head"]["round"], 0);
     assert_eq!(task["head"]["log"]["size"], 1);
+    assert_eq!(task["head"]["epsilon_spent"], 0.0);
     assert_eq!(serde_json::from_value::<Record>(json.clone()).unwrap(), record);
 
     let mut unknown = json;

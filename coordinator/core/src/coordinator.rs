@@ -7,9 +7,9 @@ use crate::job::{CloseJob, Job};
 use crate::round::Round;
 use ed25519_dalek::VerifyingKey;
 use fedveil_aggregation::secagg::{Accumulator, MAX_CERTIFICATE_LEN, MaskedInput, SessionConfig, Upload};
-use fedveil_privacy::{Epsilon, Ledger};
+use fedveil_privacy::{Epsilon, Ledger, Overdrawn};
 use fedveil_proto::{Kind, limits::MAX_DECLINE};
-use fedveil_proto_plan::{PlanError, SignedPlan, Terms};
+use fedveil_proto_plan::{PlanError, SignedPlan, TaskPlan, Terms};
 use fedveil_provenance::{Digest, Log, Publication};
 use rand_core::{Rng, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -51,9 +51,7 @@ impl Coordinator {
     pub fn new(settings: Settings) -> Result<Self, PlanError> {
         let terms = settings.plan.plan().check()?;
         terms.session(&settings.plan, &settings.authority, 0, &Digest([0; 32]))?;
-        let budget = settings.plan.plan().privacy.epsilon;
-        let budget = Epsilon::new(budget).map_err(|error| PlanError::Inconsistent(error.to_string()))?;
-        let ledger = Ledger::new(terms.guarantee.clone(), budget);
+        let ledger = new_ledger(settings.plan.plan(), &terms)?;
         Ok(Self {
             settings,
             terms,
@@ -128,21 +126,30 @@ impl Coordinator {
     }
 
     /// Transitions that are due by the state itself. The shell calls it until it returns nothing.
-    pub fn advance(&self, now: Millis, seed: [u8; 32]) -> Vec<Event> {
+    ///
+    /// `overdrawn` are clients that cannot pay by the population's ledger. It is asked where a round is about to open:
+    /// who can not is named here in the next call, and not drawn.
+    pub fn advance(
+        &self,
+        now: Millis,
+        seed: [u8; 32],
+        overdrawn: &BTreeMap<Client, Overdrawn>,
+    ) -> Vec<Event> {
         if !self.opened || self.closed.is_some() || self.model.is_none() || self.log.size() == 0 {
             return Vec::new();
         }
         if let Some(round) = &self.round {
             return round.advance(self, now);
         }
-        if let Some(reason) = self.end_of_task(now) {
+        if let Some(reason) = self.end_of_task(now, overdrawn) {
             return vec![Event::TaskClosed { reason }];
         }
-        self.open_round(now, seed).into_iter().collect()
+        self.open_round(now, seed, overdrawn).into_iter().collect()
     }
 
     /// Takes note of one event.
     pub fn apply(&mut self, event: &Event) {
+        note(&mut self.ledger, event);
         match event {
             Event::TaskOpened { model, .. } => {
                 self.opened = true;
@@ -171,10 +178,9 @@ impl Coordinator {
                 self.send_all(cohort, Kind::RoundOpen, &round.to_be_bytes());
                 self.round = Some(opened);
             }
-            Event::PrivacyCharged { clients, .. } => {
-                for client in clients {
-                    self.ledger.charge(client.0);
-                }
+            // Whoever of the group was not charged does not take part any more.
+            Event::PrivacyCharged { group, .. } | Event::GroupWithheld { group, .. } => {
+                self.release_group(*group);
                 self.apply_to_round(event);
             }
             Event::Published { model, at, momentum, manifest, checkpoint, .. } => {
@@ -242,6 +248,11 @@ impl Coordinator {
     /// ε spent so far by the client that took part most often.
     pub fn epsilon_spent(&self) -> f64 {
         self.ledger.max_spent()
+    }
+
+    /// Clients for whom a participation in the round in progress is set aside.
+    pub fn reserved(&self) -> BTreeSet<Client> {
+        self.ledger.reservations().copied().map(Digest).collect()
     }
 
     /// Digest of the current model file.
@@ -399,7 +410,7 @@ impl Coordinator {
         }
     }
 
-    fn end_of_task(&self, now: Millis) -> Option<String> {
+    fn end_of_task(&self, now: Millis, overdrawn: &BTreeMap<Client, Overdrawn>) -> Option<String> {
         let rounds = self.settings.plan.plan().rounds;
         if self.last_round >= rounds {
             return Some(format!("all {rounds} rounds are done"));
@@ -415,7 +426,24 @@ impl Coordinator {
                 self.epsilon_spent()
             ));
         }
-        None
+        // The same, for what they have spent elsewhere. What is under way elsewhere may come to nothing.
+        let can_never_pay = |client: &&Client| {
+            !self.can_pay(client) || overdrawn.get(client).is_some_and(|found| found.for_good)
+        };
+        let spent = self.joined.keys().filter(can_never_pay).count();
+        let least = overdrawn.iter().min_by(|(_, one), (_, other)| one.asked.total_cmp(&other.asked));
+        match least {
+            Some((client, found))
+                if self.joined.len() >= self.wanted(now) && self.joined.len() - spent < minimum =>
+            {
+                Some(format!(
+                    "{spent} of {} clients cannot pay for one more round, and cohort.minimum is {minimum}; \
+                     for client {client}, {found}",
+                    self.joined.len()
+                ))
+            }
+            _ => None,
+        }
     }
 
     /// Clients without which no round begins at this time.
@@ -429,10 +457,16 @@ impl Coordinator {
         self.ledger.check(&client.0).is_ok()
     }
 
-    fn open_round(&self, now: Millis, seed: [u8; 32]) -> Option<Event> {
+    fn open_round(
+        &self,
+        now: Millis,
+        seed: [u8; 32],
+        overdrawn: &BTreeMap<Client, Overdrawn>,
+    ) -> Option<Event> {
         let cohort = &self.settings.plan.plan().cohort;
         let mut ready: Vec<Client> =
             self.joined.keys().filter(|client| self.can_pay(client)).copied().collect();
+        ready.retain(|client| !overdrawn.contains_key(client));
         if ready.len() < self.wanted(now) {
             return None;
         }
@@ -456,6 +490,11 @@ impl Coordinator {
             round.apply(self, event);
             self.round = Some(round);
         }
+    }
+
+    fn release_group(&mut self, group: u32) {
+        let members = self.round.as_ref().map_or(&[][..], |round| round.members(group));
+        members.iter().for_each(|client| self.ledger.release(&client.0));
     }
 
     fn finish_round(&mut self, at: Millis) {
@@ -496,6 +535,32 @@ impl Coordinator {
 
     pub(crate) fn compute(&mut self, job: Job) {
         self.effects.push_back(Effect::Compute(Box::new(job)));
+    }
+}
+
+/// The ledger of a run, from its plan and its events. Of a round that is not over, everyone of the cohort who is not
+/// charged counts as reserved.
+pub fn ledger_of(plan: &TaskPlan, events: &[Event]) -> Result<Ledger, PlanError> {
+    let mut ledger = new_ledger(plan, &plan.check()?)?;
+    events.iter().for_each(|event| note(&mut ledger, event));
+    Ok(ledger)
+}
+
+fn new_ledger(plan: &TaskPlan, terms: &Terms) -> Result<Ledger, PlanError> {
+    let budget =
+        Epsilon::new(plan.privacy.epsilon).map_err(|error| PlanError::Inconsistent(error.to_string()))?;
+    Ok(Ledger::new(terms.guarantee.clone(), budget))
+}
+
+/// What an event by itself says to the ledger.
+fn note(ledger: &mut Ledger, event: &Event) {
+    match event {
+        Event::RoundOpened { cohort, .. } => cohort.iter().for_each(|client| ledger.reserve(client.0)),
+        Event::PrivacyCharged { clients, .. } => clients.iter().for_each(|client| ledger.charge(client.0)),
+        Event::Published { .. } | Event::RoundAborted { .. } | Event::TaskClosed { .. } => {
+            ledger.release_all()
+        }
+        _ => {}
     }
 }
 

@@ -4,9 +4,10 @@ use crate::command::{Command, Computed, Outcome, Reject};
 use crate::coordinator::Coordinator;
 use crate::effect::Effect;
 use crate::event::{Client, Event, Millis};
+use crate::population::Population;
 use fedveil_aggregation::secagg::Accumulator;
 use fedveil_provenance::Digest;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Durable storage of events and blobs. One call of `append` is one transaction.
@@ -33,6 +34,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
 }
 
+/// Time after which a round is tried again that could not open for what is under way in other tasks.
+const RETRY_SECONDS: u32 = 5;
+
 /// The store failed; the coordinator must stop, since what it decided is not durable.
 #[derive(Debug, thiserror::Error)]
 #[error("store: {0}")]
@@ -49,6 +53,12 @@ pub struct Driver<S> {
     effects: Vec<Effect>,
     pending: Vec<Event>,
     now: Millis,
+    population: Option<Arc<dyn Population>>,
+    /// Charges that the population has not heard of, by round.
+    charges: Vec<(u32, Vec<Client>)>,
+    /// The core may hold fewer reservations than the population.
+    releases: bool,
+    retry_at: Option<Millis>,
     /// The store failed once.
     failed: bool,
 }
@@ -67,7 +77,9 @@ pub struct Outcomes {
 impl<S: Store> Driver<S> {
     /// Rebuilds the core from the store's events. Call with [`Command::Recover`] next if there were any.
     pub fn new(mut core: Coordinator, store: S) -> Result<Self, StoreError> {
+        let mut charges = Vec::new();
         for event in store.events()? {
+            charges.extend(charge(&core, &event));
             core.apply(&event);
         }
         let mut effects = Vec::new();
@@ -84,8 +96,20 @@ impl<S: Store> Driver<S> {
             effects,
             pending: Vec::new(),
             now: Millis(0),
+            population: None,
+            charges,
+            releases: true,
+            retry_at: None,
             failed: false,
         })
+    }
+
+    /// Binds the task to what its clients have spent elsewhere: no round opens that they cannot pay for, and what this
+    /// run has charged before is charged there, should it have been lost.
+    pub fn bind(&mut self, population: Arc<dyn Population>) -> Result<(), StoreError> {
+        self.population = Some(population);
+        self.charge_population()?;
+        self.release_population()
     }
 
     /// Handles commands as one transaction.
@@ -101,15 +125,8 @@ impl<S: Store> Driver<S> {
             return Err(StoreError("an earlier batch is not durable; start again from the store".to_owned()));
         }
         self.now = now;
-        let mut blobs = Vec::new();
         let mut rejects = Vec::new();
-        for command in commands {
-            self.handle_one(command, now, &mut blobs, &mut rejects);
-            self.advance(now, seed);
-        }
-        if !self.pending.is_empty() || !blobs.is_empty() {
-            self.store.append(&self.pending, &blobs).inspect_err(|_| self.failed = true)?;
-        }
+        self.transact(commands, now, seed, &mut rejects).inspect_err(|_| self.failed = true)?;
         Ok(Outcomes {
             events: std::mem::take(&mut self.pending),
             effects: std::mem::take(&mut self.effects),
@@ -127,7 +144,8 @@ impl<S: Store> Driver<S> {
     /// When to call [`handle`](Self::handle) with [`Command::Tick`] at the latest. A time that has passed is not
     /// repeated: what was due at it has been done.
     pub fn poll_timeout(&self) -> Option<Millis> {
-        self.core.poll_timeout().filter(|&time| time > self.now)
+        let times = self.core.poll_timeout().into_iter().chain(self.retry_at);
+        times.filter(|&time| time > self.now).min()
     }
 
     /// The core, for reading.
@@ -138,6 +156,27 @@ impl<S: Store> Driver<S> {
     /// The store.
     pub fn store(&self) -> &S {
         &self.store
+    }
+
+    /// Commands, the transitions that they make due, and what of it has to be durable, in this order: charges in the
+    /// population, events, releases in the population.
+    fn transact(
+        &mut self,
+        commands: Vec<Command>,
+        now: Millis,
+        seed: [u8; 32],
+        rejects: &mut Vec<(Client, Reject)>,
+    ) -> Result<(), StoreError> {
+        let mut blobs = Vec::new();
+        for command in commands {
+            self.handle_one(command, now, &mut blobs, rejects);
+            self.advance(now, seed)?;
+        }
+        self.charge_population()?;
+        if !self.pending.is_empty() || !blobs.is_empty() {
+            self.store.append(&self.pending, &blobs)?;
+        }
+        self.release_population()
     }
 
     fn handle_one(
@@ -176,11 +215,27 @@ impl<S: Store> Driver<S> {
         }
     }
 
-    fn advance(&mut self, now: Millis, seed: [u8; 32]) {
+    fn advance(&mut self, now: Millis, seed: [u8; 32]) -> Result<(), StoreError> {
+        let mut overdrawn = BTreeMap::new();
         loop {
-            let events = self.core.advance(now, seed);
+            let events = self.core.advance(now, seed, &overdrawn);
             if events.is_empty() {
-                return;
+                let is_idle = self.core.phase().is_none() && self.core.closed().is_none();
+                self.retry_at = None;
+                if let Some((client, reason)) = overdrawn.first_key_value().filter(|_| is_idle) {
+                    tracing::info!(clients = overdrawn.len(), %client, %reason, "too few clients can pay for a round");
+                    self.retry_at = Some(now.plus_seconds(RETRY_SECONDS));
+                }
+                return Ok(());
+            }
+            if let Some(population) = &self.population
+                && let Some((round, payers)) = opening(&events)
+            {
+                let refused = population.reserve(round, &payers)?;
+                if !refused.is_empty() {
+                    overdrawn.extend(refused);
+                    continue;
+                }
             }
             for event in events {
                 self.apply(event);
@@ -188,7 +243,32 @@ impl<S: Store> Driver<S> {
         }
     }
 
+    /// Before the charges' events are durable.
+    fn charge_population(&mut self) -> Result<(), StoreError> {
+        let charges = std::mem::take(&mut self.charges);
+        let Some(population) = &self.population else { return Ok(()) };
+        charges.iter().try_for_each(|(round, clients)| population.charge(*round, clients))
+    }
+
+    /// After the events are durable that release something.
+    fn release_population(&mut self) -> Result<(), StoreError> {
+        let releases = std::mem::take(&mut self.releases);
+        match &self.population {
+            Some(population) if releases => population.release_others(&self.core.reserved()),
+            _ => Ok(()),
+        }
+    }
+
     fn apply(&mut self, event: Event) {
+        self.charges.extend(charge(&self.core, &event));
+        self.releases |= matches!(
+            event,
+            Event::PrivacyCharged { .. }
+                | Event::GroupWithheld { .. }
+                | Event::RoundAborted { .. }
+                | Event::Published { .. }
+                | Event::TaskClosed { .. }
+        );
         self.core.apply(&event);
         match &event {
             Event::UnmaskStarted { group } => {
@@ -209,6 +289,32 @@ impl<S: Store> Driver<S> {
             self.effects.push(effect);
         }
     }
+}
+
+/// The round that these events open, and everyone who takes part in it or pays for it.
+fn opening(events: &[Event]) -> Option<(u32, Vec<Client>)> {
+    let round = events.iter().find_map(|event| match event {
+        Event::RoundOpened { round, .. } => Some(*round),
+        _ => None,
+    })?;
+    let payers: BTreeSet<Client> = events
+        .iter()
+        .flat_map(|event| match event {
+            Event::RoundOpened { cohort: clients, .. } | Event::PrivacyCharged { clients, .. } => {
+                clients.as_slice()
+            }
+            _ => &[],
+        })
+        .copied()
+        .collect();
+    Some((round, payers.into_iter().collect()))
+}
+
+/// What an event charges, and in which round, if it does.
+fn charge(core: &Coordinator, event: &Event) -> Option<(u32, Vec<Client>)> {
+    let Event::PrivacyCharged { clients, .. } = event else { return None };
+    let (round, _) = core.phase()?;
+    Some((round, clients.clone()))
 }
 
 impl Computed {
@@ -233,6 +339,15 @@ struct Stored {
 impl MemoryStore {
     fn lock(&self) -> MutexGuard<'_, Stored> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl MemoryStore {
+    /// What was stored when there were so many events, as a crash might leave it; blobs are all there.
+    pub fn after(&self, events: usize) -> Self {
+        let stored = self.lock();
+        let events = stored.events[..events].to_vec();
+        Self(Mutex::new(Stored { events, blobs: stored.blobs.clone() }))
     }
 }
 

@@ -73,7 +73,8 @@ pub enum Event {
     ClientJoined { client: Client, log_size: u64 },
     /// The client's session ended.
     ClientLeft { client: Client },
-    /// A round began.
+    /// A round began. One participation of each client of the cohort is reserved in the ledger, until it is charged, its
+    /// group is withheld, or the round is over.
     RoundOpened { round: u32, cohort: Vec<Client>, deadline: Millis },
     /// A client advertised its keys.
     Advertised { client: Client, message: Hex },

@@ -11,7 +11,7 @@ use fedveil_aggregation::secagg::{Accumulator, Unmasking};
 use fedveil_privacy::{Grid, Rotation};
 use fedveil_provenance::{
     Checkpoint, CheckpointError, Decision, Digest, FileEntry, GroupDecision, Log, Manifest, ManifestError,
-    RoundPredicate, manifest::MODEL_FILE,
+    PrivacyClaim, RoundPredicate, manifest::MODEL_FILE,
 };
 
 /// One piece of heavy work.
@@ -105,9 +105,7 @@ pub struct CloseJob {
     planned_group_size: u32,
     cohort_commitment: Digest,
     task_digest: Digest,
-    epsilon_spent: f64,
-    epsilon_budget: f64,
-    delta: f64,
+    privacy: PrivacyClaim,
     origin: String,
     log: Log,
 }
@@ -157,9 +155,7 @@ impl CloseJob {
             planned_group_size: plan.aggregation.group_size,
             cohort_commitment,
             task_digest: coordinator.plan().digest(),
-            epsilon_spent: coordinator.epsilon_spent(),
-            epsilon_budget: plan.privacy.epsilon,
-            delta: plan.privacy.delta,
+            privacy: terms.privacy_claim(plan, coordinator.epsilon_spent()),
             origin: coordinator.plan().origin(),
             log: coordinator.log().clone(),
         })
@@ -250,9 +246,7 @@ impl CloseJob {
                 cohort_commitment: self.cohort_commitment,
                 groups,
                 rule: self.rule.name().to_owned(),
-                epsilon_spent: self.epsilon_spent,
-                epsilon_budget: self.epsilon_budget,
-                delta: self.delta,
+                privacy: self.privacy.clone(),
                 software: concat!("fedveil ", env!("CARGO_PKG_VERSION")).to_owned(),
                 files: vec![FileEntry { path: MODEL_FILE.to_owned(), digest: model }],
             },

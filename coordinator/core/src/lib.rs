@@ -10,7 +10,8 @@
 //! - [`Coordinator::decide`] reads and judges one command; a peer's fault is a [`Reject`], never an error or a panic.
 //! - [`Coordinator::advance`] says which transitions the state itself makes due (a phase is complete, a deadline passed).
 //! - [`Coordinator::apply`] mutates, never fails, computes nothing heavy. Replaying the events rebuilds the state.
-//! - [`Driver`] binds the three to a [`Store`]: events are durable before any effect of theirs leaves.
+//! - [`Driver`] binds the three to a [`Store`]: events are durable before any effect of theirs leaves. It is also where
+//!   the [`Population`] is asked, the ledger over all tasks that outlives the run.
 //! - Heavy work is a [`Job`]: a value that any thread may run and whose result comes back as a command.
 //!
 //! Absent on purpose: clocks, sockets, files, threads, randomness. Time is [`Millis`], randomness a seed. Model vectors
@@ -23,15 +24,17 @@ mod effect;
 mod event;
 mod job;
 mod model_file;
+mod population;
 mod round;
 
 pub use command::{Command, Computed, Reject};
-pub use coordinator::{Coordinator, Settings};
+pub use coordinator::{Coordinator, Settings, ledger_of};
 pub use driver::{Driver, MemoryStore, Outcomes, Store, StoreError};
 pub use effect::Effect;
 pub use event::{Client, Event, GroupStage, Hex, Millis};
 pub use job::{Job, JobError};
 pub use model_file::{ModelFileError, parameters, with_parameters};
+pub use population::{MemoryPopulation, MemoryPopulationTask, Population};
 
 #[cfg(test)]
 mod tests;

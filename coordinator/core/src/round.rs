@@ -99,6 +99,11 @@ impl Round {
         matches!(self.group(group).map(|group| &group.progress), Some(Progress::Computing(_)))
     }
 
+    /// The members of a group; none before groups are formed.
+    pub(crate) fn members(&self, group: u32) -> &[Client] {
+        self.group(group).map_or(&[], |group| &group.members)
+    }
+
     pub(crate) fn is_closing(&self) -> bool {
         matches!(self.stage, Stage::Grouped { closing: true, .. })
     }

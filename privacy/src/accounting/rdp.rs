@@ -64,7 +64,7 @@ impl RdpCurve {
     }
 
     /// The curve of a mechanism whose divergence is known at every order. Orders are asked for in rising sequence.
-    pub(super) fn on_default_orders(divergence: impl FnMut(f64) -> f64) -> Self {
+    pub(crate) fn on_default_orders(divergence: impl FnMut(f64) -> f64) -> Self {
         Self::on(orders(), divergence)
     }
 
@@ -89,6 +89,11 @@ impl RdpCurve {
         };
         let share = (order - low) / (high.order - low);
         ((1.0 - share) * low_cumulant + share * cumulant(high)) / (order - 1.0)
+    }
+
+    /// The points: order and divergence, by rising order.
+    pub(crate) fn points(&self) -> impl Iterator<Item = (f64, f64)> {
+        self.points.iter().map(|point| (point.order, point.divergence))
     }
 
     #[cfg(test)]

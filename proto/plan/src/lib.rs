@@ -16,7 +16,7 @@ use fedveil_aggregation::secagg::{Prg, ProtocolKind, SessionConfig, SessionParam
 use fedveil_privacy::{
     self as privacy, ClipNorm, Delta, Epsilon, Guarantee, Mechanism, NoiseKind, NoiseMultiplier, Placement,
 };
-use fedveil_provenance::{Digest, Envelope};
+use fedveil_provenance::{Digest, Envelope, PrivacyClaim};
 use serde::{Deserialize, Serialize};
 
 /// DSSE payload type of a task plan.
@@ -473,6 +473,36 @@ impl TaskPlan {
 }
 
 impl Terms {
+    /// What a manifest of the task says about privacy once this ε is spent.
+    pub fn privacy_claim(&self, plan: &TaskPlan, epsilon_spent: f64) -> PrivacyClaim {
+        let claim = self.guarantee.claim;
+        PrivacyClaim {
+            epsilon_spent,
+            epsilon_budget: plan.privacy.epsilon,
+            delta: plan.privacy.delta,
+            unit: claim.unit.to_string(),
+            neighbours: claim.adjacency.to_string(),
+            accountant: claim.accounting.to_string(),
+            sampling: claim.sampling.to_string(),
+            placement: self.guarantee.placement.to_string(),
+            mechanism: self.guarantee.noise.to_string(),
+            noise_multiplier: plan.privacy.noise_multiplier,
+            clip_norm: plan.privacy.clip_norm,
+        }
+    }
+
+    /// Whether the plan can have spent this ε by the end of that round: it is what some number of participations costs,
+    /// one a round at most. Floating point may differ between machines; a millionth is forgiven.
+    pub fn can_have_spent(&self, epsilon: f64, rounds: u32) -> bool {
+        let close = |participations| {
+            let cost = self.guarantee.epsilon(participations);
+            (epsilon - cost).abs() <= 1e-6 * cost
+        };
+        let most = Epsilon::new(epsilon * (1.0 + 1e-6))
+            .map_or(0, |epsilon| self.guarantee.participations_within(epsilon));
+        most <= rounds && close(most)
+    }
+
     /// The secure-aggregation session of one round: bound to the plan's bytes, the round and the model.
     pub fn session(
         &self,

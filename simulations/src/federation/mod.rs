@@ -31,7 +31,8 @@ pub use device::Device;
 use ed25519_dalek::SigningKey;
 use fedveil_client_core::{Effect as Reaction, Input, Policy};
 use fedveil_coordinator_core::{
-    Client, Command, Coordinator, Driver, Effect, Event, Job, MemoryStore, Millis, Settings, Store,
+    Client, Command, Coordinator, Driver, Effect, Event, Job, MemoryPopulation, MemoryStore, Millis,
+    Settings, Store,
 };
 use fedveil_learning::{LearningError, ModelSpec, model_file};
 use fedveil_proto::Kind;
@@ -141,6 +142,7 @@ pub struct Federation<S> {
     scenario: S,
     store: Arc<MemoryStore>,
     driver: Driver<Arc<MemoryStore>>,
+    population: Option<MemoryPopulation>,
     cohorts: chacha20::ChaCha20Rng,
     initial_model: Digest,
     devices: Vec<Device>,
@@ -181,6 +183,7 @@ impl<S: Scenario> Federation<S> {
         let mut federation = Self {
             seed,
             driver: driver(&settings, &store)?,
+            population: None,
             settings,
             signer,
             scenario,
@@ -196,6 +199,14 @@ impl<S: Scenario> Federation<S> {
         federation.driver.put_blob(initial_model).expect(STORE);
         federation.start();
         Ok(federation)
+    }
+
+    /// Binds the task to a population's ledger, from here on. Other federations of the same seed have the same clients.
+    pub fn bind(&mut self, population: &MemoryPopulation) {
+        self.population = Some(population.clone());
+        let loss = self.coordinator().terms().guarantee.task_loss();
+        let task = population.of_task(self.settings.plan.digest(), loss);
+        self.driver.bind(Arc::new(task)).expect(STORE);
     }
 
     /// Takes the next message or job, or lets time pass to the next deadline. `false`: nothing is left to happen.
@@ -242,6 +253,9 @@ impl<S: Scenario> Federation<S> {
     pub fn crash(&mut self) {
         self.queue.clear();
         self.driver = driver(&self.settings, &self.store).expect("the plan was accepted before");
+        if let Some(population) = self.population.take() {
+            self.bind(&population);
+        }
         self.devices.iter_mut().for_each(Device::lose_session);
         self.start();
     }

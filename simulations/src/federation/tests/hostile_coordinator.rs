@@ -2,7 +2,7 @@
 
 use super::*;
 use fedveil_client_core::Refusal;
-use fedveil_provenance::{Checkpoint, Log, Manifest, Publication};
+use fedveil_provenance::{Checkpoint, Log, Manifest, PrivacyClaim, Publication};
 use proptest::prelude::*;
 
 /// Lets the federation run on and checks that client 0 refuses for that reason, and that nothing of what it holds back
@@ -45,11 +45,16 @@ fn down(kind: Kind, bytes: impl Into<Arc<[u8]>>) -> Message {
     Message { client: 0, direction: Direction::Down, kind, bytes: bytes.into() }
 }
 
+/// One group, for so many rounds.
+fn one_group_of(rounds: u32) -> Setup {
+    let mut setup = one_group();
+    setup.plan.rounds = rounds;
+    setup
+}
+
 /// Client 0 holds the model of round 1, and round 2 has begun.
 fn after_round_1() -> Scripted {
-    let mut setup = one_group();
-    setup.plan.rounds = 3;
-    let mut federation = federation(setup, Script::default());
+    let mut federation = federation(one_group_of(3), Script::default());
     let adopted =
         |federation: &Scripted| federation.devices()[0].model().is_some_and(|(round, _)| round == 1);
     assert!(federation.run_until(adopted));
@@ -123,6 +128,10 @@ fn a_plan_beyond_the_owners_policy_is_refused_by_the_name_of_the_limit() {
             Policy { max_delta: 1e-6, ..Policy::default() },
             "allows max_delta 0.000001, the plan wants 0.00001",
         ),
+        (
+            Policy { max_total_epsilon: 2.0, ..Policy::default() },
+            "allows max_total_epsilon 2 at delta 0.00001 over all tasks; 0.0000 is spent, and 2 more rounds",
+        ),
         (Policy { min_survivors: 9, ..Policy::default() }, "allows min_survivors 9, the plan wants 8"),
         (
             Policy { min_colluders_to_break: 4, ..Policy::default() },
@@ -133,7 +142,8 @@ fn a_plan_beyond_the_owners_policy_is_refused_by_the_name_of_the_limit() {
         let federation = finished(Setup { policy, ..one_group() }, Script::default());
         assert_eq!(published(&federation.events()), [0], "nobody takes part");
         for device in federation.devices() {
-            assert!(matches!(device.refusals(), [Refusal::Policy(_)]), "{:?}", device.refusals());
+            let refusals = device.refusals();
+            assert!(matches!(refusals, [Refusal::Policy(_) | Refusal::Total(_)]), "{refusals:?}");
             assert!(device.finished().unwrap().contains(reason), "{:?}", device.finished());
         }
     }
@@ -235,6 +245,70 @@ fn a_model_of_another_task_is_refused() {
     let log = next(&federation, |manifest| manifest.round.task_digest = Digest::of("another task"));
     offer(&mut federation, &log);
     assert_refuses(&mut federation, "the manifest is of task", true);
+}
+
+#[test]
+fn a_manifest_whose_privacy_is_not_the_plans_is_refused() {
+    type Lie = fn(&mut PrivacyClaim);
+    let lies: [(Lie, &str); 10] = [
+        (|claim| claim.epsilon_budget = 99.0, "not that of the plan: epsilon_budget is 99, expected 15"),
+        (|claim| claim.delta = 1e-9, "not that of the plan: delta is 0.000000001, expected 0.00001"),
+        (|claim| claim.unit = "example".to_owned(), "unit is example, expected user"),
+        (|claim| claim.neighbours = "add-remove".to_owned(), "neighbours is add-remove, expected zero-out"),
+        (|claim| claim.accountant = "pld".to_owned(), "accountant is pld, expected"),
+        (|claim| claim.sampling = "poisson".to_owned(), "sampling is poisson, expected"),
+        (|claim| claim.placement = "local".to_owned(), "placement is local, expected distributed"),
+        (|claim| claim.mechanism = "skellam".to_owned(), "mechanism is skellam, expected discrete-gaussian"),
+        (|claim| claim.noise_multiplier = 9.0, "noise_multiplier is 9, expected 1.5"),
+        (|claim| claim.clip_norm = 0.1, "clip_norm is 0.1, expected 1"),
+    ];
+    for (lie, reason) in lies {
+        let mut federation = after_round_1();
+        let log = next(&federation, |manifest| lie(&mut manifest.round.privacy));
+        offer(&mut federation, &log);
+        assert_refuses(&mut federation, reason, true);
+    }
+}
+
+#[test]
+fn a_manifest_that_misstates_what_was_spent_is_refused() {
+    let guarantee = one_group().plan.check().unwrap().guarantee;
+    for (spent, reason) in [
+        (0.0, "epsilon 0 was spent, the one before it said"),
+        (guarantee.epsilon(1) * 0.999, "was spent, the one before it said"),
+        (f64::midpoint(guarantee.epsilon(1), guarantee.epsilon(2)), "by its plan the task has spent"),
+        // Nobody can have taken part three times by the end of round 2.
+        (one_group_of(3).plan.check().unwrap().guarantee.epsilon(3), "1 of them or more and 2 at most"),
+    ] {
+        let mut federation = after_round_1();
+        let log = next(&federation, |manifest| manifest.round.privacy.epsilon_spent = spent);
+        offer(&mut federation, &log);
+        assert_refuses(&mut federation, reason, true);
+    }
+}
+
+/// A client that was asked to unmask knows that it was charged.
+#[test]
+fn a_manifest_that_hides_a_charge_is_refused() {
+    // The same seed makes the same history: what this one signs, the other federation's client believes.
+    let twin = after_round_1();
+    let mut log = Log::new();
+    log.append(twin.coordinator().log().leaf(0).unwrap().to_vec());
+    log.append(resigned(&twin, 1, |manifest| manifest.round.privacy.epsilon_spent = 0.0));
+    let forged = Publication::new(&log, checkpoint(&twin, &log), 1, 1).unwrap().to_bytes();
+    let mut publications = 0;
+    let swap = move |now, mut message: Message| {
+        if (message.client, message.kind) == (0, Kind::Publication) {
+            publications += 1;
+            if publications == 2 {
+                message.bytes = forged.clone().into();
+            }
+        }
+        vec![(now, message)]
+    };
+    let mut federation = federation(one_group_of(3), Script::default().routing(swap));
+    assert_refuses(&mut federation, "says that epsilon 0 was spent by round 1", true);
+    assert_eq!(federation.devices()[0].model().unwrap().0, 0);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod hostile_clients;
 mod hostile_coordinator;
+mod population;
 mod recovery;
 mod rounds;
 
