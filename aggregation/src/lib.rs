@@ -1,5 +1,6 @@
 //! Secure and Byzantine-robust aggregation
 
 pub mod optimizer;
+pub mod plain;
 pub mod robust;
 pub mod secagg;

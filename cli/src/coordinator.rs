@@ -71,12 +71,16 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         config.out.display(),
         spends(&plan, &terms)
     ));
+    let terms = plan.check().map_err(|error| Failure::new(Exit::Usage, error))?;
+    let warning = terms.warning();
+    if let Some(warning) = warning {
+        progress.say(warning);
+    }
     let mut watch = Watch::new(progress, plan.rounds, plan.privacy.epsilon, None);
     watch.resume(folder.rounds()?);
     let interrupted = follow(&mut running, &mut watch, &folder).await?;
     running.finish().await.map_err(|error| server_failure(&error))?;
     watch.finish();
-    let terms = plan.check().map_err(|error| Failure::new(Exit::Usage, error))?;
     let run = Run {
         plan: &plan,
         privacy: terms.privacy_claim(&plan, 0.0),
@@ -88,7 +92,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         seed: 0,
         wall_seconds: started.elapsed().as_secs_f64(),
     };
-    folder.seal(&run.summary(&watch), &watch.rounds, &[], &signing)?;
+    let notes: Vec<String> = warning.map(str::to_owned).into_iter().collect();
+    folder.seal(&run.summary(&watch), &watch.rounds, &notes, &signing)?;
     println!("{}: {}", config.out.display(), watch.closed.as_deref().unwrap_or("ended"));
     if interrupted {
         return Err(Failure::new(

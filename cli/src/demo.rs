@@ -229,7 +229,12 @@ impl Args {
         config.task.rounds = self.rounds;
         // Who vanishes is noticed at once; who is merely slow, on a machine that does all the work, is waited for.
         config.task.phase_seconds = 120;
-        config.cohort = Cohort { clients: self.clients, minimum, assumed_malicious: self.assumed_byzantine };
+        config.cohort = Cohort {
+            clients: self.clients,
+            minimum,
+            assumed_malicious: self.assumed_byzantine,
+            population: None,
+        };
         config.privacy.epsilon = self.epsilon;
         config.privacy.noise_multiplier = self.noise_multiplier;
         config.privacy.placement.clone_from(&self.placement);

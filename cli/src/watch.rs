@@ -83,6 +83,7 @@ impl Watch {
             Event::RosterSealed { .. } => standing.phase = "beacon",
             Event::GroupsFormed { groups, .. } => (standing.groups, standing.phase) = (*groups, "sharing"),
             Event::GroupAdvanced { stage, .. } => standing.phase = stage.name(),
+            Event::UpdateAccepted { .. } => standing.phase = "updates",
             Event::ClientDropped { .. } => standing.dropped += 1,
             Event::GroupSummed { group, .. } => {
                 let unused = "the round gave no model".to_owned();

@@ -39,16 +39,25 @@ impl KeyDirectory {
 
     /// The Ed25519 key called `name`: read from `NAME.key`, or drawn from the operating system and kept there.
     pub fn signing_key(&self, name: &str) -> Result<SigningKey, KeyError> {
-        let seed = self.read_or_create(&format!("{name}.key"), || {
+        self.read_or_draw(name, "an Ed25519 seed").map(|seed| SigningKey::from_bytes(&seed))
+    }
+
+    /// The secret called `name`, 32 bytes: read from `NAME.key`, or drawn from the operating system and kept there.
+    pub fn secret(&self, name: &str) -> Result<Zeroizing<[u8; 32]>, KeyError> {
+        self.read_or_draw(name, "a secret")
+    }
+
+    fn read_or_draw(&self, name: &str, what: &str) -> Result<Zeroizing<[u8; 32]>, KeyError> {
+        let bytes = self.read_or_create(&format!("{name}.key"), || {
             let mut seed = Zeroizing::new(vec![0; 32]);
             getrandom::fill(&mut seed)?;
             Ok(seed)
         })?;
-        match seed.as_slice().try_into() {
-            Ok(seed) => Ok(SigningKey::from_bytes(seed)),
+        match bytes.as_slice().try_into() {
+            Ok(seed) => Ok(Zeroizing::new(seed)),
             Err(_) => Err(KeyError::Damaged {
                 path: self.path.join(format!("{name}.key")),
-                reason: format!("holds {} bytes; an Ed25519 seed has 32", seed.len()),
+                reason: format!("holds {} bytes; {what} has 32", bytes.len()),
             }),
         }
     }
@@ -221,6 +230,9 @@ mod tests {
         assert_ne!(key.to_bytes(), directory.signing_key("enrollment").unwrap().to_bytes());
         let again = KeyDirectory::open(&path, &run).unwrap().signing_key("models").unwrap();
         assert_eq!(key.to_bytes(), again.to_bytes());
+        let noise = directory.secret("noise").unwrap();
+        assert_ne!(*noise, key.to_bytes(), "noise has a key of its own");
+        assert_eq!(noise, directory.secret("noise").unwrap());
         assert!(!path.join("models.key.partial").exists());
     }
 
@@ -240,6 +252,9 @@ mod tests {
         let error = directory.signing_key("models").unwrap_err();
         assert!(error.to_string().ends_with("models.key holds 5 bytes; an Ed25519 seed has 32"), "{error}");
         assert_eq!(fs::read(path.join("models.key")).unwrap(), b"short");
+        directory.write("noise.key", b"short").unwrap();
+        let error = directory.secret("noise").unwrap_err();
+        assert!(error.to_string().ends_with("noise.key holds 5 bytes; a secret has 32"), "{error}");
     }
 
     #[cfg(unix)]
@@ -272,5 +287,10 @@ mod tests {
         assert_eq!((mode(&path), mode(&file)), (0o700, 0o600));
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(directory.signing_key("models"), Err(KeyError::Exposed { mode: 0o640, .. })));
+        directory.secret("noise").unwrap();
+        let file = path.join("noise.key");
+        assert_eq!(mode(&file), 0o600);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o604)).unwrap();
+        assert!(matches!(directory.secret("noise"), Err(KeyError::Exposed { mode: 0o604, .. })));
     }
 }

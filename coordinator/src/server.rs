@@ -14,10 +14,9 @@ use crate::service::{Traffic, TrainingService, UPLOADS};
 use crate::store::SqliteStore;
 use crate::tls::{TlsError, incoming, server_config};
 use ed25519_dalek::{SigningKey, VerifyingKey};
-use fedveil_aggregation::secagg;
 use fedveil_coordinator_core::{
-    Client, Command, Coordinator, Driver, Effect, Event, Millis, Outcomes, Reject, Settings, Store,
-    StoreError,
+    Client, Command, Coordinator, Driver, Effect, Event, Millis, NoiseKey, Outcomes, Reject, Secrets,
+    Settings, Store, StoreError,
 };
 use fedveil_privacy::Limit;
 use fedveil_proto::limits::MAX_GRPC_MESSAGE;
@@ -46,15 +45,16 @@ pub(crate) enum Inbound {
         session: u64,
     },
     Command(Command),
-    /// Asks whether the core awaits a masked input, and for what decodes it.
+    /// Asks whether the core awaits an input of this kind, and for what decodes it.
     BeginInput {
         client: Client,
-        reply: oneshot::Sender<Result<secagg::Upload, Reject>>,
+        kind: Kind,
+        reply: oneshot::Sender<Result<fedveil_coordinator_core::Upload, Reject>>,
     },
     Input(Upload),
 }
 
-/// A masked input, decoded, with the permit for the memory that it takes.
+/// An input, decoded, with the permit for the memory that it takes.
 pub(crate) struct Upload {
     pub(crate) command: Command,
     pub(crate) slot: Option<OwnedSemaphorePermit>,
@@ -67,6 +67,8 @@ const BATCH: usize = 256;
 pub struct Keys {
     /// Signs plans, manifests, checkpoints and the run's index.
     pub signing: SigningKey,
+    /// The coordinator's own noise is drawn from it, in plans whose placement is `central`.
+    pub noise: NoiseKey,
     /// Signs client identities.
     pub enrollment: EnrollmentAuthority,
     /// Signs TLS certificates.
@@ -78,10 +80,14 @@ pub struct Keys {
 impl Keys {
     /// Keys that live as long as the process.
     pub fn ephemeral() -> Result<Self, ServerError> {
-        let mut seed = zeroize::Zeroizing::new([0; 32]);
-        getrandom::fill(seed.as_mut()).map_err(|error| ServerError::Random(error.to_string()))?;
+        let secret = || {
+            let mut seed = zeroize::Zeroizing::new([0; 32]);
+            getrandom::fill(seed.as_mut()).map_err(|error| ServerError::Random(error.to_string()))?;
+            Ok::<_, ServerError>(seed)
+        };
         Ok(Self {
-            signing: SigningKey::from_bytes(&seed),
+            signing: SigningKey::from_bytes(&*secret()?),
+            noise: NoiseKey::new(secret()?),
             enrollment: EnrollmentAuthority::create()?,
             ca: CertificateAuthority::create(SystemTime::now())?,
             population: None,
@@ -93,6 +99,7 @@ impl Keys {
         let keys = KeyDirectory::open(folder, published)?;
         Ok(Self {
             signing: keys.signing_key("models")?,
+            noise: NoiseKey::new(keys.secret("noise")?),
             enrollment: EnrollmentAuthority::open(&keys)?,
             ca: CertificateAuthority::open(&keys, SystemTime::now())?,
             population: Some(keys.private_file(POPULATION_FILE)?),
@@ -262,7 +269,7 @@ pub async fn start(config: ServerConfig, keys: Keys) -> Result<Running, ServerEr
     let core = CoreThread {
         driver,
         store,
-        signing: Arc::new(keys.signing),
+        secrets: Arc::new(Secrets { signing: keys.signing, noise: keys.noise }),
         initial_model: config.initial_model,
         sessions: BTreeMap::new(),
         inbound: inbound.clone(),
@@ -329,7 +336,7 @@ fn task_plan(store: &dyn Store, plan: TaskPlan, key: &SigningKey) -> Result<Sign
 struct CoreThread {
     driver: Driver<Arc<SqliteStore>>,
     store: Arc<SqliteStore>,
-    signing: Arc<SigningKey>,
+    secrets: Arc<Secrets>,
     initial_model: Vec<u8>,
     /// Connected clients; the number tells a session from an older one of the same client.
     sessions: BTreeMap<Client, (u64, mpsc::Sender<Outgoing>)>,
@@ -384,9 +391,9 @@ impl CoreThread {
                 }
             }
             Inbound::Command(command) => commands.push(command),
-            Inbound::BeginInput { client, reply } => {
+            Inbound::BeginInput { client, kind, reply } => {
                 // Without a receiver the stream has ended meanwhile.
-                let _ = reply.send(self.driver.core().begin_input(&client));
+                let _ = reply.send(self.driver.core().begin_input(&client, kind));
             }
             Inbound::Input(Upload { command, slot }) => {
                 commands.push(command);
@@ -415,10 +422,10 @@ impl CoreThread {
                     self.send(client, kind, bytes);
                 }
                 Effect::Compute(job) => {
-                    let (store, key, inbound) =
-                        (self.store.clone(), self.signing.clone(), self.inbound.clone());
+                    let (store, secrets, inbound) =
+                        (self.store.clone(), self.secrets.clone(), self.inbound.clone());
                     self.runtime.spawn_blocking(move || {
-                        let computed = job.run(&*store, &key);
+                        let computed = job.run(&*store, &secrets);
                         // If the core is gone, so is the round.
                         let _ = inbound.blocking_send(Inbound::Command(Command::Computed(computed)));
                     });

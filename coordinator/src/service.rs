@@ -4,15 +4,16 @@
 //! enrolment authority signed, and both must name the same client. After that the stream carries opaque messages; the
 //! core judges them.
 //!
-//! Most messages are small and passed on whole. A masked input is as large as the model, so it is decoded frame by
-//! frame, only where the core awaits it, and only [`UPLOADS`] at a time: whoever comes later waits on its own side of
-//! the connection. What uploads take of this server's memory is thus bounded by the model, not by clients × model.
+//! Most messages are small and passed on whole. An input is as large as the model, so it is decoded frame by frame, only
+//! where the core awaits it, and only [`UPLOADS`] at a time: whoever comes later waits on its own side of the connection.
+//! What uploads take of this server's memory is thus bounded by the model, not by clients × model. (Where the plan's mode
+//! is `insecure_plain`, the core itself keeps every update until the round is closed.)
 
 use crate::server::{Inbound, Outgoing, Upload};
 use crate::tls::peer_certificate;
 use ed25519_dalek::VerifyingKey;
-use fedveil_aggregation::secagg::{ClientId, IdentityCertificate, MaskedInput};
-use fedveil_coordinator_core::{Client, Command, Reject};
+use fedveil_aggregation::secagg::{ClientId, IdentityCertificate};
+use fedveil_coordinator_core::{self as core, Client, Command, Reject};
 use fedveil_proto::limits::PROTOCOL_VERSION;
 use fedveil_proto::v1::{Frame, training_server::Training};
 use fedveil_proto::{Chunk, Deframer, ErrorCode, Kind, frames};
@@ -28,9 +29,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// Messages that may wait for one client before it is taken for gone.
 const OUTGOING_QUEUE: usize = 64;
-/// Masked inputs that are decoded at the same time.
+/// Inputs that are decoded at the same time.
 pub(crate) const UPLOADS: usize = 64;
-/// Bytes per second that a client must reach with its masked input, after a grace of ten seconds.
+/// Bytes per second that a client must reach with its input, after a grace of ten seconds.
 const SLOWEST_UPLOAD: usize = 32 << 10;
 /// Time that a client has for its first message.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,7 +52,7 @@ pub(crate) struct TrainingService {
     pub(crate) limits: Arc<dyn Fn(Kind) -> usize + Send + Sync>,
     pub(crate) traffic: Arc<Traffic>,
     pub(crate) sessions: AtomicU64,
-    /// Permits to decode a masked input, [`UPLOADS`] of them.
+    /// Permits to decode an input, [`UPLOADS`] of them.
     pub(crate) uploads: Arc<Semaphore>,
 }
 
@@ -80,12 +81,13 @@ impl Training for TrainingService {
         let (sender, receiver) = mpsc::channel::<Outgoing>(OUTGOING_QUEUE);
         let connect = Inbound::Connect { client, session, sender };
         self.inbound.send(connect).await.map_err(|_| stopping())?;
+        let largest_input = (self.limits)(Kind::Input).max((self.limits)(Kind::PlainInput));
         let receiver_of_messages = Receiver {
             client,
             messages,
             inbound: self.inbound.clone(),
             uploads: self.uploads.clone(),
-            upload_time: Duration::from_secs(10 + ((self.limits)(Kind::Input) / SLOWEST_UPLOAD) as u64),
+            upload_time: Duration::from_secs(10 + (largest_input / SLOWEST_UPLOAD) as u64),
         };
         tokio::spawn(receiver_of_messages.run(session));
 
@@ -123,7 +125,7 @@ impl TrainingService {
 enum Received {
     /// A whole message.
     Message(Kind, Vec<u8>),
-    /// A piece of a masked input.
+    /// A piece of an input.
     Input(Chunk),
 }
 
@@ -144,7 +146,7 @@ impl Messages {
                 .deframer
                 .push(frame)
                 .map_err(|error| ErrorCode::InvalidRequest.status(error.to_string()))?;
-            if chunk.kind == Kind::Input {
+            if matches!(chunk.kind, Kind::Input | Kind::PlainInput) {
                 return Ok(Some(Received::Input(chunk)));
             }
             self.partial.extend_from_slice(&chunk.data);
@@ -162,7 +164,7 @@ struct Receiver {
     messages: Messages,
     inbound: mpsc::Sender<Inbound>,
     uploads: Arc<Semaphore>,
-    /// Time that a masked input may take once it is being decoded.
+    /// Time that an input may take once it is being decoded.
     upload_time: Duration,
 }
 
@@ -193,11 +195,11 @@ impl Receiver {
         Ok(())
     }
 
-    /// Decodes a masked input to its end. One that the core does not await, or that is malformed, is skipped and takes
+    /// Decodes an input to its end. One that the core does not await, or that is malformed, is skipped and takes
     /// no memory; the core is told why.
     async fn receive_input(&mut self, first: Chunk) -> Result<Upload, Status> {
         let (reply, answer) = oneshot::channel();
-        let begin = Inbound::BeginInput { client: self.client, reply };
+        let begin = Inbound::BeginInput { client: self.client, kind: first.kind, reply };
         self.inbound.send(begin).await.map_err(|_| stopping())?;
         let begun = answer.await.map_err(|_| stopping())?;
         let slot = match begun {
@@ -206,15 +208,15 @@ impl Receiver {
         };
         let input = tokio::time::timeout(self.upload_time, self.decode(begun, first))
             .await
-            .map_err(|_| ErrorCode::InvalidRequest.status("the masked input comes too slowly"))??;
+            .map_err(|_| ErrorCode::InvalidRequest.status("the input comes too slowly"))??;
         Ok(Upload { command: Command::Input { client: self.client, input }, slot })
     }
 
     async fn decode(
         &mut self,
-        mut upload: Result<fedveil_aggregation::secagg::Upload, Reject>,
+        mut upload: Result<core::Upload, Reject>,
         first: Chunk,
-    ) -> Result<Result<MaskedInput, Reject>, Status> {
+    ) -> Result<Result<core::Input, Reject>, Status> {
         let mut chunk = first;
         loop {
             upload = upload.and_then(|mut upload| {
@@ -222,11 +224,11 @@ impl Receiver {
                 Ok(upload)
             });
             if chunk.last {
-                return Ok(upload.and_then(|upload| Ok(upload.finish()?)));
+                return Ok(upload.and_then(core::Upload::finish));
             }
             chunk = match self.messages.next().await? {
                 Some(Received::Input(chunk)) => chunk,
-                _ => return Err(ErrorCode::InvalidRequest.status("the masked input is cut off")),
+                _ => return Err(ErrorCode::InvalidRequest.status("the input is cut off")),
             };
         }
     }

@@ -51,13 +51,13 @@ pub fn seeds() -> Seeds {
     vec![
         seed("accepted-empty-message", [small, LAST]),
         seed("accepted-one-of-every-kind", {
-            let kinds = (1..=9).chain(34..=45);
+            let kinds = (1..=10).chain(34..=45);
             kinds.flat_map(|kind| [kind, LAST + 40]).collect::<Vec<u8>>()
         }),
         seed("accepted-as-long-as-allowed", [large, FULL, large, FULL, large, LAST + 3, medium, LAST + FULL]),
         seed("refused-one-byte-too-long", [large, FULL, large, FULL, large, LAST + 4]),
         seed("refused-announced-too-long", [medium, FULL]),
-        seed("refused-unknown-kind", [10, LAST]),
+        seed("refused-unknown-kind", [11, LAST]),
         seed("refused-kind-changes", [large, FULL, medium, LAST + 1]),
         seed("refused-empty-end", [large, FULL, large, LAST]),
         seed("refused-short-frame-inside", [large, 7, large, LAST + 7]),

@@ -14,6 +14,7 @@ pub mod identity;
 pub mod join_token;
 pub mod manifest;
 pub mod model_file;
+pub mod plain_upload;
 pub mod plan;
 pub mod publication;
 pub mod run_folder;
@@ -51,6 +52,7 @@ pub const TARGETS: &[Target] = targets![
     join_token,
     manifest,
     model_file,
+    plain_upload,
     plan,
     publication,
     run_folder,

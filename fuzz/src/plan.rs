@@ -1,7 +1,7 @@
 //! Task plans, as a signed envelope, and as JSON that the pinned key has signed.
 
 use ed25519_dalek::SigningKey;
-use fedveil_proto_plan::{PAYLOAD_TYPE, SignedPlan};
+use fedveil_proto_plan::{Mode, PAYLOAD_TYPE, SignedPlan};
 use fedveil_provenance::{Digest, Envelope};
 
 use super::{Seeds, seed};
@@ -28,7 +28,10 @@ fn verify(bytes: &[u8]) -> bool {
         "the budget holds"
     );
     let session = terms.session(&signed, &key().verifying_key(), 1, &Digest::of("model"));
-    assert!(session.is_ok(), "a plan that holds makes a session: {:?}", session.err());
+    match terms.mode {
+        Mode::Secagg => assert!(session.is_ok(), "a plan that holds makes a session: {:?}", session.err()),
+        Mode::InsecurePlain => assert!(session.is_err(), "there is no session in the clear"),
+    }
     true
 }
 
@@ -39,6 +42,19 @@ fn key() -> SigningKey {
 /// Twelve clients in one group.
 const PLAN: &str = r#"{"version":3,"task":"digits","id":"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08","mode":"secagg","rounds":2,"phase_seconds":60,"model":{"architecture":"softmax:8x3","parameters":27},"cohort":{"clients":12,"minimum":10,"assumed_malicious":1},"training":{"epochs":1,"batch_size":8,"learning_rate":0.1},"privacy":{"placement":"distributed","mechanism":"discrete-gaussian","clip_norm":1.0,"noise_multiplier":1.5,"resolution":1024,"epsilon":15.0,"delta":0.00001},"aggregation":{"protocol":"pairwise-mask","group_size":9,"degree":64,"threshold":7,"min_survivors":8,"max_missing_reveals":1,"masks":"chacha20","break_probability":0.0},"server":{"rule":"mean","assumed_byzantine":0,"learning_rate":1.0,"momentum":0.0}}"#;
 
+/// The same clients without groups, and the noise of the coordinator.
+fn in_the_clear(population: &str, correlated_noise: &str) -> String {
+    let (head, _) = PLAN.split_once("\"aggregation\":").expect("the plan has the section");
+    let (_, server) = PLAN.split_once("\"server\":").expect("the plan has the section");
+    let aggregation = r#""aggregation":{"protocol":"none","group_size":0,"degree":0,"threshold":0,"min_survivors":0,"max_missing_reveals":0,"masks":"none","break_probability":0.0}"#;
+    let head = head
+        .replace("secagg", "insecure_plain")
+        .replace("distributed", "central")
+        .replace("\"assumed_malicious\":1", &format!("\"assumed_malicious\":1{population}"))
+        .replace("\"delta\":0.00001", &format!("\"delta\":0.00001{correlated_noise}"));
+    format!("{head}{aggregation},\"server\":{server}")
+}
+
 pub fn seeds() -> Seeds {
     let signed = |key: &SigningKey| Envelope::sign(PAYLOAD_TYPE, PLAN.into(), &[key]).to_json();
     let change = |from: &str, to: &str| {
@@ -48,6 +64,16 @@ pub fn seeds() -> Seeds {
     vec![
         seed("accepted-envelope", signed(&key())),
         seed("accepted-plan", PLAN),
+        seed("accepted-in-the-clear", in_the_clear("", "")),
+        seed("accepted-population", in_the_clear(",\"population\":120", "")),
+        seed(
+            "accepted-correlated-noise",
+            in_the_clear(
+                "",
+                r#","correlated_noise":{"matrix":"banded-toeplitz","bands":2,"min_separation":1,"max_participations":2}"#,
+            ),
+        ),
+        seed("refused-groups-in-the-clear", change("\"mode\":\"secagg\"", "\"mode\":\"insecure_plain\"")),
         seed("accepted-most-parameters", change("\"parameters\":27", "\"parameters\":4194304")),
         seed("accepted-one-client-more", change("\"clients\":12", "\"clients\":13")),
         seed("accepted-other-protocol", change("pairwise-mask", "rlwe-two-layer")),

@@ -97,6 +97,12 @@ impl Grid {
         steps
     }
 
+    /// Whether these steps are of the grid's dimension and of a squared norm of at most [`Grid::norm_bound_squared`]: all
+    /// that a sum needs to know of an update, whoever rounded it.
+    pub fn admits(&self, steps: &[i32]) -> bool {
+        steps.len() == self.dimension && norm_squared(steps) <= u128::from(self.norm_bound_squared)
+    }
+
     /// Steps (of one update, or of a sum) in the unit of the model's parameters.
     pub fn to_real(&self, steps: &[i64]) -> Vec<f64> {
         let unit = self.clip.get() / f64::from(self.resolution);
@@ -209,6 +215,20 @@ mod tests {
         for _ in 0..1_000 {
             assert!(grid.round(&update, &mut rng).iter().any(|&step| step != 0));
         }
+    }
+
+    #[test]
+    fn what_a_sum_may_take_is_of_the_bound_and_the_dimension() {
+        let grid = grid(1.0, 10, 2);
+        // 10² + 2/4 + 10 + √2/2 = 111.2.
+        assert_eq!(grid.norm_bound_squared(), 111);
+        for steps in [[0, 0], [10, 3], [-3, 10], [7, -7]] {
+            assert!(grid.admits(&steps), "{steps:?}");
+        }
+        for steps in [[10, 4], [-11, 0], [8, 7], [i32::MIN, i32::MIN], [i32::MAX, i32::MAX]] {
+            assert!(!grid.admits(&steps), "{steps:?}");
+        }
+        assert!(!grid.admits(&[0]) && !grid.admits(&[0; 3]));
     }
 
     #[test]

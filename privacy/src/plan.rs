@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | distributed | every client a share of its own, before the sum | h = min_survivors − c | that no group holds more than c colluders, except with probability δ_c, which comes off δ |
 //! | local | every client all of it | 1 | nobody |
-//! | central | the coordinator, once, to the sum | 1 | the coordinator |
+//! | central | the coordinator, once, to the sum; independently in every round, or correlated over rounds | 1 | the coordinator |
 //!
 //! Distributed shares are sized so that the honest survivors of one group alone carry the whole noise: a group with fewer
 //! survivors than `min_survivors` must be withheld.
@@ -18,8 +18,9 @@ use std::fmt;
 
 use crate::ring::{MAX_RING_BITS, Ring};
 use crate::{
-    ClipNorm, Delta, Epsilon, Grid, NoiseKind, NoiseMultiplier, ParamError, RdpCurve, Sampling, TaskLoss,
-    Variance, colluder_bound, distributed_discrete_gaussian_rho, distributed_skellam,
+    ClipNorm, Delta, Epsilon, Grid, MatrixKind, MatrixMechanism, MatrixNoise, NoiseKind, NoiseMultiplier,
+    ParamError, Participation, RdpCurve, Sampling, TaskLoss, Variance, colluder_bound,
+    distributed_discrete_gaussian_rho, distributed_skellam,
 };
 
 /// The privacy part of a task plan. Anyone who holds the plan computes the same [`Guarantee`] from it.
@@ -70,6 +71,14 @@ pub enum Placement {
         /// How cohorts are drawn.
         sampling: Sampling,
     },
+    /// The coordinator, with noise that later rounds partly take back ([`MatrixMechanism`]). Written `central`, too. One
+    /// loss covers the whole task, for every client that keeps to the participation.
+    Correlated {
+        /// How the noise of a round depends on that of the rounds before.
+        matrix: MatrixKind,
+        /// How often a client takes part at most, which the coordinator enforces.
+        participation: Participation,
+    },
 }
 
 /// A plan that gives no guarantee.
@@ -94,6 +103,12 @@ pub enum PlanError {
     Sampling {
         /// How they are drawn.
         found: Sampling,
+    },
+    /// Noise over rounds of a distribution that has no accountant there.
+    #[error("mechanism is {found}, accepted with correlated noise is discrete-gaussian")]
+    CorrelatedNoise {
+        /// The distribution.
+        found: NoiseKind,
     },
     /// A group sum does not fit the widest ring.
     #[error(
@@ -141,6 +156,7 @@ pub struct Guarantee {
     pub rounds: u32,
     /// The δ of the task, δ_c included.
     pub delta: Delta,
+    noise_multiplier: NoiseMultiplier,
     loss: Loss,
     delta_of_noise: Delta,
 }
@@ -190,8 +206,14 @@ pub enum Accounting {
 /// What one round loses.
 #[derive(Clone, Debug, PartialEq)]
 enum Loss {
-    Zcdp { rho: f64 },
+    Zcdp {
+        rho: f64,
+    },
     Renyi(RdpCurve),
+    /// Not of a round, but of all of them.
+    Whole {
+        rho: f64,
+    },
 }
 
 impl Mechanism {
@@ -201,7 +223,13 @@ impl Mechanism {
         check_count("rounds", self.rounds, 1, u32::MAX)?;
         let Counted { honest, colluders, collusion_failure } = self.counted()?;
         let noise = self.noise_multiplier.get().powi(2) * grid.norm_bound_squared() as f64;
-        let share = Variance::new((noise / f64::from(honest)).ceil() as u64)?;
+        let share = match self.placement {
+            Placement::Correlated { matrix, participation } => {
+                let sensitivity = MatrixMechanism::new(matrix, self.rounds, participation)?.sensitivity();
+                Variance::new((noise * sensitivity.powi(2)).ceil() as u64)?
+            }
+            _ => Variance::new((noise / f64::from(honest)).ceil() as u64)?,
+        };
         let ring = self.ring(&grid, share)?;
         let loss = self.loss(grid.norm_bound_squared(), share, honest)?;
         Ok(Guarantee {
@@ -217,6 +245,7 @@ impl Mechanism {
             wrap_probability: ring.wrap_probability,
             rounds: self.rounds,
             delta: self.delta,
+            noise_multiplier: self.noise_multiplier,
             loss,
             delta_of_noise: Delta::new(self.delta.get() - collusion_failure)?,
         })
@@ -253,14 +282,18 @@ impl Mechanism {
                 check_count("group_size", group_size, 1, MAX_GROUP_SIZE)?;
                 Ok(Counted { honest: 1, colluders: 0, collusion_failure: 0.0 })
             }
-            Placement::Central { .. } => Ok(Counted { honest: 1, colluders: 0, collusion_failure: 0.0 }),
+            Placement::Central { .. } | Placement::Correlated { .. } => {
+                Ok(Counted { honest: 1, colluders: 0, collusion_failure: 0.0 })
+            }
         }
     }
 
     fn ring(&self, grid: &Grid, share: Variance) -> Result<Ring, PlanError> {
         let group_size = match self.placement {
             Placement::Distributed { group_size, .. } | Placement::Local { group_size } => group_size,
-            Placement::Central { .. } => return Ok(Ring { bits: MAX_RING_BITS, wrap_probability: 0.0 }),
+            Placement::Central { .. } | Placement::Correlated { .. } => {
+                return Ok(Ring { bits: MAX_RING_BITS, wrap_probability: 0.0 });
+            }
         };
         let ring = Ring::narrowest(grid, group_size, self.noise, share);
         if ring.bits > MAX_RING_BITS {
@@ -276,6 +309,18 @@ impl Mechanism {
 
     /// The loss of one round, given that `honest` shares are in every sum.
     fn loss(&self, norm_bound_squared: u64, share: Variance, honest: u32) -> Result<Loss, PlanError> {
+        if let Placement::Correlated { matrix, participation } = self.placement {
+            if self.noise != NoiseKind::DiscreteGaussian {
+                return Err(PlanError::CorrelatedNoise { found: self.noise });
+            }
+            let dimension = self.dimension as usize;
+            let noise = MatrixMechanism::new(matrix, self.rounds, participation)?.noise(
+                self.noise_multiplier,
+                norm_bound_squared,
+                dimension,
+            )?;
+            return Ok(Loss::Whole { rho: noise.rho() });
+        }
         let dimension = self.dimension;
         let loss = match self.noise {
             NoiseKind::DiscreteGaussian => Loss::Zcdp {
@@ -304,7 +349,7 @@ impl Mechanism {
             _ => (Adjacency::ZeroOut, Sampling::Full),
         };
         let accounting = match loss {
-            Loss::Zcdp { .. } => Accounting::Zcdp,
+            Loss::Zcdp { .. } | Loss::Whole { .. } => Accounting::Zcdp,
             Loss::Renyi(_) => Accounting::Rdp,
         };
         Claim { unit: Unit::User, adjacency, accounting, sampling }
@@ -313,11 +358,11 @@ impl Mechanism {
 
 impl Guarantee {
     /// The zCDP loss ρ of one round, given that no group holds more than [`Guarantee::colluders`]. None where losses are
-    /// added up by Rényi divergences.
+    /// added up by Rényi divergences, or are of all rounds together.
     pub fn rho(&self) -> Option<f64> {
         match self.loss {
             Loss::Zcdp { rho } => Some(rho),
-            Loss::Renyi(_) => None,
+            Loss::Renyi(_) | Loss::Whole { .. } => None,
         }
     }
 
@@ -327,12 +372,23 @@ impl Guarantee {
     }
 
     /// The ε, at [`Guarantee::delta`], that a client has spent after so many participations (or rounds, where
-    /// [`Claim::sampling`] says so). Infinite beyond [`Guarantee::rounds`], over which the colluders were bounded.
+    /// [`Claim::sampling`] says so). With correlated noise the first participation costs all of it. Infinite beyond [`Guarantee::rounds`], over which the colluders were bounded.
     pub fn epsilon(&self, participations: u32) -> f64 {
         if participations > self.rounds {
             return f64::INFINITY;
         }
-        self.loss.curve().compose(participations).epsilon(self.delta_of_noise).epsilon
+        let losses = match self.loss {
+            Loss::Whole { .. } => participations.min(1),
+            _ => participations,
+        };
+        self.loss.curve().compose(losses).epsilon(self.delta_of_noise).epsilon
+    }
+
+    /// The correlated noise of the whole task, before its first round; `None` where rounds are independent.
+    pub fn matrix_noise(&self) -> Option<MatrixNoise> {
+        let Placement::Correlated { matrix, participation } = self.placement else { return None };
+        let mechanism = MatrixMechanism::new(matrix, self.rounds, participation).ok()?;
+        mechanism.noise(self.noise_multiplier, self.grid.norm_bound_squared(), self.grid.dimension()).ok()
     }
 
     /// The most participations whose ε is within the budget; never more than [`Guarantee::rounds`].
@@ -353,7 +409,7 @@ impl Guarantee {
 impl Loss {
     fn curve(&self) -> RdpCurve {
         match self {
-            Self::Zcdp { rho } => RdpCurve::from_zcdp(*rho),
+            Self::Zcdp { rho } | Self::Whole { rho } => RdpCurve::from_zcdp(*rho),
             Self::Renyi(curve) => curve.clone(),
         }
     }
@@ -364,7 +420,7 @@ impl fmt::Display for Placement {
         f.write_str(match self {
             Self::Distributed { .. } => "distributed",
             Self::Local { .. } => "local",
-            Self::Central { .. } => "central",
+            Self::Central { .. } | Self::Correlated { .. } => "central",
         })
     }
 }
@@ -549,7 +605,7 @@ mod tests {
                     Placement::Distributed { clients, malicious, groups, group_size, min_survivors } =>
                         distributed(clients, malicious, groups, 2 * group_size, min_survivors),
                     Placement::Local { group_size } => Placement::Local { group_size: 2 * group_size },
-                    central @ Placement::Central { .. } => central,
+                    central @ (Placement::Central { .. } | Placement::Correlated { .. }) => central,
                 }, ..plan },
             ];
             for wider in wider {
@@ -650,6 +706,36 @@ mod tests {
         assert_eq!(guarantee.share.get(), 1);
         let ideal = guarantee.grid.norm_bound_squared() as f64 / (2.0 * f64::from(guarantee.honest));
         assert!(guarantee.rho().unwrap() > ideal);
+    }
+
+    #[test]
+    fn correlated_noise_costs_once_and_as_much_as_one_gaussian() {
+        for matrix in [MatrixKind::SquareRoot, MatrixKind::Banded { bands: 4 }] {
+            let participation = Participation { min_separation: 4, max_participations: 3 };
+            let plan = Mechanism { placement: Placement::Correlated { matrix, participation }, ..plan() };
+            let guarantee = plan.guarantee().unwrap();
+            let once = RdpCurve::gaussian(plan.noise_multiplier).compose(1).epsilon(plan.delta).epsilon;
+            assert_eq!(guarantee.epsilon(0), 0.0);
+            for participations in [1, 3, 12] {
+                let spent = guarantee.epsilon(participations);
+                assert!((spent / once - 1.0).abs() < 1e-3, "{spent}, {once}");
+            }
+            assert_eq!(guarantee.epsilon(13), f64::INFINITY);
+            let whole = Epsilon::new(guarantee.epsilon(1)).unwrap();
+            assert_eq!(guarantee.participations_within(whole), 12);
+            assert_eq!(guarantee.participations_within(Epsilon::new(whole.get() * 0.999).unwrap()), 0);
+            assert_eq!(
+                (guarantee.claim.adjacency, guarantee.claim.sampling),
+                (Adjacency::ZeroOut, Sampling::Full)
+            );
+            assert!(guarantee.matrix_noise().is_some());
+        }
+        let skellam = refusal(|plan| {
+            plan.noise = NoiseKind::Skellam;
+            plan.placement =
+                Placement::Correlated { matrix: MatrixKind::SquareRoot, participation: Participation::ONCE };
+        });
+        assert_eq!(skellam, "mechanism is skellam, accepted with correlated noise is discrete-gaussian");
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub enum Kind {
     Unmask = 8,
     /// The client will not do what it was asked, and why.
     Decline = 9,
+    /// The client update in the clear, in plans whose mode is `insecure_plain`.
+    PlainInput = 10,
 
     /// The signed plan of the task.
     Plan = 34,
@@ -55,7 +57,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Hello,
         Self::Join,
         Self::Advertise,
@@ -65,6 +67,7 @@ impl Kind {
         Self::Consistency,
         Self::Unmask,
         Self::Decline,
+        Self::PlainInput,
         Self::Plan,
         Self::RoundOpen,
         Self::Roster,
@@ -81,7 +84,7 @@ impl Kind {
 
     /// Whether clients send this kind; the coordinator sends the others.
     pub fn is_from_client(self) -> bool {
-        self <= Self::Decline
+        self < Self::Plan
     }
 }
 
@@ -101,7 +104,7 @@ impl TryFrom<u32> for Kind {
 
 /// No kind has this number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("message kind {0} is unknown; accepted are 1 to 9 from a client and 34 to 45 from a coordinator")]
+#[error("message kind {0} is unknown; accepted are 1 to 10 from a client and 34 to 45 from a coordinator")]
 pub struct UnknownKind(pub u32);
 
 #[cfg(test)]
@@ -111,7 +114,7 @@ mod tests {
     #[test]
     fn numbers_are_stable_and_complete() {
         let numbers: Vec<u32> = Kind::ALL.into_iter().map(u32::from).collect();
-        assert_eq!(numbers, (1..=9).chain(34..=45).collect::<Vec<_>>());
+        assert_eq!(numbers, (1..=10).chain(34..=45).collect::<Vec<_>>());
         for number in 0..=300 {
             match Kind::try_from(number) {
                 Ok(kind) => assert_eq!(u32::from(kind), number),
@@ -127,7 +130,7 @@ mod tests {
     fn direction() {
         let (up, down): (Vec<Kind>, Vec<Kind>) =
             Kind::ALL.into_iter().partition(|kind| kind.is_from_client());
-        assert_eq!((up.len(), down.len()), (9, 12));
+        assert_eq!((up.len(), down.len()), (10, 12));
         assert_eq!(down[0], Kind::Plan);
     }
 }

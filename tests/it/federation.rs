@@ -32,14 +32,20 @@ impl Federation {
         out: &str,
         population_epsilon: &str,
     ) -> Self {
-        let path = |name: &str| folder.path().join(name).display().to_string();
-        let config = format!(
-            "listen = \"{listen}\"\nout = \"{}\"\nkeys = \"{}\"\ntokens_dir = \"{}\"\n\
-             [task]\nrounds = {rounds}\n[cohort]\nclients = {CLIENTS}\nminimum = {CLIENTS}\nassumed_malicious = 0\n\
+        let task = format!(
+            "[task]\nrounds = {rounds}\n[cohort]\nclients = {CLIENTS}\nminimum = {CLIENTS}\nassumed_malicious = 0\n\
              [privacy]\nepsilon = 40.0\n\
              [aggregation]\ngroup_size = {CLIENTS}\nthreshold = 4\nmin_survivors = 5\nmax_missing_reveals = 0\n\
              [server]\nrule = \"mean\"\nassumed_byzantine = 0\n\
              [population]\nepsilon = {population_epsilon}\n",
+        );
+        Self::start_task(folder, &task, listen, out)
+    }
+
+    fn start_task(folder: tempfile::TempDir, task: &str, listen: &str, out: &str) -> Self {
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let config = format!(
+            "listen = \"{listen}\"\nout = \"{}\"\nkeys = \"{}\"\ntokens_dir = \"{}\"\n{task}",
             path(out),
             path("coordinator-keys"),
             path("tokens"),
@@ -254,6 +260,54 @@ fn a_client_refuses_a_plan_that_its_policy_does_not_allow() {
     assert_eq!(code, 7, "{error}");
     assert!(error.contains("policy") && error.contains("min_survivors 8"), "{error}");
     federation.kill();
+}
+
+/// Updates in the clear, noise of the coordinator, cohorts by coins that all fall: the whole way over the real programs.
+#[test]
+fn a_coordinator_that_is_trusted_adds_the_noise() {
+    let folder = tempfile::tempdir().unwrap();
+    let in_the_clear = "[task]\nmode = \"insecure_plain\"\nrounds = 2\nphase_seconds = 3\n\
+                        [cohort]\nclients = 6\nminimum = 6\nassumed_malicious = 0\npopulation = 6\n\
+                        [privacy]\nplacement = \"central\"\nepsilon = 40.0\n\
+                        [server]\nrule = \"mean\"\nassumed_byzantine = 0\n";
+    let federation = Federation::start_task(folder, in_the_clear, "127.0.0.1:0", "out");
+    // Whose owner said nothing of it does not take part.
+    let (code, error) = failure(&run(&mut lenient(&federation, 1)));
+    assert_eq!(code, 7, "{error}");
+    assert!(error.contains("allow_insecure_plain = false"), "{error}");
+
+    let clients: Vec<Child> = (1..=CLIENTS)
+        .map(|number| {
+            let mut command = lenient(&federation, number);
+            let file = federation.path(&format!("client-{number}.toml"));
+            std::fs::write(&file, format!("{LENIENT}allow_insecure_plain = true\n")).unwrap();
+            spawn(&mut command)
+        })
+        .collect();
+    for client in clients {
+        let output = client.wait_with_output().unwrap();
+        assert!(output.status.success(), "{:?}", failure(&output));
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains("last verified model is of round 2"), "{said}");
+    }
+    let (code, lines, folder) = federation.finish();
+    assert_eq!(code, 0, "{lines}");
+    assert!(lines.contains("INSECURE: mode insecure_plain"), "{lines}");
+    let out = folder.path().join("out");
+    let verified = run(fedveil().arg("verify").arg(&out));
+    assert!(verified.status.success(), "{:?}", failure(&verified));
+    let summary = json(&out.join("summary.json"));
+    assert_eq!((&summary["rounds"], &summary["aggregation_mode"]), (&2.into(), &"insecure_plain".into()));
+    assert!(
+        std::fs::read_to_string(out.join("report.html")).unwrap().contains("INSECURE: mode insecure_plain")
+    );
+    // The secret behind the noise is with the other keys, and nowhere in what may be published.
+    let noise = std::fs::read(folder.path().join("coordinator-keys/noise.key")).unwrap();
+    assert_eq!(noise.len(), 32);
+    for file in crate::support::files(&out) {
+        let bytes = std::fs::read(out.join(&file)).unwrap();
+        assert!(!bytes.windows(32).any(|window| window == noise), "{}", file.display());
+    }
 }
 
 #[test]

@@ -37,7 +37,7 @@ impl Stage {
             rounds: 1,
             phase_seconds: 60,
             model: Model { architecture: spec.to_string(), parameters: spec.parameters() as u32 },
-            cohort: Cohort { clients: 6, minimum: 6, assumed_malicious: 0 },
+            cohort: Cohort { clients: 6, minimum: 6, assumed_malicious: 0, population: None },
             training: Training { epochs: 1, batch_size: 1, learning_rate: 0.1 },
             privacy: Privacy {
                 placement: "distributed".to_owned(),
@@ -47,6 +47,7 @@ impl Stage {
                 resolution: 1024,
                 epsilon: 20.0,
                 delta: 1e-5,
+                correlated_noise: None,
             },
             aggregation: Aggregation {
                 protocol: "pairwise-mask".to_owned(),

@@ -199,6 +199,11 @@ impl Rule {
         self.spec.about.name
     }
 
+    /// Whether it is the plain mean, with nothing before it.
+    pub fn is_mean(&self) -> bool {
+        self.pre.is_empty() && self.name() == rules::mean::SPEC.about.name
+    }
+
     /// The rule's entry in the registry.
     pub fn spec(&self) -> &'static RuleSpec {
         self.spec

@@ -63,6 +63,8 @@ pub struct RuleSpec {
 pub(super) struct Needs {
     /// Rows may be means of random groups.
     pub(super) group_means: bool,
+    /// Rows and `f` are all it needs. If not, it has an option that no plan sets.
+    pub(super) rows_alone: bool,
     pub(super) bound: fn(&Options) -> Bound,
     /// Subsets of `n` rows, `f` of them Byzantine, that an exact search may have to look at.
     pub(super) search: fn(n: usize, f: usize) -> u64,
@@ -103,8 +105,12 @@ pub(super) struct Prepared {
 
 impl Needs {
     /// A majority of honest rows, of whatever origin, and no search.
-    pub(super) const COMMON: Self =
-        Self { group_means: true, bound: |_| Bound { per_byzantine: 2, more: 1 }, search: |_, _| 0 };
+    pub(super) const COMMON: Self = Self {
+        group_means: true,
+        rows_alone: true,
+        bound: |_| Bound { per_byzantine: 2, more: 1 },
+        search: |_, _| 0,
+    };
 }
 
 impl RuleSpec {
@@ -112,6 +118,11 @@ impl RuleSpec {
     /// option that no plan sets.
     pub const fn takes_group_means(&self) -> bool {
         self.needs.group_means
+    }
+
+    /// Whether rows may be updates of clients, with no more than them to go by.
+    pub const fn takes_client_updates(&self) -> bool {
+        self.needs.rows_alone
     }
 
     /// The least number of rows with the options' defaults.

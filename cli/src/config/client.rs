@@ -103,6 +103,12 @@ impl Config for ClientConfig {
             "Fewest neighbours of a client that would have to collude with the coordinator to see its update.",
             "a whole number from 1",
         ),
+        key(
+            "policy.allow_insecure_plain",
+            "Whether the coordinator may see this client's updates by themselves (plans of mode insecure_plain). Then the two \
+             limits above say nothing.",
+            "true or false",
+        ),
     ];
 
     fn check(&self) -> Result<(), Invalid> {

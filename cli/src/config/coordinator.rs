@@ -8,12 +8,12 @@ use fedveil_aggregation::secagg::ProtocolKind;
 use fedveil_learning::ModelSpec;
 use fedveil_privacy::{Delta, Limit};
 use fedveil_proto_plan::{
-    Aggregation, Cohort, MAX_CLIENTS, Model, PlanError, Privacy, Server, TaskPlan, Training, VERSION,
+    Aggregation, Cohort, MAX_CLIENTS, Mode, Model, PlanError, Privacy, Server, TaskPlan, Training, VERSION,
 };
 use fedveil_provenance::Digest;
 use serde::{Deserialize, Serialize};
 
-use super::{Config, Invalid, Key, key, section};
+use super::{Config, Invalid, Key, key, optional, optional_section, section};
 
 /// The protocol that the plan's model makes the cheaper one.
 const AUTO: &str = "auto";
@@ -43,6 +43,7 @@ pub(crate) struct CoordinatorConfig {
 #[serde(deny_unknown_fields)]
 pub(crate) struct TaskSection {
     pub(crate) name: String,
+    pub(crate) mode: String,
     pub(crate) rounds: u32,
     pub(crate) phase_seconds: u32,
 }
@@ -71,9 +72,14 @@ impl Default for CoordinatorConfig {
             keys: "keys".into(),
             tokens: 0,
             tokens_dir: "tokens".into(),
-            task: TaskSection { name: "digits".to_owned(), rounds: 8, phase_seconds: 60 },
+            task: TaskSection {
+                name: "digits".to_owned(),
+                mode: Mode::Secagg.name().to_owned(),
+                rounds: 8,
+                phase_seconds: 60,
+            },
             model: ModelSection { architecture: "softmax:25x10".to_owned() },
-            cohort: Cohort { clients: 200, minimum: 180, assumed_malicious: 4 },
+            cohort: Cohort { clients: 200, minimum: 180, assumed_malicious: 4, population: None },
             training: Training { epochs: 5, batch_size: 64, learning_rate: 0.6 },
             privacy: Privacy {
                 placement: "distributed".to_owned(),
@@ -83,6 +89,7 @@ impl Default for CoordinatorConfig {
                 resolution: 1024,
                 epsilon: 15.0,
                 delta: 1e-5,
+                correlated_noise: None,
             },
             aggregation: Aggregation {
                 protocol: AUTO.to_owned(),
@@ -123,7 +130,8 @@ impl CoordinatorConfig {
 
     /// The plan to announce, for a model of `parameters` parameters.
     pub(crate) fn plan(&self, id: Digest, parameters: u32) -> TaskPlan {
-        let mut aggregation = self.aggregation.clone();
+        let is_plain = self.task.mode == Mode::InsecurePlain.name();
+        let mut aggregation = if is_plain { Aggregation::none() } else { self.aggregation.clone() };
         if aggregation.protocol == AUTO {
             let neighbours = aggregation.degree.min(aggregation.group_size.saturating_sub(1));
             let cheapest = ProtocolKind::cheapest(parameters as usize, neighbours as usize);
@@ -133,7 +141,7 @@ impl CoordinatorConfig {
             version: VERSION,
             task: self.task.name.clone(),
             id,
-            mode: "secagg".to_owned(),
+            mode: self.task.mode.clone(),
             rounds: self.task.rounds,
             phase_seconds: self.task.phase_seconds,
             model: Model { architecture: self.model.architecture.clone(), parameters },
@@ -186,6 +194,12 @@ impl Config for CoordinatorConfig {
         section("task", "The task."),
         key("task.name", "Name for people.", "1 to 64 bytes of text"),
         key(
+            "task.mode",
+            "secagg: the coordinator sees sums of groups. insecure_plain: it sees every client's update by itself, [aggregation] \
+             says nothing, and clients refuse unless their policy.allow_insecure_plain is true.",
+            "secagg or insecure_plain",
+        ),
+        key(
             "task.rounds",
             "Rounds to run at most; fewer where the epsilon budget ends before.",
             "a whole number, 1 to 100000",
@@ -213,6 +227,13 @@ impl Config for CoordinatorConfig {
             "Colluding clients in the whole population that the privacy claim bears.",
             "a whole number, 0 to less than cohort.minimum",
         ),
+        optional(
+            "cohort.population",
+            "Clients out of which every round draws, each by a coin of its own, cohort.clients on average. Amplifies privacy \
+             against readers of the models; the run folder's state.sqlite names who was drawn, so keep that. A round then \
+             lasts for all of task.phase_seconds, and one that draws nobody is released like any other.",
+            "nothing, or with privacy.placement = central a whole number, cohort.clients to 20000",
+        ),
         section("training", "Training at the client, by SGD on its own data."),
         key("training.epochs", "Passes over the client's data in one round.", "a whole number, 1 to 1000"),
         key("training.batch_size", "Examples in one step.", "a whole number, 1 to 65536"),
@@ -223,8 +244,9 @@ impl Config for CoordinatorConfig {
         ),
         key(
             "privacy.placement",
-            "Who adds the noise: the clients of a group together, or with local each one all of it, trusting nobody.",
-            "distributed or local",
+            "Who adds the noise: the clients of a group together; with local each one all of it, trusting nobody; \
+             with central the coordinator, to the sum (task.mode = insecure_plain only, where distributed is not).",
+            "distributed, local or central",
         ),
         key(
             "privacy.mechanism",
@@ -252,7 +274,32 @@ impl Config for CoordinatorConfig {
             "Delta of that epsilon.",
             "a number above 0, at most one in the number of clients",
         ),
-        section("aggregation", "Secure aggregation inside random groups."),
+        optional_section(
+            "privacy.correlated_noise",
+            "Noise that later rounds partly take back (DP-FTRL), with privacy.placement = central: one epsilon for the whole \
+             task, for clients that take part as seldom as said here, which the coordinator enforces.",
+        ),
+        optional(
+            "privacy.correlated_noise.matrix",
+            "How the noise of a round depends on that of earlier ones.",
+            "toeplitz, or banded-toeplitz with privacy.correlated_noise.bands",
+        ),
+        optional(
+            "privacy.correlated_noise.bands",
+            "Diagonals of the banded matrix; min_separation is a good number.",
+            "a whole number, 1 to task.rounds; nothing with toeplitz",
+        ),
+        optional(
+            "privacy.correlated_noise.min_separation",
+            "Least difference between the numbers of two rounds that a client takes part in.",
+            "a whole number, 1 to task.rounds",
+        ),
+        optional(
+            "privacy.correlated_noise.max_participations",
+            "Most rounds that a client takes part in.",
+            "a whole number, 1 to task.rounds",
+        ),
+        section("aggregation", "Secure aggregation inside random groups (mode secagg)."),
         key(
             "aggregation.protocol",
             "What is masked: the update itself, or the key under which it is encrypted; auto takes the cheaper one.",
@@ -344,6 +391,7 @@ fn invalid_plan(error: PlanError) -> Invalid {
         PlanError::Field { field, found, accepted } => {
             let key = match field {
                 "task" => "task.name",
+                "mode" => "task.mode",
                 "rounds" => "task.rounds",
                 "phase_seconds" => "task.phase_seconds",
                 "model.parameters" => "model.architecture",
@@ -432,6 +480,10 @@ mod tests {
         for placement in words("privacy.placement") {
             for mechanism in words("privacy.mechanism") {
                 let mut config = CoordinatorConfig::default();
+                if placement == "central" {
+                    config.task.mode = "insecure_plain".to_owned();
+                    config.server.rule = "mean".to_owned();
+                }
                 (config.privacy.placement, config.privacy.mechanism) = (placement.clone(), mechanism);
                 config.check().unwrap();
             }
@@ -441,6 +493,22 @@ mod tests {
             config.aggregation.masks = masks;
             config.check().unwrap();
         }
+    }
+
+    #[test]
+    fn a_plan_in_the_clear_promises_no_groups() {
+        let mut config = CoordinatorConfig::default();
+        config.task.mode = "insecure_plain".to_owned();
+        let error = refusal(|config| config.task.mode = "insecure_plain".to_owned());
+        assert!(error.starts_with("privacy.placement is distributed, accepted is local, central"), "{error}");
+        config.privacy.placement = "central".to_owned();
+        config.server.rule = "mean".to_owned();
+        config.check().unwrap();
+        assert_eq!(config.plan(Digest::of([]), 650).aggregation, Aggregation::none());
+        config.cohort.population = Some(2_000);
+        config.check().unwrap();
+        let error = refusal(|config| config.task.mode = "open".to_owned());
+        assert_eq!(error, "task.mode is open, accepted is secagg, insecure_plain");
     }
 
     #[test]

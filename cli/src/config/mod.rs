@@ -56,16 +56,28 @@ pub(crate) struct Key {
     meaning: &'static str,
     /// Accepted values and their unit; empty for a section.
     accepted: &'static str,
+    /// Whether it has no default, and means nothing where it is left out.
+    is_optional: bool,
 }
 
 /// An entry of [`Config::KEYS`] for a key with a value.
 const fn key(path: &'static str, meaning: &'static str, accepted: &'static str) -> Key {
-    Key { path, meaning, accepted }
+    Key { path, meaning, accepted, is_optional: false }
+}
+
+/// An entry of [`Config::KEYS`] for a key without a default.
+const fn optional(path: &'static str, meaning: &'static str, accepted: &'static str) -> Key {
+    Key { path, meaning, accepted, is_optional: true }
+}
+
+/// An entry of [`Config::KEYS`] for a table of keys without defaults.
+const fn optional_section(path: &'static str, meaning: &'static str) -> Key {
+    Key { path, meaning, accepted: "", is_optional: true }
 }
 
 /// An entry of [`Config::KEYS`] for a table of keys.
 const fn section(path: &'static str, meaning: &'static str) -> Key {
-    Key { path, meaning, accepted: "" }
+    Key { path, meaning, accepted: "", is_optional: false }
 }
 
 impl Key {
@@ -180,11 +192,14 @@ pub(crate) fn print_config<T: Config>() -> String {
     let defaults = defaults::<T>();
     let mut text = format!("# {}\n# A key that is left out has the value shown here.\n", T::TITLE);
     for key in T::KEYS {
-        let (Key { path, meaning, accepted }, (_, name)) = (key, key.split());
+        let (Key { path, meaning, accepted, is_optional }, (_, name)) = (key, key.split());
         let written = if key.is_section() {
-            write!(text, "\n# {meaning}\n[{path}]\n")
+            let mark = if *is_optional { "# " } else { "" };
+            write!(text, "\n# {meaning}\n{mark}[{path}]\n")
+        } else if *is_optional {
+            write!(text, "\n# {meaning}\n# Accepted: {accepted}.\n# {name} =\n")
         } else {
-            let value = lookup(&defaults, path).expect("a key of the list has a default");
+            let value = lookup(&defaults, path).expect("a key of the list has a default, or is optional");
             write!(text, "\n# {meaning}\n# Accepted: {accepted}.\n{name} = {value}\n")
         };
         written.expect("a string can be written to");
@@ -361,7 +376,8 @@ mod tests {
     }
 
     fn every_key_is_documented<T: Config>() {
-        let mut listed: Vec<_> = T::KEYS.iter().map(|key| (key.path.to_owned(), key.is_section())).collect();
+        let with_default = T::KEYS.iter().filter(|key| !key.is_optional);
+        let mut listed: Vec<_> = with_default.map(|key| (key.path.to_owned(), key.is_section())).collect();
         listed.sort();
         let mut fields = paths(&defaults::<T>(), "");
         fields.sort();
@@ -375,10 +391,12 @@ mod tests {
             let comment = lines.next().unwrap();
             assert!(comment.len() > 10 && comment.starts_with("# ") && comment.ends_with('.'), "{comment}");
             if key.is_section() {
-                assert_eq!(lines.next(), Some(format!("[{}]", key.path).as_str()));
+                let mark = if key.is_optional { "# " } else { "" };
+                assert_eq!(lines.next(), Some(format!("{mark}[{}]", key.path).as_str()));
             } else {
                 assert!(lines.next().unwrap().starts_with("# Accepted: "), "{}", key.path);
-                assert!(lines.next().unwrap().starts_with(&format!("{name} = ")), "{}", key.path);
+                let begins = if key.is_optional { format!("# {name} =") } else { format!("{name} = ") };
+                assert!(lines.next().unwrap().starts_with(&begins), "{}", key.path);
             }
         }
         assert_eq!(lines.next(), None);
@@ -413,7 +431,7 @@ mod tests {
         assert_eq!(
             refusal("\n[cohort]\nclients = 200\nminimun = 198\n"),
             "federation.toml:4: unknown key cohort.minimun, did you mean minimum?; \
-             accepted in [cohort] are clients, minimum, assumed_malicious"
+             accepted in [cohort] are clients, minimum, assumed_malicious, population"
         );
         let error = refusal("[privcy]\nepsilon = 3.0\n");
         assert!(

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use fedveil_privacy::{Placement, Sampling};
-use fedveil_proto_plan::{TaskPlan, Terms};
+use fedveil_proto_plan::{Mode, TaskPlan, Terms};
 use fedveil_simulations::report::{PlannedLoss, epsilon_svg};
 use serde_json::{Value, json};
 
@@ -116,6 +116,7 @@ impl Planned<'_> {
         json!({
             "task": plan.task,
             "mode": plan.mode,
+            "warning": terms.warning(),
             "rounds": plan.rounds,
             "clients": plan.cohort.clients,
             "minimum_clients": plan.cohort.minimum,
@@ -131,7 +132,7 @@ impl Planned<'_> {
             "clip_norm": plan.privacy.clip_norm,
             "resolution": plan.privacy.resolution,
             "groups": terms.groups,
-            "minimum_groups": terms.minimum_groups,
+            "minimum_rows": terms.minimum_rows,
             "group_size": plan.aggregation.group_size,
             "largest_group": terms.largest_group,
             "min_survivors": plan.aggregation.min_survivors,
@@ -184,8 +185,13 @@ impl Planned<'_> {
             ),
             Placement::Local { .. } => "what each client adds by itself, who trusts nobody".to_owned(),
             Placement::Central { .. } => "what the coordinator adds once, who is trusted".to_owned(),
+            Placement::Correlated { participation, .. } => format!(
+                "what the coordinator adds, who is trusted, correlated over all rounds; a client takes part {} times at \
+                 most, {} rounds apart, and spends all of it the first time",
+                participation.max_participations, participation.min_separation
+            ),
         };
-        vec![
+        let mut facts = vec![
             (
                 "task",
                 format!(
@@ -203,8 +209,11 @@ impl Planned<'_> {
             (
                 "noise",
                 format!(
-                    "{}, placement {}: {} clip norms in each group sum",
-                    guarantee.noise, guarantee.placement, plan.privacy.noise_multiplier
+                    "{}, placement {}: {} clip norms in each {}",
+                    guarantee.noise,
+                    guarantee.placement,
+                    plan.privacy.noise_multiplier,
+                    self.noised()
                 ),
             ),
             (
@@ -215,10 +224,42 @@ impl Planned<'_> {
                 ),
             ),
             (
+                "delta",
+                format!(
+                    "{:e}, of which {:e} is for a group that holds more colluders",
+                    plan.privacy.delta, guarantee.collusion_failure
+                ),
+            ),
+            (
+                "budget",
+                format!(
+                    "epsilon {}: pays for {} of {} rounds, which spend {}; one round spends {}",
+                    plan.privacy.epsilon,
+                    terms.affordable_rounds,
+                    plan.rounds,
+                    up(guarantee.epsilon(terms.affordable_rounds)),
+                    up(guarantee.epsilon(1))
+                ),
+            ),
+        ];
+        match terms.mode {
+            Mode::Secagg => drop(facts.splice(4..4, self.facts_of_groups())),
+            Mode::InsecurePlain => {
+                facts.extend(terms.warning().map(|warning| ("warning", warning.to_owned())));
+            }
+        }
+        facts
+    }
+
+    fn facts_of_groups(&self) -> Vec<(&'static str, String)> {
+        let Self { plan, terms } = self;
+        let guarantee = &terms.guarantee;
+        vec![
+            (
                 "groups",
                 format!(
                     "{} of {} to {} clients; the round is aborted with fewer than {} sums",
-                    terms.groups, plan.aggregation.group_size, terms.largest_group, terms.minimum_groups
+                    terms.groups, plan.aggregation.group_size, terms.largest_group, terms.minimum_rows
                 ),
             ),
             (
@@ -238,31 +279,22 @@ impl Planned<'_> {
                 ),
             ),
             (
-                "delta",
-                format!(
-                    "{:e}, of which {:e} is for a group that holds more colluders",
-                    plan.privacy.delta, guarantee.collusion_failure
-                ),
-            ),
-            (
                 "ring",
                 format!(
                     "{} bits; some coordinate of a sum of honest clients wraps with probability {:.1e} at most",
                     guarantee.ring_bits, guarantee.wrap_probability
                 ),
             ),
-            (
-                "budget",
-                format!(
-                    "epsilon {}: pays for {} of {} rounds, which spend {}; one round spends {}",
-                    plan.privacy.epsilon,
-                    terms.affordable_rounds,
-                    plan.rounds,
-                    up(guarantee.epsilon(terms.affordable_rounds)),
-                    up(guarantee.epsilon(1))
-                ),
-            ),
         ]
+    }
+
+    /// What carries the noise that is counted.
+    fn noised(&self) -> &'static str {
+        match (self.terms.mode, self.terms.guarantee.placement) {
+            (Mode::Secagg, _) => "group sum",
+            (Mode::InsecurePlain, Placement::Local { .. }) => "update",
+            (Mode::InsecurePlain, _) => "sum",
+        }
     }
 
     /// Clients that may leave the smallest group before its sum is withheld.

@@ -3,13 +3,14 @@
 use crate::policy::{Policy, PolicyRefusal, TotalExceeded};
 use crate::record::{Contribution, Record, TaskRecord};
 use ed25519_dalek::{SigningKey, VerifyingKey};
+use fedveil_aggregation::plain;
 use fedveil_aggregation::secagg::Limits;
 use fedveil_aggregation::secagg::client::{
     self as secagg, AwaitDelivery, AwaitInput, AwaitReveals, AwaitRoster, AwaitSignatures, AwaitSurvivors,
 };
-use fedveil_privacy::{Noise, NonFinite, Rotation, clip_l2};
+use fedveil_privacy::{Noise, NonFinite, Placement, Rotation, Sampling, clip_l2};
 use fedveil_proto::Kind;
-use fedveil_proto_plan::{PlanError, SignedPlan, Terms};
+use fedveil_proto_plan::{Mode, PlanError, SignedPlan, Terms};
 use fedveil_provenance::{self as provenance, Accepted, Digest, Head, Lineage, Pins, Publication};
 use rand_core::CryptoRng;
 
@@ -151,13 +152,30 @@ struct Task {
     unmasked: u32,
 }
 
+impl Task {
+    /// What is charged once the client has taken part in this round, in participations of the guarantee.
+    fn charged_after(&self, record: &TaskRecord, round: u32) -> u32 {
+        match self.terms.guarantee.placement {
+            // It cannot know of all rounds in which it might have been drawn.
+            Placement::Central { sampling: Sampling::Poisson(_) } => record.participations.max(round),
+            // The first participation pays for all.
+            Placement::Correlated { .. } => 1,
+            _ => record.participations + 1,
+        }
+    }
+}
+
 /// Where the client stands in a round. Every step consumes the one before and its secrets.
 enum Session {
     Idle,
     Roster(AwaitRoster),
     Reveals(AwaitReveals),
     Delivery(AwaitDelivery),
-    Training { input: AwaitInput, noise: Vec<i32> },
+    /// Without an input to mask, the update leaves in the clear.
+    Training {
+        input: Option<AwaitInput>,
+        noise: Vec<i32>,
+    },
     Survivors(AwaitSurvivors),
     Signatures(AwaitSignatures),
 }
@@ -165,7 +183,8 @@ enum Session {
 /// Longest messages from a coordinator.
 #[derive(Debug, Clone, Copy)]
 pub struct MessageLimits {
-    session: Limits,
+    /// None in mode `insecure_plain`.
+    session: Option<Limits>,
     parameters: usize,
 }
 
@@ -181,16 +200,16 @@ impl MessageLimits {
 
     /// The limit under the plan.
     pub fn of(&self, kind: Kind) -> usize {
-        match kind {
-            Kind::RoundOpen => 4,
-            Kind::Roster => self.session.roster,
-            Kind::Reveals => self.session.reveals,
-            Kind::Delivery => self.session.delivery,
-            Kind::Survivors => self.session.survivors,
-            Kind::Signatures => self.session.signatures,
-            Kind::Publication => provenance::lineage::MAX_PUBLICATION_BYTES,
-            Kind::Model => 4 * self.parameters + MAX_MODEL_HEADER,
-            Kind::RoundClosed => MAX_TEXT,
+        match (kind, &self.session) {
+            (Kind::RoundOpen, _) => 4,
+            (Kind::Roster, Some(session)) => session.roster,
+            (Kind::Reveals, Some(session)) => session.reveals,
+            (Kind::Delivery, Some(session)) => session.delivery,
+            (Kind::Survivors, Some(session)) => session.survivors,
+            (Kind::Signatures, Some(session)) => session.signatures,
+            (Kind::Publication, _) => provenance::lineage::MAX_PUBLICATION_BYTES,
+            (Kind::Model, _) => 4 * self.parameters + MAX_MODEL_HEADER,
+            (Kind::RoundClosed, _) => MAX_TEXT,
             _ => Self::before_plan(kind),
         }
     }
@@ -215,12 +234,14 @@ impl Participant {
     /// Longest message of each kind that a coordinator may send under the accepted plan, for the transport.
     pub fn message_limits(&self) -> Option<MessageLimits> {
         let task = self.task.as_ref()?;
-        let session =
-            task.terms.session(&task.plan, &self.credentials.authority, 0, &Digest([0; 32])).ok()?;
-        Some(MessageLimits {
-            session: session.limits(),
-            parameters: task.plan.plan().model.parameters as usize,
-        })
+        let session = match task.terms.mode {
+            Mode::Secagg => {
+                let authority = &self.credentials.authority;
+                Some(task.terms.session(&task.plan, authority, 0, &Digest([0; 32])).ok()?.limits())
+            }
+            Mode::InsecurePlain => None,
+        };
+        Some(MessageLimits { session, parameters: task.plan.plan().model.parameters as usize })
     }
 
     /// ε that this client has charged itself in the task, by its own accounting.
@@ -268,7 +289,7 @@ impl Participant {
             Input::Trained(update) => {
                 let Some((input, noise)) = self.take_training() else { return Ok(Vec::new()) };
                 let values = self.contribution(update, &noise, rng)?;
-                self.submit(input, values, now_unix_seconds, rng)
+                self.submit(input, &values, now_unix_seconds, rng)
             }
             Input::TrainingFailed(reason) => match self.take_training() {
                 Some(_) => Err(Refusal::Update(reason)),
@@ -276,8 +297,8 @@ impl Participant {
             },
             Input::DangerUnbounded(values) => {
                 let Some((input, _)) = self.take_training() else { return Ok(Vec::new()) };
-                let values = values.iter().map(|&value| value as u32).collect();
-                self.submit(input, values, now_unix_seconds, rng)
+                let values: Vec<i32> = values.iter().map(|&value| value as i32).collect();
+                self.submit(input, &values, now_unix_seconds, rng)
             }
         }
     }
@@ -344,7 +365,7 @@ impl Participant {
         let (head, done) = (entry.head, entry.participations);
         let mut record = self.record.clone();
         record.tasks.insert(digest, entry);
-        self.policy.check_total(&record, &digest, terms.affordable_rounds.saturating_sub(done))?;
+        self.policy.check_total(&record, &digest, terms.most_charges().saturating_sub(done))?;
         self.record = record;
         Ok(head)
     }
@@ -389,6 +410,9 @@ impl Participant {
         }
         task.model = Some(digest);
         let round = record.head.map_or(0, |head| head.round);
+        if task.terms.guarantee.claim.sampling != Sampling::Full {
+            record.participations = task.charged_after(record, round);
+        }
         Ok(vec![Effect::Persist(self.record.clone()), Effect::Adopted { round, model }])
     }
 
@@ -412,22 +436,32 @@ impl Participant {
                 task.plan.plan().rounds
             )));
         }
-        if record.participations >= task.terms.affordable_rounds {
+        if task.charged_after(record, round) > task.terms.affordable_rounds {
             return Err(Refusal::Round(format!(
                 "one more participation would pass the privacy budget epsilon {}",
                 task.plan.plan().privacy.epsilon
             )));
         }
+        let more = task.charged_after(record, round) - record.participations;
         self.policy
-            .check_total(&self.record, &task.plan.digest(), 1)
+            .check_total(&self.record, &task.plan.digest(), more)
             .map_err(|exceeded| Refusal::Round(exceeded.to_string()))?;
-        let config = task.terms.session(&task.plan, &self.credentials.authority, round, &model)?;
-        let (session, message) =
-            secagg::advertise(config, &self.credentials.identity, &self.credentials.certificate, now, rng)?;
-        self.session = Session::Roster(session);
+        let (session, next) = match task.terms.mode {
+            Mode::Secagg => {
+                let Credentials { identity, certificate, authority, .. } = &self.credentials;
+                let config = task.terms.session(&task.plan, authority, round, &model)?;
+                let (session, message) = secagg::advertise(config, identity, certificate, now, rng)?;
+                (Session::Roster(session), Effect::Send(Kind::Advertise, message))
+            }
+            Mode::InsecurePlain => {
+                let noise = self.draw_noise(rng)?;
+                (Session::Training { input: None, noise }, Effect::Train { round })
+            }
+        };
+        self.session = session;
         self.task_record().last_round = round;
         let record = Effect::Persist(self.record.clone());
-        Ok(vec![Effect::Entered { round }, record, Effect::Send(Kind::Advertise, message)])
+        Ok(vec![Effect::Entered { round }, record, next])
     }
 
     fn on_session_message(
@@ -449,8 +483,9 @@ impl Participant {
             (Session::Delivery(state), Kind::Delivery) => {
                 let input = state.on_delivery(bytes)?;
                 // Noise is drawn before the data is touched, so that its sampling time tells nothing of the data.
-                let (noise, round) = self.draw_noise(rng)?;
-                (Session::Training { input, noise }, Effect::Train { round })
+                let noise = self.draw_noise(rng)?;
+                let round = self.task_record().last_round;
+                (Session::Training { input: Some(input), noise }, Effect::Train { round })
             }
             (Session::Survivors(state), Kind::Survivors) => {
                 let (next, signature) = state.on_survivors(bytes)?;
@@ -469,12 +504,17 @@ impl Participant {
         Ok(vec![message])
     }
 
-    fn draw_noise(&self, rng: &mut impl CryptoRng) -> Result<(Vec<i32>, u32), Refusal> {
+    /// The client's part of the noise: none where the coordinator adds it.
+    fn draw_noise(&self, rng: &mut impl CryptoRng) -> Result<Vec<i32>, Refusal> {
         let task = self.task.as_ref().ok_or(unexpected(Kind::Delivery, "before a plan"))?;
         let length = task.plan.plan().model.parameters as usize;
         let guarantee = &task.terms.guarantee;
-        let noise = Noise::new(guarantee.noise, guarantee.share).sample_vec(length, rng);
-        Ok((noise, self.round(task)))
+        Ok(match guarantee.placement {
+            Placement::Distributed { .. } | Placement::Local { .. } => {
+                Noise::new(guarantee.noise, guarantee.share).sample_vec(length, rng)
+            }
+            Placement::Central { .. } | Placement::Correlated { .. } => vec![0; length],
+        })
     }
 
     /// Clip, rotate, round, add noise: the only path from an honest update to the sum.
@@ -483,7 +523,7 @@ impl Participant {
         mut update: Vec<f32>,
         noise: &[i32],
         rng: &mut impl CryptoRng,
-    ) -> Result<Vec<u32>, Refusal> {
+    ) -> Result<Vec<i32>, Refusal> {
         let task = self.task.as_ref().ok_or(unexpected(Kind::Input, "before a plan"))?;
         let model = task.model.ok_or(unexpected(Kind::Input, "before a model"))?;
         if update.len() != noise.len() {
@@ -492,43 +532,48 @@ impl Participant {
         let grid = &task.terms.guarantee.grid;
         let unusable = |error: NonFinite| Refusal::Update(error.to_string());
         clip_l2(&mut update, grid.clip()).map_err(unusable)?;
-        let seed = task.plan.plan().rotation_seed(self.round(task), &model);
-        Rotation::new(&seed, update.len()).forward(&mut update);
-        // What rounding in f32 may have added to the norm comes off again.
-        clip_l2(&mut update, grid.clip()).map_err(unusable)?;
+        // A rotation keeps a sum inside a narrow ring; an update in the clear is in none.
+        if task.terms.mode == Mode::Secagg {
+            let round = self.record.tasks.get(&task.plan.digest()).map_or(0, |record| record.last_round);
+            let seed = task.plan.plan().rotation_seed(round, &model);
+            Rotation::new(&seed, update.len()).forward(&mut update);
+            // What rounding in f32 may have added to the norm comes off again.
+            clip_l2(&mut update, grid.clip()).map_err(unusable)?;
+        }
         let steps = grid.round(&update, rng);
         // Both are residues modulo 2^32, which every ring divides.
-        Ok(steps.iter().zip(noise).map(|(&step, &noise)| (step as u32).wrapping_add(noise as u32)).collect())
-    }
-
-    /// The round that the client is in, or was last.
-    fn round(&self, task: &Task) -> u32 {
-        self.record.tasks.get(&task.plan.digest()).map_or(0, |record| record.last_round)
+        Ok(steps.iter().zip(noise).map(|(&step, &noise)| step.wrapping_add(noise)).collect())
     }
 
     fn submit(
         &mut self,
-        input: AwaitInput,
-        mut values: Vec<u32>,
+        input: Option<AwaitInput>,
+        values: &[i32],
         now: u64,
         rng: &mut impl CryptoRng,
     ) -> Result<Vec<Effect>, Refusal> {
         let task = self.task.as_ref().ok_or(unexpected(Kind::Input, "before a plan"))?;
-        let mask = u32::MAX >> (32 - task.terms.guarantee.ring_bits);
-        for value in &mut values {
-            *value &= mask;
-        }
-        let (next, message) = input.submit(&values, rng)?;
+        let record = self.record.tasks.get(&task.plan.digest()).expect(ENTERED);
+        let charged = task.charged_after(record, record.last_round);
+        let (session, message) = if let Some(input) = input {
+            let mask = u32::MAX >> (32 - task.terms.guarantee.ring_bits);
+            let values: Vec<u32> = values.iter().map(|&value| value as u32 & mask).collect();
+            let (next, message) = input.submit(&values, rng)?;
+            (Session::Survivors(next), Effect::Send(Kind::Input, message))
+        } else {
+            let message = plain::encode(record.last_round, values);
+            (Session::Idle, Effect::Send(Kind::PlainInput, message))
+        };
         let record = self.task_record();
-        record.participations += 1;
+        record.participations = charged;
         record.contributions.push(Contribution { round: record.last_round, at: now });
-        self.session = Session::Survivors(next);
-        Ok(vec![Effect::Persist(self.record.clone()), Effect::Send(Kind::Input, message)])
+        self.session = session;
+        Ok(vec![Effect::Persist(self.record.clone()), message])
     }
 
     /// What waits for the result of training. Where nothing does, the round it was for is over, and the session that may
     /// be in progress is left alone.
-    fn take_training(&mut self) -> Option<(AwaitInput, Vec<i32>)> {
+    fn take_training(&mut self) -> Option<(Option<AwaitInput>, Vec<i32>)> {
         match self.take_session() {
             Session::Training { input, noise } => Some((input, noise)),
             other => {

@@ -2,7 +2,7 @@
 
 use crate::record::Record;
 use fedveil_privacy::Delta;
-use fedveil_proto_plan::{TaskPlan, Terms};
+use fedveil_proto_plan::{Mode, TaskPlan, Terms};
 use fedveil_provenance::Digest;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,9 @@ pub struct Policy {
     pub min_survivors: u32,
     /// Fewest colluders among a client's neighbours that the coordinator must have to see its update.
     pub min_colluders_to_break: u32,
+    /// Whether a plan may let the coordinator see every update by itself. Where it does, the two limits above say
+    /// nothing.
+    pub allow_insecure_plain: bool,
 }
 
 impl Default for Policy {
@@ -38,20 +41,31 @@ impl Default for Policy {
             max_break_probability: 1e-6,
             min_survivors: 8,
             min_colluders_to_break: 3,
+            allow_insecure_plain: false,
         }
     }
 }
 
 /// A plan is outside of the owner's limits.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("this client's policy allows {limit} {allowed}, the plan wants {found}")]
-pub struct PolicyRefusal {
-    /// Name of the limit.
-    pub limit: &'static str,
-    /// What the policy says.
-    pub allowed: f64,
-    /// What the plan says.
-    pub found: f64,
+#[non_exhaustive]
+pub enum PolicyRefusal {
+    /// A number is beyond its limit.
+    #[error("this client's policy allows {limit} {allowed}, the plan wants {found}")]
+    Limit {
+        /// Name of the limit.
+        limit: &'static str,
+        /// What the policy says.
+        allowed: f64,
+        /// What the plan says.
+        found: f64,
+    },
+    /// The coordinator would see the client's update.
+    #[error(
+        "this client's policy has allow_insecure_plain = false, and in the plan's mode, insecure_plain, the coordinator \
+         sees every update by itself"
+    )]
+    InsecurePlain,
 }
 
 /// One plan more, or one round more, would be too much in all.
@@ -79,6 +93,9 @@ impl Policy {
         let epsilon = terms.guarantee.epsilon(terms.affordable_rounds);
         at_most("max_epsilon", self.max_epsilon, epsilon)?;
         at_most("max_delta", self.max_delta, plan.privacy.delta)?;
+        if terms.mode == Mode::InsecurePlain {
+            return if self.allow_insecure_plain { Ok(()) } else { Err(PolicyRefusal::InsecurePlain) };
+        }
         let break_probability = terms.break_probability_log2.exp2();
         at_most("max_break_probability", self.max_break_probability, break_probability)?;
         at_least("min_survivors", self.min_survivors, plan.aggregation.min_survivors)?;
@@ -102,13 +119,13 @@ impl Policy {
 }
 
 fn at_most(limit: &'static str, allowed: f64, found: f64) -> Result<(), PolicyRefusal> {
-    if found <= allowed { Ok(()) } else { Err(PolicyRefusal { limit, allowed, found }) }
+    if found <= allowed { Ok(()) } else { Err(PolicyRefusal::Limit { limit, allowed, found }) }
 }
 
 fn at_least(limit: &'static str, allowed: u32, found: u32) -> Result<(), PolicyRefusal> {
     if found >= allowed {
         Ok(())
     } else {
-        Err(PolicyRefusal { limit, allowed: f64::from(allowed), found: f64::from(found) })
+        Err(PolicyRefusal::Limit { limit, allowed: f64::from(allowed), found: f64::from(found) })
     }
 }

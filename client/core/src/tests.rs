@@ -34,7 +34,7 @@ fn plan() -> TaskPlan {
         rounds: 3,
         phase_seconds: 60,
         model: Model { architecture: "any".to_owned(), parameters: 4 },
-        cohort: Cohort { clients: 12, minimum: 10, assumed_malicious: 1 },
+        cohort: Cohort { clients: 12, minimum: 10, assumed_malicious: 1, population: None },
         training: Training { epochs: 1, batch_size: 8, learning_rate: 0.1 },
         privacy: Privacy {
             placement: "distributed".to_owned(),
@@ -44,6 +44,7 @@ fn plan() -> TaskPlan {
             resolution: 64,
             epsilon: 15.0,
             delta: 1e-5,
+            correlated_noise: None,
         },
         aggregation: Aggregation {
             protocol: "pairwise-mask".to_owned(),
@@ -269,7 +270,10 @@ fn the_default_policy_takes_a_sound_plan_and_each_limit_can_refuse_it() {
         (Policy { max_break_probability: f64::NAN, ..policy }, Some(("max_break_probability", 0.0))),
     ];
     for (policy, expected) in cases {
-        let refusal = policy.check(&plan, &terms).err().map(|refusal| (refusal.limit, refusal.found));
+        let refusal = policy.check(&plan, &terms).err().map(|refusal| match refusal {
+            PolicyRefusal::Limit { limit, found, .. } => (limit, found),
+            PolicyRefusal::InsecurePlain => panic!("the plan is of mode secagg"),
+        });
         assert_eq!(refusal, expected, "{policy:?}");
     }
 }
@@ -278,7 +282,7 @@ fn the_default_policy_takes_a_sound_plan_and_each_limit_can_refuse_it() {
 fn a_break_that_chance_decides_is_the_owners_to_accept() {
     // Five groups of twenty; one that holds all seven colluders falls.
     let mut plan = plan();
-    plan.cohort = Cohort { clients: 100, minimum: 100, assumed_malicious: 7 };
+    plan.cohort = Cohort { clients: 100, minimum: 100, assumed_malicious: 7, population: None };
     plan.aggregation = Aggregation {
         group_size: 20,
         threshold: 13,
@@ -296,7 +300,8 @@ fn a_break_that_chance_decides_is_the_owners_to_accept() {
     };
     assert_eq!(check(found), Ok(()));
     let refusal = check(found * 0.99).unwrap_err();
-    assert_eq!((refusal.limit, refusal.found), ("max_break_probability", found));
+    let limit = "max_break_probability";
+    assert_eq!(refusal, PolicyRefusal::Limit { limit, allowed: found * 0.99, found });
     assert!(check(Policy::default().max_break_probability).is_err(), "by default it is not accepted");
 }
 

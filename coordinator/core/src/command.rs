@@ -1,7 +1,8 @@
 //! What the outside may ask of the core, and how it is told no.
 
 use crate::event::Client;
-use fedveil_aggregation::secagg::{CodecError, MaskedInput};
+use fedveil_aggregation::plain::{self, LengthError};
+use fedveil_aggregation::secagg::{self, CodecError, MaskedInput};
 use fedveil_proto::Kind;
 use fedveil_provenance::{Digest, GroupDecision};
 
@@ -32,12 +33,12 @@ pub enum Command {
         /// Received bytes.
         bytes: Vec<u8>,
     },
-    /// A masked input from a connected client, decoded while it arrived (`Coordinator::begin_input`), or why it is none.
+    /// An input of a connected client, decoded while it arrived (`Coordinator::begin_input`), or why it is none.
     Input {
         /// Who.
         client: Client,
         /// What came.
-        input: Result<MaskedInput, Reject>,
+        input: Result<Input, Reject>,
     },
     /// Time passed.
     Tick,
@@ -50,6 +51,41 @@ pub enum Command {
         /// Why, for the log and the clients.
         reason: String,
     },
+}
+
+/// A client's part in a sum, as large as the model.
+#[derive(Debug)]
+pub enum Input {
+    /// Under masks.
+    Masked(MaskedInput),
+    /// In the clear.
+    Plain(plain::Update),
+}
+
+/// Takes an input in pieces of any size.
+pub enum Upload {
+    /// Of a masked input.
+    Masked(secagg::Upload),
+    /// Of an update in the clear.
+    Plain(plain::Upload),
+}
+
+impl Upload {
+    /// Takes the next bytes of the message. What failed once fails always.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), Reject> {
+        match self {
+            Self::Masked(upload) => Ok(upload.push(bytes)?),
+            Self::Plain(upload) => Ok(upload.push(bytes)?),
+        }
+    }
+
+    /// Ends the message; fails unless all of it was there.
+    pub fn finish(self) -> Result<Input, Reject> {
+        Ok(match self {
+            Self::Masked(upload) => Input::Masked(upload.finish()?),
+            Self::Plain(upload) => Input::Plain(upload.finish()?),
+        })
+    }
 }
 
 /// Result of a job, with the blobs that its events name.
@@ -86,6 +122,12 @@ pub struct Reject {
 
 impl From<CodecError> for Reject {
     fn from(error: CodecError) -> Self {
+        Self::fault(error)
+    }
+}
+
+impl From<LengthError> for Reject {
+    fn from(error: LengthError) -> Self {
         Self::fault(error)
     }
 }

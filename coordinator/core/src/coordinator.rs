@@ -1,15 +1,16 @@
 //! The task: who is there, which round runs, what is spent, what is published.
 
-use crate::command::{Closed, Command, Computed, Outcome, Reject};
+use crate::command::{Closed, Command, Computed, Outcome, Reject, Upload};
 use crate::effect::Effect;
 use crate::event::{Client, Event, Hex, Millis};
 use crate::job::{CloseJob, Job};
 use crate::round::Round;
 use ed25519_dalek::VerifyingKey;
-use fedveil_aggregation::secagg::{Accumulator, MAX_CERTIFICATE_LEN, MaskedInput, SessionConfig, Upload};
-use fedveil_privacy::{Epsilon, Ledger, Overdrawn};
+use fedveil_aggregation::plain;
+use fedveil_aggregation::secagg::{Accumulator, MAX_CERTIFICATE_LEN, MaskedInput, SessionConfig};
+use fedveil_privacy::{Epsilon, Ledger, Overdrawn, Participation, Placement, Sampling, SamplingRate};
 use fedveil_proto::{Kind, limits::MAX_DECLINE};
-use fedveil_proto_plan::{PlanError, SignedPlan, TaskPlan, Terms};
+use fedveil_proto_plan::{Mode, PlanError, SignedPlan, TaskPlan, Terms};
 use fedveil_provenance::{Digest, Log, Publication};
 use rand_core::{Rng, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -37,6 +38,8 @@ pub struct Coordinator {
     joined: BTreeMap<Client, u64>,
     idle_since: Millis,
     last_round: u32,
+    /// With correlated noise: the last round in which a client took part, and the number of them.
+    participated: BTreeMap<Client, (u32, u32)>,
     round: Option<Round>,
     pub(crate) ledger: Ledger,
     model: Option<Digest>,
@@ -50,7 +53,9 @@ impl Coordinator {
     /// A coordinator for a plan whose terms hold.
     pub fn new(settings: Settings) -> Result<Self, PlanError> {
         let terms = settings.plan.plan().check()?;
-        terms.session(&settings.plan, &settings.authority, 0, &Digest([0; 32]))?;
+        if terms.mode == Mode::Secagg {
+            terms.session(&settings.plan, &settings.authority, 0, &Digest([0; 32]))?;
+        }
         let ledger = new_ledger(settings.plan.plan(), &terms)?;
         Ok(Self {
             settings,
@@ -61,6 +66,7 @@ impl Coordinator {
             joined: BTreeMap::new(),
             idle_since: Millis(0),
             last_round: 0,
+            participated: BTreeMap::new(),
             round: None,
             ledger,
             model: None,
@@ -99,7 +105,7 @@ impl Coordinator {
             Command::Message { client, kind, bytes } => self.decide_message(client, *kind, bytes, now),
             Command::Input { client, input } => {
                 let round = self.round_of_input(client)?;
-                round.decide_input(client, input.as_ref().map_err(Reject::clone)?)
+                round.decide_input(self, client, input.as_ref().map_err(Reject::clone)?)
             }
             Command::Computed(computed) => Ok(self.decide_computed(computed, now)),
             Command::Recover => {
@@ -144,7 +150,7 @@ impl Coordinator {
         if let Some(reason) = self.end_of_task(now, overdrawn) {
             return vec![Event::TaskClosed { reason }];
         }
-        self.open_round(now, seed, overdrawn).into_iter().collect()
+        self.open_round(now, seed, overdrawn)
     }
 
     /// Takes note of one event.
@@ -177,6 +183,13 @@ impl Coordinator {
                 let opened = Round::open(self, *round, cohort, *deadline);
                 self.send_all(cohort, Kind::RoundOpen, &round.to_be_bytes());
                 self.round = Some(opened);
+            }
+            Event::UpdateAccepted { client } => {
+                if self.participation().is_some() {
+                    let (last, count) = self.participated.entry(*client).or_default();
+                    (*last, *count) = (self.last_round, *count + 1);
+                }
+                self.apply_to_round(event);
             }
             // Whoever of the group was not charged does not take part any more.
             Event::PrivacyCharged { group, .. } | Event::GroupWithheld { group, .. } => {
@@ -275,19 +288,41 @@ impl Coordinator {
         }
     }
 
-    /// What decodes a client's masked input while it arrives. Where none is awaited it is refused before its bytes are
-    /// read; either way the shell says how it went with [`Command::Input`].
-    pub fn begin_input(&self, client: &Client) -> Result<Upload, Reject> {
-        self.round_of_input(client)?.begin_input(client)
+    /// What decodes a client's input while it arrives, a message of this kind. Where none is awaited it is refused before
+    /// its bytes are read; either way the shell says how it went with [`Command::Input`].
+    pub fn begin_input(&self, client: &Client, kind: Kind) -> Result<Upload, Reject> {
+        self.round_of_input(client)?.begin_input(self, client, kind)
     }
 
-    /// A masked input that arrived whole.
-    pub fn whole_input(&self, client: Client, bytes: &[u8]) -> Command {
-        let decode = |mut upload: Upload| -> Result<MaskedInput, Reject> {
+    /// An input that arrived whole.
+    pub fn whole_input(&self, client: Client, kind: Kind, bytes: &[u8]) -> Command {
+        let decode = |mut upload: Upload| {
             upload.push(bytes)?;
-            Ok(upload.finish()?)
+            upload.finish()
         };
-        Command::Input { client, input: self.begin_input(&client).and_then(decode) }
+        Command::Input { client, input: self.begin_input(&client, kind).and_then(decode) }
+    }
+
+    /// Refuses an update that no honest client sends, where the guarantee depends on it.
+    pub(crate) fn check_update(&self, steps: &[i32]) -> Result<(), Reject> {
+        let grid = &self.terms.guarantee.grid;
+        match self.terms.guarantee.placement {
+            Placement::Central { .. } | Placement::Correlated { .. } if !grid.admits(steps) => {
+                Err(Reject::fault(format!(
+                    "the update's norm is beyond {:.1} steps, what the noise is sized for",
+                    grid.norm_bound()
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The probability with which each client is drawn, where that is what the guarantee counts on.
+    pub(crate) fn sampling_rate(&self) -> Option<SamplingRate> {
+        match self.terms.guarantee.placement {
+            Placement::Central { sampling: Sampling::Poisson(rate) } => Some(rate),
+            _ => None,
+        }
     }
 
     /// Adds an accepted input to its group's sum.
@@ -302,6 +337,11 @@ impl Coordinator {
         }
     }
 
+    /// The job that closes a round of single updates.
+    pub(crate) fn close_job(&self, updates: BTreeMap<Client, Vec<i32>>) -> Option<Job> {
+        self.round.as_ref()?.close_job(self, updates)
+    }
+
     /// The job that unmasks a group's sum.
     pub(crate) fn unmask_job(&mut self, group: u32, sum: Accumulator) -> Option<Job> {
         self.round.as_mut()?.unmask_job(group, sum)
@@ -309,25 +349,54 @@ impl Coordinator {
 
     /// Longest message of each kind that a client may send, for the transport.
     pub fn message_limits(&self) -> impl Fn(Kind) -> usize + Send + Sync + use<> {
-        let limits = self.session(0, &Digest([0; 32])).limits();
-        move |kind| match kind {
-            Kind::Hello => 4 + MAX_CERTIFICATE_LEN,
-            Kind::Join => 8,
-            Kind::Decline => MAX_DECLINE,
-            Kind::Advertise => limits.advertise,
-            Kind::Reveal => limits.reveal,
-            Kind::Shares => limits.shares,
-            Kind::Input => limits.masked_input,
-            Kind::Consistency => limits.consistency,
-            Kind::Unmask => limits.unmask,
+        let session = self.session(0, &Digest([0; 32])).map(|session| session.limits());
+        let update = plain::message_len(self.settings.plan.plan().model.parameters as usize);
+        move |kind| match (kind, &session) {
+            (Kind::Hello, _) => 4 + MAX_CERTIFICATE_LEN,
+            (Kind::Join, _) => 8,
+            (Kind::Decline, _) => MAX_DECLINE,
+            (Kind::Advertise, Some(limits)) => limits.advertise,
+            (Kind::Reveal, Some(limits)) => limits.reveal,
+            (Kind::Shares, Some(limits)) => limits.shares,
+            (Kind::Input, Some(limits)) => limits.masked_input,
+            (Kind::Consistency, Some(limits)) => limits.consistency,
+            (Kind::Unmask, Some(limits)) => limits.unmask,
+            (Kind::PlainInput, None) => update,
             _ => 0,
         }
     }
 
-    pub(crate) fn session(&self, round: u32, model: &Digest) -> SessionConfig {
-        self.terms.session(&self.settings.plan, &self.settings.authority, round, model).expect(
-            "the session parameters were checked when the coordinator was made, and no round changes them",
-        )
+    /// The session of secure aggregation of a round, in plans that have one.
+    pub(crate) fn session(&self, round: u32, model: &Digest) -> Option<SessionConfig> {
+        let Settings { plan, authority } = &self.settings;
+        (self.terms.mode == Mode::Secagg).then(|| {
+            self.terms.session(plan, authority, round, model).expect(
+                "the session parameters were checked when the coordinator was made, and no round changes them",
+            )
+        })
+    }
+
+    /// How often a client may take part, where the guarantee counts on that.
+    fn participation(&self) -> Option<Participation> {
+        match self.terms.guarantee.placement {
+            Placement::Correlated { participation, .. } => Some(participation),
+            _ => None,
+        }
+    }
+
+    /// Whether a participation costs this client anything: with correlated noise, the first one has paid for all.
+    pub(crate) fn pays(&self, client: &Client) -> bool {
+        self.participation().is_none() || self.ledger.participations(&client.0) == 0
+    }
+
+    /// Whether the guarantee lets the client take part in this round.
+    fn may_take_part(&self, client: &Client, round: u32) -> bool {
+        match (self.participation(), self.participated.get(client)) {
+            (Some(Participation { min_separation, max_participations }), Some(&(last, count))) => {
+                round - last >= min_separation && count < max_participations
+            }
+            _ => true,
+        }
     }
 
     pub(crate) fn momentum(&self) -> Option<Digest> {
@@ -450,39 +519,36 @@ impl Coordinator {
     fn wanted(&self, now: Millis) -> usize {
         let cohort = &self.settings.plan.plan().cohort;
         let waited = now >= self.idle_since.plus_seconds(JOIN_WINDOW_SECONDS);
-        (if waited { cohort.minimum } else { cohort.clients }) as usize
+        let everyone = cohort.population.unwrap_or(cohort.clients);
+        (if waited { cohort.minimum } else { everyone }) as usize
     }
 
     fn can_pay(&self, client: &Client) -> bool {
         self.ledger.check(&client.0).is_ok()
     }
 
-    fn open_round(
-        &self,
-        now: Millis,
-        seed: [u8; 32],
-        overdrawn: &BTreeMap<Client, Overdrawn>,
-    ) -> Option<Event> {
-        let cohort = &self.settings.plan.plan().cohort;
+    fn open_round(&self, now: Millis, seed: [u8; 32], overdrawn: &BTreeMap<Client, Overdrawn>) -> Vec<Event> {
         let mut ready: Vec<Client> =
             self.joined.keys().filter(|client| self.can_pay(client)).copied().collect();
         ready.retain(|client| !overdrawn.contains_key(client));
         if ready.len() < self.wanted(now) {
-            return None;
+            return Vec::new();
         }
         let mut rng = chacha20::ChaCha20Rng::from_seed(seed);
-        let places = ready.len().min(cohort.clients as usize);
-        for place in 0..places {
-            let rest = (ready.len() - place) as u64;
-            ready.swap(place, place + uniform(&mut rng, rest) as usize);
+        let round = self.last_round + 1;
+        let deadline = self.phase_deadline(now);
+        if let Some(rate) = self.sampling_rate() {
+            let cohort = ready.iter().filter(|_| coin(&mut rng, rate)).copied().collect();
+            // Everyone who could have been drawn pays, and at once: what happens in the round tells who was.
+            return vec![
+                Event::RoundOpened { round, cohort, deadline },
+                Event::PrivacyCharged { group: 0, clients: ready },
+            ];
         }
-        ready.truncate(places);
-        ready.sort_unstable();
-        Some(Event::RoundOpened {
-            round: self.last_round + 1,
-            cohort: ready,
-            deadline: self.phase_deadline(now),
-        })
+        // There may be none: noise that is correlated goes on whoever is there.
+        let free = ready.into_iter().filter(|client| self.may_take_part(client, round)).collect();
+        let cohort = drawn(free, self.settings.plan.plan().cohort.clients as usize, &mut rng);
+        vec![Event::RoundOpened { round, cohort, deadline }]
     }
 
     fn apply_to_round(&mut self, event: &Event) {
@@ -578,6 +644,25 @@ fn published(round: u32, at: Millis, closed: &Closed) -> Event {
         checkpoint: closed.checkpoint.clone(),
         groups: closed.groups.clone(),
     }
+}
+
+/// A uniformly random set of at most `places` clients, sorted.
+fn drawn(mut ready: Vec<Client>, places: usize, rng: &mut impl Rng) -> Vec<Client> {
+    let places = ready.len().min(places);
+    for place in 0..places {
+        let rest = (ready.len() - place) as u64;
+        ready.swap(place, place + uniform(rng, rest) as usize);
+    }
+    ready.truncate(places);
+    ready.sort_unstable();
+    ready
+}
+
+/// True with this probability, or less by at most 2^-53.
+fn coin(rng: &mut impl Rng, rate: SamplingRate) -> bool {
+    // A rate has 53 significant bits, so that its product with 2^64 is a whole number, or rounded down to one.
+    let most = (rate.get() * 2f64.powi(64)) as u128;
+    u128::from(rng.next_u64()) < most
 }
 
 /// A number in `0..bound` without bias, by rejection; `bound` is not 0.

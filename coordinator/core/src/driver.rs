@@ -1,6 +1,6 @@
 //! The loop around the core: decide, persist, apply, release effects, in that order.
 
-use crate::command::{Command, Computed, Outcome, Reject};
+use crate::command::{Command, Computed, Input, Outcome, Reject};
 use crate::coordinator::Coordinator;
 use crate::effect::Effect;
 use crate::event::{Client, Event, Millis};
@@ -42,7 +42,7 @@ const RETRY_SECONDS: u32 = 5;
 #[error("store: {0}")]
 pub struct StoreError(pub String);
 
-/// The core, its store and the sums in progress.
+/// The core, its store and what is summed in progress.
 ///
 /// Events of one batch are applied before they are durable, but no effect is handed out until they are; when the store
 /// fails the driver is poisoned and hands out nothing more.
@@ -50,6 +50,8 @@ pub struct Driver<S> {
     core: Coordinator,
     store: S,
     sums: BTreeMap<u32, Accumulator>,
+    /// Updates in the clear, of the round in progress: clients × model, in plans of mode `insecure_plain` alone.
+    updates: BTreeMap<Client, Vec<i32>>,
     effects: Vec<Effect>,
     pending: Vec<Event>,
     now: Millis,
@@ -93,6 +95,7 @@ impl<S: Store> Driver<S> {
             core,
             store,
             sums: BTreeMap::new(),
+            updates: BTreeMap::new(),
             effects,
             pending: Vec::new(),
             now: Millis(0),
@@ -205,12 +208,17 @@ impl<S: Store> Driver<S> {
                 events
             }
         };
-        for event in events {
-            if let (Event::InputAccepted { .. }, Command::Input { client, input: Ok(input) }) =
-                (&event, &command)
-            {
-                self.core.accumulate(client, input, &mut self.sums);
+        if let (
+            Some(Event::InputAccepted { .. } | Event::UpdateAccepted { .. }),
+            Command::Input { client, input: Ok(input) },
+        ) = (events.first(), command)
+        {
+            match input {
+                Input::Masked(input) => self.core.accumulate(&client, &input, &mut self.sums),
+                Input::Plain(update) => drop(self.updates.insert(client, update.steps)),
             }
+        }
+        for event in events {
             self.apply(event);
         }
     }
@@ -229,8 +237,9 @@ impl<S: Store> Driver<S> {
                 return Ok(());
             }
             if let Some(population) = &self.population
-                && let Some((round, payers)) = opening(&events)
+                && let Some((round, mut payers)) = opening(&events)
             {
+                payers.retain(|client| self.core.pays(client));
                 let refused = population.reserve(round, &payers)?;
                 if !refused.is_empty() {
                     overdrawn.extend(refused);
@@ -279,8 +288,14 @@ impl<S: Store> Driver<S> {
             Event::GroupWithheld { group, .. } => {
                 self.sums.remove(group);
             }
+            Event::AggregationStarted => {
+                let updates = std::mem::take(&mut self.updates);
+                let job = self.core.close_job(updates);
+                self.effects.extend(job.map(|job| Effect::Compute(Box::new(job))));
+            }
             Event::RoundAborted { .. } | Event::TaskClosed { .. } | Event::Published { .. } => {
                 self.sums.clear();
+                self.updates.clear();
             }
             _ => {}
         }
@@ -337,6 +352,11 @@ struct Stored {
 }
 
 impl MemoryStore {
+    /// Digests of all blobs.
+    pub fn blobs(&self) -> Vec<Digest> {
+        self.lock().blobs.keys().copied().collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Stored> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

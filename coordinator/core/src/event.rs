@@ -88,13 +88,16 @@ pub enum Event {
     Shared { client: Client, message: Hex },
     /// A client's masked input was added to its group's sum.
     InputAccepted { client: Client, digest: Digest },
+    /// A client's update in the clear was taken. The event says nothing of what is in it.
+    UpdateAccepted { client: Client },
     /// A client signed its group's survivor set.
     Signed { client: Client, message: Hex },
     /// A client sent its unmasking shares.
     Unmasked { client: Client, message: Hex },
     /// A group moved on.
     GroupAdvanced { group: u32, stage: GroupStage, deadline: Millis },
-    /// Privacy spent by these clients, durable before the group is asked to unmask.
+    /// Privacy spent by these clients, durable before the group is asked to unmask. Without groups (group 0) it is durable
+    /// before anything is computed of single updates, or, where cohorts are drawn by coins, before anyone is asked for one.
     PrivacyCharged { group: u32, clients: Vec<Client> },
     /// All shares are there; the group's sum is being computed.
     UnmaskStarted { group: u32 },

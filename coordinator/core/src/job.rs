@@ -3,16 +3,27 @@
 use crate::command::{Closed, Computed, Outcome};
 use crate::coordinator::Coordinator;
 use crate::driver::{Store, StoreError};
+use crate::event::Client;
 use crate::model_file::{ModelFileError, parameters, with_parameters};
+use crate::noise::NoiseKey;
 use ed25519_dalek::SigningKey;
 use fedveil_aggregation::optimizer::ServerOptimizer;
-use fedveil_aggregation::robust::{Rule, RuleError};
+use fedveil_aggregation::robust::{Aggregate, Rule, RuleError};
 use fedveil_aggregation::secagg::{Accumulator, Unmasking};
-use fedveil_privacy::{Grid, Rotation};
+use fedveil_privacy::{Guarantee, Noise, Placement, Rotation, Sampling};
 use fedveil_provenance::{
     Checkpoint, CheckpointError, Decision, Digest, FileEntry, GroupDecision, Log, Manifest, ManifestError,
     PrivacyClaim, RoundPredicate, manifest::MODEL_FILE,
 };
+use rand_core::Rng;
+
+/// What a job may use and nobody may see.
+pub struct Secrets {
+    /// Signs manifests and checkpoints.
+    pub signing: SigningKey,
+    /// The noise of placement `central`.
+    pub noise: NoiseKey,
+}
 
 /// One piece of heavy work.
 pub enum Job {
@@ -46,6 +57,9 @@ pub enum JobError {
     /// The robust rule refuses the group means.
     #[error("robust rule: {0}")]
     Rule(#[from] RuleError),
+    /// The noise that the plan asks for has no next round.
+    #[error("there is no correlated noise for this round")]
+    CorrelatedNoise,
     /// The new parameters are not finite.
     #[error("the new model has parameters that are not finite")]
     NonFinite,
@@ -58,8 +72,8 @@ pub enum JobError {
 }
 
 impl Job {
-    /// Does the work. `key` signs manifests and checkpoints.
-    pub fn run(self, store: &dyn Store, key: &SigningKey) -> Computed {
+    /// Does the work.
+    pub fn run(self, store: &dyn Store, secrets: &Secrets) -> Computed {
         match self {
             Self::Unmask { round, group, unmasking, sum, ring_bits } => {
                 let (sum, blobs, blamed) = match unmasking.sum(&sum) {
@@ -74,7 +88,7 @@ impl Job {
             }
             Self::Close(job) => {
                 let round = job.round;
-                match job.close(store, key) {
+                match job.close(store, secrets) {
                     Ok((closed, blobs)) => {
                         Computed { outcome: Outcome::Closed { round, result: Ok(closed) }, blobs }
                     }
@@ -95,19 +109,31 @@ pub struct CloseJob {
     /// Parameters of the plan's model.
     parameters: usize,
     momentum: Option<Digest>,
-    /// Every group in order; `sum` is there if it was unmasked.
-    groups: Vec<GroupResult>,
+    updates: Updates,
     rule: Rule,
     byzantine: usize,
     optimizer: ServerOptimizer,
-    grid: Grid,
-    rotation_seed: [u8; 32],
-    planned_group_size: u32,
+    guarantee: Guarantee,
+    planned_cohort: u32,
     cohort_commitment: Digest,
     task_digest: Digest,
     privacy: PrivacyClaim,
     origin: String,
     log: Log,
+}
+
+/// What the new model is made of.
+pub(crate) enum Updates {
+    /// Every group in order, its sum to be rotated back and divided by its planned size.
+    Groups { results: Vec<GroupResult>, planned_size: u32, rotation_seed: [u8; 32] },
+    /// Steps of the clients that sent them, in the order of their identities, out of this cohort.
+    Clients { cohort: Vec<Client>, rows: Vec<Vec<i32>> },
+}
+
+impl Default for Updates {
+    fn default() -> Self {
+        Self::Groups { results: Vec::new(), planned_size: 1, rotation_seed: [0; 32] }
+    }
 }
 
 /// What became of one group.
@@ -129,14 +155,15 @@ struct Step {
 impl CloseJob {
     /// Signs the initial model as round 0.
     pub(crate) fn initial(coordinator: &Coordinator, model: Digest) -> Box<Self> {
-        Self::new(coordinator, 0, model, Vec::new(), Digest::of(b""))
+        Self::new(coordinator, 0, model, Updates::default(), Digest::of(b""))
     }
 
+    /// `cohort_commitment` is that of the groups' roster; updates of clients have one that the job makes.
     pub(crate) fn new(
         coordinator: &Coordinator,
         round: u32,
         model: Digest,
-        groups: Vec<GroupResult>,
+        updates: Updates,
         cohort_commitment: Digest,
     ) -> Box<Self> {
         let plan = coordinator.plan().plan();
@@ -146,13 +173,12 @@ impl CloseJob {
             model,
             parameters: plan.model.parameters as usize,
             momentum: coordinator.momentum(),
-            groups,
+            updates,
             rule: terms.rule.clone(),
             byzantine: plan.server.assumed_byzantine as usize,
             optimizer: terms.optimizer,
-            grid: terms.guarantee.grid.clone(),
-            rotation_seed: plan.rotation_seed(round, &model),
-            planned_group_size: plan.aggregation.group_size,
+            guarantee: terms.guarantee.clone(),
+            planned_cohort: plan.cohort.clients,
             cohort_commitment,
             task_digest: coordinator.plan().digest(),
             privacy: terms.privacy_claim(plan, coordinator.epsilon_spent()),
@@ -161,7 +187,8 @@ impl CloseJob {
         })
     }
 
-    fn close(mut self, store: &dyn Store, key: &SigningKey) -> Result<(Closed, Vec<Vec<u8>>), JobError> {
+    fn close(mut self, store: &dyn Store, secrets: &Secrets) -> Result<(Closed, Vec<Vec<u8>>), JobError> {
+        let key = &secrets.signing;
         let old_file = store.blob(&self.model)?;
         let mut blobs = Vec::new();
         let (model, momentum, groups) = if self.round == 0 {
@@ -171,7 +198,7 @@ impl CloseJob {
             }
             (self.model, None, Vec::new())
         } else {
-            let Step { file, momentum, groups } = self.step(&old_file, store)?;
+            let Step { file, momentum, groups } = self.step(&old_file, store, &secrets.noise)?;
             let digests = (Digest::of(&file), Some(Digest::of(&momentum)));
             blobs.extend([file, momentum]);
             (digests.0, digests.1, groups)
@@ -182,57 +209,168 @@ impl CloseJob {
         Ok((Closed { model, momentum, manifest, checkpoint, groups }, blobs))
     }
 
-    /// Group sums → rotated back → group means → robust rule → server optimiser.
-    fn step(&self, old_file: &[u8], store: &dyn Store) -> Result<Step, JobError> {
-        let rotation = Rotation::new(&self.rotation_seed, self.parameters);
-        let mut rows = Vec::new();
-        for group in &self.groups {
-            if let Ok(sum) = &group.sum {
-                let mut mean = self.grid.to_real(&decode_steps(&store.blob(sum)?));
-                rotation.inverse(&mut mean);
-                // Division is by the planned size, never by a number that depends on who answered.
-                for value in &mut mean {
-                    *value /= f64::from(self.planned_group_size);
-                }
-                rows.push(mean);
+    /// Group means or single updates → robust rule → server optimiser.
+    fn step(&mut self, old_file: &[u8], store: &dyn Store, noise: &NoiseKey) -> Result<Step, JobError> {
+        let (update, groups) = match std::mem::take(&mut self.updates) {
+            Updates::Groups { results, planned_size, rotation_seed } => {
+                let rotation = Rotation::new(&rotation_seed, self.parameters);
+                self.of_groups(&results, planned_size, &rotation, store)?
             }
-        }
-        let aggregate = self.rule.aggregate(&rows, self.byzantine)?;
+            Updates::Clients { cohort, rows } => {
+                self.cohort_commitment = self.commit(&cohort, noise);
+                let members = cohort.len() as u32;
+                match self.central_noise(noise)? {
+                    Some(noise) => self.with_noise(members, &rows, noise),
+                    None => self.of_clients(members, rows)?,
+                }
+            }
+        };
         let mut model = parameters(old_file)?;
         let mut momentum = match &self.momentum {
             Some(digest) => decode_reals(&store.blob(digest)?),
             None => vec![0.0; model.len()],
         };
-        self.optimizer.step(&mut momentum, &mut model, &aggregate.vector);
+        self.optimizer.step(&mut momentum, &mut model, &update);
         if model.iter().any(|value| !value.is_finite()) {
             return Err(JobError::NonFinite);
         }
         let file = with_parameters(old_file, &model)?;
-        let groups = self.decisions(&aggregate.kept, &aggregate.scores);
         Ok(Step { file, momentum: encode_reals(&momentum), groups })
     }
 
-    fn decisions(&self, kept: &[usize], scores: &[f64]) -> Vec<GroupDecision> {
+    fn of_groups(
+        &self,
+        results: &[GroupResult],
+        planned_size: u32,
+        rotation: &Rotation,
+        store: &dyn Store,
+    ) -> Result<(Vec<f64>, Vec<GroupDecision>), JobError> {
+        let mut rows = Vec::new();
+        for sum in results.iter().filter_map(|group| group.sum.as_ref().ok()) {
+            let mut mean = self.guarantee.grid.to_real(&decode_steps(&store.blob(sum)?));
+            rotation.inverse(&mut mean);
+            // Division is by the planned size, never by a number that depends on who answered.
+            for value in &mut mean {
+                *value /= f64::from(planned_size);
+            }
+            rows.push(mean);
+        }
+        let Aggregate { vector, kept, scores } = self.rule.aggregate(&rows, self.byzantine)?;
         let mut row = 0;
-        let name = self.rule.name();
         let mut decide = |(index, group): (usize, &GroupResult)| {
-            let mut score = None;
-            let (decision, reason) = if let Err(reason) = &group.sum {
-                (Decision::Withheld, reason.clone())
+            let (mut score, mut decision) = (None, Decision::Withheld);
+            let reason = if let Err(reason) = &group.sum {
+                reason.clone()
             } else {
-                score = scores.get(row).copied().filter(|score| score.is_finite());
-                let is_kept = kept.contains(&row);
+                (decision, score) = Self::decision(row, &kept, &scores);
                 row += 1;
-                if is_kept {
-                    (Decision::Kept, format!("{name}: among the rows it keeps"))
-                } else {
-                    (Decision::Dropped, format!("{name}: too far from the other groups"))
-                }
+                self.reason(decision, "groups")
             };
             let (members, survivors) = (group.members, group.survivors);
             GroupDecision { index: index as u32, members, survivors, decision, reason, score }
         };
-        self.groups.iter().enumerate().map(&mut decide).collect()
+        let decisions = results.iter().enumerate().map(&mut decide).collect();
+        Ok((vector, decisions))
+    }
+
+    /// A mean has one decision, about all clients together; another rule has one for each row, so that a plan bounds
+    /// their number (`fedveil_proto_plan::MAX_ROWS`).
+    fn of_clients(
+        &self,
+        members: u32,
+        rows: Vec<Vec<i32>>,
+    ) -> Result<(Vec<f64>, Vec<GroupDecision>), JobError> {
+        if self.rule.is_mean() {
+            let survivors = rows.len() as u32;
+            let mut total = vec![0; self.parameters];
+            add(&mut total, &rows);
+            let mut mean = self.guarantee.grid.to_real(&total);
+            for value in &mut mean {
+                *value /= f64::from(survivors);
+            }
+            let all = self.all_kept(members, survivors);
+            return Ok((mean, vec![all]));
+        }
+        let real =
+            |row: Vec<i32>| self.guarantee.grid.to_real(&row.into_iter().map(i64::from).collect::<Vec<_>>());
+        let rows: Vec<Vec<f64>> = rows.into_iter().map(real).collect();
+        let Aggregate { vector, kept, scores } = self.rule.aggregate(&rows, self.byzantine)?;
+        let decide = |row: usize| {
+            let (decision, score) = Self::decision(row, &kept, &scores);
+            let reason = self.reason(decision, "clients");
+            GroupDecision { index: row as u32, members: 1, survivors: 1, decision, reason, score }
+        };
+        Ok((vector, (0..rows.len()).map(decide).collect()))
+    }
+
+    /// The noise of this round's sum, where it is the coordinator who adds it.
+    fn central_noise(&self, key: &NoiseKey) -> Result<Option<Vec<i64>>, JobError> {
+        let stream = |round| key.stream(&self.task_digest, round, "update");
+        Ok(match self.guarantee.placement {
+            Placement::Central { .. } => {
+                let (noise, mut stream) =
+                    (Noise::new(self.guarantee.noise, self.guarantee.share), stream(self.round));
+                Some((0..self.parameters).map(|_| noise.sample(&mut stream)).collect())
+            }
+            Placement::Correlated { .. } => {
+                // The noise of earlier rounds is drawn again: nothing of it is kept.
+                let mut noise = self.guarantee.matrix_noise().ok_or(JobError::CorrelatedNoise)?;
+                let rounds = (1..=self.round).map(|round| noise.next_round(&mut stream(round)));
+                Some(rounds.last().flatten().ok_or(JobError::CorrelatedNoise)?)
+            }
+            _ => None,
+        })
+    }
+
+    /// The sum of all updates and the noise that it is charged for, over the planned cohort. Where cohorts are drawn by
+    /// coins, a manifest has no decision: how many were drawn would tell who.
+    fn with_noise(&self, members: u32, rows: &[Vec<i32>], noise: Vec<i64>) -> (Vec<f64>, Vec<GroupDecision>) {
+        let mut total = noise;
+        add(&mut total, rows);
+        let mut mean = self.guarantee.grid.to_real(&total);
+        for value in &mut mean {
+            *value /= f64::from(self.planned_cohort);
+        }
+        let by_coins =
+            matches!(self.guarantee.placement, Placement::Central { sampling: Sampling::Poisson(_) });
+        let all = (!by_coins).then(|| self.all_kept(members, rows.len() as u32));
+        (mean, all.into_iter().collect())
+    }
+
+    /// Names the clients that were asked for an update, to whoever has the key: without it, no guess can be tried.
+    fn commit(&self, cohort: &[Client], key: &NoiseKey) -> Digest {
+        let mut salt = [0; 32];
+        key.stream(&self.task_digest, self.round, "cohort").fill_bytes(&mut salt);
+        let mut bytes = [b"fedveil/cohort/v1".as_slice(), &salt].concat();
+        for client in cohort {
+            bytes.extend_from_slice(&client.0);
+        }
+        Digest::of(&bytes)
+    }
+
+    fn all_kept(&self, members: u32, survivors: u32) -> GroupDecision {
+        let decision = Decision::Kept;
+        GroupDecision {
+            index: 0,
+            members,
+            survivors,
+            decision,
+            reason: self.reason(decision, "clients"),
+            score: None,
+        }
+    }
+
+    fn decision(row: usize, kept: &[usize], scores: &[f64]) -> (Decision, Option<f64>) {
+        let decision = if kept.binary_search(&row).is_ok() { Decision::Kept } else { Decision::Dropped };
+        (decision, scores.get(row).copied().filter(|score| score.is_finite()))
+    }
+
+    fn reason(&self, decision: Decision, rows: &str) -> String {
+        let name = self.rule.name();
+        match decision {
+            Decision::Kept => format!("{name}: among the rows it keeps"),
+            _ => format!("{name}: too far from the other {rows}"),
+        }
     }
 
     fn manifest(&self, model: Digest, groups: Vec<GroupDecision>) -> Manifest {
@@ -250,6 +388,14 @@ impl CloseJob {
                 software: concat!("fedveil ", env!("CARGO_PKG_VERSION")).to_owned(),
                 files: vec![FileEntry { path: MODEL_FILE.to_owned(), digest: model }],
             },
+        }
+    }
+}
+
+fn add(total: &mut [i64], rows: &[Vec<i32>]) {
+    for row in rows {
+        for (total, &step) in total.iter_mut().zip(row) {
+            *total += i64::from(step);
         }
     }
 }

@@ -24,16 +24,18 @@ mod effect;
 mod event;
 mod job;
 mod model_file;
+mod noise;
 mod population;
 mod round;
 
-pub use command::{Command, Computed, Reject};
+pub use command::{Command, Computed, Input, Reject, Upload};
 pub use coordinator::{Coordinator, Settings, ledger_of};
 pub use driver::{Driver, MemoryStore, Outcomes, Store, StoreError};
 pub use effect::Effect;
 pub use event::{Client, Event, GroupStage, Hex, Millis};
-pub use job::{Job, JobError};
+pub use job::{Job, JobError, Secrets};
 pub use model_file::{ModelFileError, parameters, with_parameters};
+pub use noise::NoiseKey;
 pub use population::{MemoryPopulation, MemoryPopulationTask, Population};
 
 #[cfg(test)]

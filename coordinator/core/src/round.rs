@@ -1,20 +1,22 @@
-//! One round, from the open call for keys to the last group's sum.
+//! One round, from its opening to the job that closes it. It has one of two shapes:
 //!
 //! ```text
-//! advertising ─► revealing ─► groups, each on its own:                              ─► closing
-//!                             sharing ─► collecting ─► consistency ─► unmasking
-//!                                 └──────────┴─────────────┴─────────────┴─► withheld
+//! secagg          advertising ─► revealing ─► groups, each on its own:                              ─► closing
+//!                                             sharing ─► collecting ─► consistency ─► unmasking
+//!                                                 └──────────┴─────────────┴─────────────┴─► withheld
+//! insecure_plain  updates ─► closing
 //! ```
 //!
 //! A phase ends when everyone who can still answer has, or at its deadline. Who has not answered is out of the round;
 //! what was learnt about the group so far decides whether it can go on without them.
 
-use crate::command::Reject;
+use crate::command::{Input, Reject, Upload};
 use crate::coordinator::Coordinator;
 use crate::event::{Client, Event, GroupStage, Hex, Millis};
-use crate::job::{CloseJob, GroupResult, Job};
+use crate::job::{CloseJob, GroupResult, Job, Updates};
+use fedveil_aggregation::plain;
 use fedveil_aggregation::secagg::{
-    Accumulator, ClientId, Cohort, GroupServer, MaskedInput, Nonce, Roster, SessionConfig, Unmasking, Upload,
+    Accumulator, ClientId, Cohort, GroupServer, MaskedInput, Nonce, Roster, SessionConfig, Unmasking,
 };
 use fedveil_proto::Kind;
 use fedveil_provenance::Digest;
@@ -23,9 +25,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The state of the round in progress.
 pub(crate) struct Round {
     number: u32,
-    config: SessionConfig,
     model: Digest,
-    /// Deadline of the phase, before groups are formed.
+    /// Deadline of the phase; groups, once formed, have their own.
     deadline: Millis,
     /// Clients that are still in the round.
     live: BTreeSet<Client>,
@@ -33,9 +34,28 @@ pub(crate) struct Round {
 }
 
 enum Stage {
-    Advertising(Box<Cohort>),
-    Revealing { roster: Roster, reveals: BTreeMap<ClientId, Nonce> },
-    Grouped { root: Digest, groups: Vec<Group>, group_of: BTreeMap<Client, usize>, closing: bool },
+    Advertising {
+        config: SessionConfig,
+        cohort: Box<Cohort>,
+    },
+    Revealing {
+        config: SessionConfig,
+        roster: Roster,
+        reveals: BTreeMap<ClientId, Nonce>,
+    },
+    Grouped {
+        config: SessionConfig,
+        root: Digest,
+        groups: Vec<Group>,
+        group_of: BTreeMap<Client, usize>,
+        closing: bool,
+    },
+    /// Everyone's update by itself. The updates are with the driver.
+    Plain {
+        cohort: BTreeSet<Client>,
+        updated: BTreeSet<Client>,
+        closing: bool,
+    },
 }
 
 struct Group {
@@ -57,9 +77,12 @@ enum Progress {
 impl Round {
     pub(crate) fn open(coordinator: &Coordinator, number: u32, cohort: &[Client], deadline: Millis) -> Self {
         let model = coordinator.model().unwrap_or(Digest([0; 32]));
-        let config = coordinator.session(number, &model);
-        let stage = Stage::Advertising(Box::new(Cohort::new(config.clone())));
-        Self { number, config, model, deadline, live: cohort.iter().copied().collect(), stage }
+        let live: BTreeSet<Client> = cohort.iter().copied().collect();
+        let stage = match coordinator.session(number, &model) {
+            Some(config) => Stage::Advertising { cohort: Box::new(Cohort::new(config.clone())), config },
+            None => Stage::Plain { cohort: live.clone(), updated: BTreeSet::new(), closing: false },
+        };
+        Self { number, model, deadline, live, stage }
     }
 
     pub(crate) fn number(&self) -> u32 {
@@ -73,7 +96,7 @@ impl Round {
     /// The phase of the round, that of its slowest group.
     pub(crate) fn phase(&self) -> &'static str {
         match &self.stage {
-            Stage::Advertising(_) => "keys",
+            Stage::Advertising { .. } => "keys",
             Stage::Revealing { .. } => "beacon",
             Stage::Grouped { groups, .. } => {
                 let stages = groups.iter().filter_map(|group| match group.progress {
@@ -82,6 +105,8 @@ impl Round {
                 });
                 stages.min().map_or("closing", GroupStage::name)
             }
+            Stage::Plain { closing: false, .. } => "updates",
+            Stage::Plain { closing: true, .. } => "closing",
         }
     }
 
@@ -91,6 +116,7 @@ impl Round {
                 let waiting = groups.iter().filter(|group| matches!(group.progress, Progress::In(_)));
                 waiting.map(|group| group.deadline).min()
             }
+            Stage::Plain { closing: true, .. } => None,
             _ => Some(self.deadline),
         }
     }
@@ -105,7 +131,7 @@ impl Round {
     }
 
     pub(crate) fn is_closing(&self) -> bool {
-        matches!(self.stage, Stage::Grouped { closing: true, .. })
+        matches!(self.stage, Stage::Grouped { closing: true, .. } | Stage::Plain { closing: true, .. })
     }
 
     /// Judges a message of a client that is in the round.
@@ -120,7 +146,7 @@ impl Round {
         let client = *client;
         let message = || Hex(bytes.to_vec());
         let event = match (&self.stage, kind) {
-            (Stage::Advertising(cohort), Kind::Advertise) => {
+            (Stage::Advertising { cohort, .. }, Kind::Advertise) => {
                 let advertisement =
                     cohort.check_advertise(bytes, now.unix_seconds()).map_err(Reject::fault)?;
                 if advertisement.client_id() != from {
@@ -128,11 +154,11 @@ impl Round {
                 }
                 Event::Advertised { client, message: message() }
             }
-            (Stage::Revealing { roster, reveals }, Kind::Reveal) => {
+            (Stage::Revealing { config, roster, reveals }, Kind::Reveal) => {
                 if reveals.contains_key(&from) {
                     return Err(Reject::fault("message was already accepted from this client"));
                 }
-                roster.check_reveal(&self.config, from, bytes).map_err(Reject::fault)?;
+                roster.check_reveal(config, from, bytes).map_err(Reject::fault)?;
                 Event::Revealed { client, message: message() }
             }
             (Stage::Grouped { groups, group_of, .. }, _) => {
@@ -161,15 +187,55 @@ impl Round {
     }
 
     /// Refuses an input that is not awaited.
-    pub(crate) fn begin_input(&self, client: &Client) -> Result<Upload, Reject> {
-        self.server_of(client)?.expects_input(ClientId(client.0)).map_err(Reject::fault)?;
-        Ok(self.config.upload())
+    pub(crate) fn begin_input(
+        &self,
+        coordinator: &Coordinator,
+        client: &Client,
+        kind: Kind,
+    ) -> Result<Upload, Reject> {
+        match (&self.stage, kind) {
+            (Stage::Grouped { config, .. }, Kind::Input) => {
+                self.server_of(client)?.expects_input(ClientId(client.0)).map_err(Reject::fault)?;
+                Ok(Upload::Masked(config.upload()))
+            }
+            (Stage::Plain { updated, closing: false, .. }, Kind::PlainInput) => {
+                expects_update(updated, client)?;
+                let parameters = coordinator.plan().plan().model.parameters as usize;
+                Ok(Upload::Plain(plain::Upload::new(parameters)))
+            }
+            _ => Err(self.misplaced(kind)),
+        }
     }
 
-    /// Judges a masked input of a client that is in the round.
-    pub(crate) fn decide_input(&self, client: &Client, input: &MaskedInput) -> Result<Vec<Event>, Reject> {
-        self.server_of(client)?.check_masked_input(ClientId(client.0), input).map_err(Reject::fault)?;
-        Ok(vec![Event::InputAccepted { client: *client, digest: Digest(*input.digest()) }])
+    /// Judges an input of a client that is in the round.
+    pub(crate) fn decide_input(
+        &self,
+        coordinator: &Coordinator,
+        client: &Client,
+        input: &Input,
+    ) -> Result<Vec<Event>, Reject> {
+        let client = *client;
+        match (&self.stage, input) {
+            (Stage::Grouped { .. }, Input::Masked(input)) => {
+                self.server_of(&client)?
+                    .check_masked_input(ClientId(client.0), input)
+                    .map_err(Reject::fault)?;
+                Ok(vec![Event::InputAccepted { client, digest: Digest(*input.digest()) }])
+            }
+            (Stage::Plain { updated, closing: false, .. }, Input::Plain(update)) => {
+                if update.round != self.number {
+                    let (found, expected) = (update.round, self.number);
+                    return Err(Reject::ignore(format!(
+                        "too late: an update of round {found} in round {expected}"
+                    )));
+                }
+                expects_update(updated, &client)?;
+                coordinator.check_update(&update.steps)?;
+                Ok(vec![Event::UpdateAccepted { client }])
+            }
+            (_, Input::Masked(_)) => Err(self.misplaced(Kind::Input)),
+            (_, Input::Plain(_)) => Err(self.misplaced(Kind::PlainInput)),
+        }
     }
 
     fn server_of(&self, client: &Client) -> Result<&GroupServer, Reject> {
@@ -184,7 +250,7 @@ impl Round {
     pub(crate) fn advance(&self, coordinator: &Coordinator, now: Millis) -> Vec<Event> {
         let next = coordinator.phase_deadline(now);
         match &self.stage {
-            Stage::Advertising(cohort) => {
+            Stage::Advertising { cohort, .. } => {
                 let silent = self.silent(|client| cohort.contains(&ClientId(client.0)));
                 if !silent.is_empty() && now < self.deadline {
                     return Vec::new();
@@ -198,13 +264,13 @@ impl Round {
                 }
                 events
             }
-            Stage::Revealing { roster, reveals } => {
+            Stage::Revealing { config, roster, reveals } => {
                 let silent = self.silent(|client| reveals.contains_key(&ClientId(client.0)));
                 if !silent.is_empty() && now < self.deadline {
                     return Vec::new();
                 }
                 let mut events = dropped(&silent, "revealed no nonce in time");
-                match roster.form_groups(&self.config, reveals) {
+                match roster.form_groups(config, reveals) {
                     Ok((_, groups)) => events.push(Event::GroupsFormed {
                         groups: groups.len() as u32,
                         members: reveals.len() as u32,
@@ -214,7 +280,8 @@ impl Round {
                 }
                 events
             }
-            Stage::Grouped { closing: true, .. } => Vec::new(),
+            Stage::Grouped { closing: true, .. } | Stage::Plain { closing: true, .. } => Vec::new(),
+            Stage::Plain { updated, .. } => self.advance_plain(coordinator, updated, now),
             Stage::Grouped { groups, .. } => {
                 let due =
                     |(index, group): (usize, &Group)| self.advance_group(index as u32, group, now, next);
@@ -227,7 +294,7 @@ impl Round {
                 }
                 let sums = groups.iter().filter(|group| matches!(group.progress, Progress::Summed(_))).count()
                     as u32;
-                let minimum = coordinator.terms().minimum_groups;
+                let minimum = coordinator.terms().minimum_rows;
                 if sums >= minimum {
                     return vec![Event::AggregationStarted];
                 }
@@ -249,7 +316,7 @@ impl Round {
             }
             Event::Advertised { message, .. } => {
                 // Expiry was judged when the message came in; time 0 lets every certificate pass.
-                if let Stage::Advertising(cohort) = &mut self.stage
+                if let Stage::Advertising { cohort, .. } = &mut self.stage
                     && let Ok(advertisement) = cohort.check_advertise(&message.0, 0)
                 {
                     cohort.apply_advertise(advertisement);
@@ -257,8 +324,8 @@ impl Round {
             }
             Event::RosterSealed { deadline, .. } => self.seal_roster(coordinator, *deadline),
             Event::Revealed { client, message } => {
-                if let Stage::Revealing { roster, reveals } = &mut self.stage
-                    && let Ok(nonce) = roster.check_reveal(&self.config, ClientId(client.0), &message.0)
+                if let Stage::Revealing { config, roster, reveals } = &mut self.stage
+                    && let Ok(nonce) = roster.check_reveal(config, ClientId(client.0), &message.0)
                 {
                     reveals.insert(ClientId(client.0), nonce);
                 }
@@ -272,6 +339,11 @@ impl Round {
             Event::InputAccepted { client, digest } => self.with_server(client, |server, from| {
                 server.apply_masked_input(from, digest.0);
             }),
+            Event::UpdateAccepted { client } => {
+                if let Stage::Plain { updated, .. } = &mut self.stage {
+                    updated.insert(*client);
+                }
+            }
             Event::Signed { client, message } => self.with_server(client, |server, from| {
                 if let Ok(signature) = server.check_consistency(from, &message.0) {
                     server.apply_consistency(from, signature);
@@ -317,9 +389,61 @@ impl Round {
     /// The job that takes the masks off a group's sum.
     pub(crate) fn unmask_job(&mut self, index: u32, sum: Accumulator) -> Option<Job> {
         let round = self.number;
-        let ring_bits = self.config.parameters().ring_bits;
+        let Stage::Grouped { config, .. } = &self.stage else { return None };
+        let ring_bits = config.parameters().ring_bits;
         let Progress::Computing(unmasking) = &mut self.group_mut(index)?.progress else { return None };
         Some(Job::Unmask { round, group: index, unmasking: unmasking.take()?, sum, ring_bits })
+    }
+
+    /// The job that closes a round of single updates.
+    pub(crate) fn close_job(
+        &self,
+        coordinator: &Coordinator,
+        updates: BTreeMap<Client, Vec<i32>>,
+    ) -> Option<Job> {
+        let Stage::Plain { cohort, updated, closing: true } = &self.stage else { return None };
+        // What was accepted and is not there would be missing in silence.
+        if !updates.keys().eq(updated) {
+            tracing::error!("accepted updates are not those at hand");
+            return None;
+        }
+        let cohort = cohort.iter().copied().collect();
+        let updates = Updates::Clients { cohort, rows: updates.into_values().collect() };
+        Some(Job::Close(CloseJob::new(coordinator, self.number, self.model, updates, Digest::of(b""))))
+    }
+
+    /// Ends the wait for updates, and charges for them before anything is computed of them.
+    fn advance_plain(
+        &self,
+        coordinator: &Coordinator,
+        updated: &BTreeSet<Client>,
+        now: Millis,
+    ) -> Vec<Event> {
+        let silent = self.silent(|client| updated.contains(client));
+        // Where it must not be known who was drawn, how long a round takes must not tell.
+        let waits = !silent.is_empty() || coordinator.sampling_rate().is_some();
+        if waits && now < self.deadline {
+            return Vec::new();
+        }
+        let mut events = dropped(&silent, "sent no update in time");
+        let minimum = coordinator.terms().minimum_rows;
+        if (updated.len() as u32) < minimum {
+            let reason = format!(
+                "{} clients sent an update, the rule {} needs {minimum}",
+                updated.len(),
+                coordinator.terms().rule.name()
+            );
+            events.push(self.aborted(now, &reason));
+            return events;
+        }
+        // With coins, everyone was charged when the round was opened.
+        if coordinator.sampling_rate().is_none() {
+            let pays = |client: &&Client| coordinator.pays(client);
+            let clients = updated.iter().filter(pays).copied().collect();
+            events.push(Event::PrivacyCharged { group: 0, clients });
+        }
+        events.push(Event::AggregationStarted);
+        events
     }
 
     fn advance_group(&self, index: u32, group: &Group, now: Millis, next: Millis) -> Vec<Event> {
@@ -358,22 +482,22 @@ impl Round {
     }
 
     fn seal_roster(&mut self, coordinator: &mut Coordinator, deadline: Millis) {
-        let Stage::Advertising(cohort) = &self.stage else { return };
+        let Stage::Advertising { config, cohort } = &self.stage else { return };
         let Ok(roster) = cohort.clone().seal() else { return };
         let members: Vec<Client> =
             roster.members().iter().map(|member| Digest(member.client_id().0)).collect();
         coordinator.send_all(&members, Kind::Roster, roster.message());
         self.deadline = deadline;
-        self.stage = Stage::Revealing { roster, reveals: BTreeMap::new() };
+        self.stage = Stage::Revealing { config: config.clone(), roster, reveals: BTreeMap::new() };
     }
 
     fn form_groups(&mut self, coordinator: &mut Coordinator, deadline: Millis) {
-        let Stage::Revealing { roster, reveals } = &self.stage else { return };
-        let Ok((message, formed)) = roster.form_groups(&self.config, reveals) else { return };
+        let Stage::Revealing { config, roster, reveals } = &self.stage else { return };
+        let Ok((message, formed)) = roster.form_groups(config, reveals) else { return };
         let mut group_of = BTreeMap::new();
         let mut groups = Vec::new();
         for (index, group) in formed.iter().enumerate() {
-            let server = GroupServer::new(&self.config, roster, group);
+            let server = GroupServer::new(config, roster, group);
             let members: Vec<Client> = server.members().map(|id| Digest(id.0)).collect();
             group_of.extend(members.iter().map(|client| (*client, index)));
             let progress = Progress::In(GroupStage::Sharing);
@@ -381,8 +505,8 @@ impl Round {
         }
         let members: Vec<Client> = group_of.keys().copied().collect();
         coordinator.send_all(&members, Kind::Reveals, &message);
-        let root = Digest(*roster.root());
-        self.stage = Stage::Grouped { root, groups, group_of, closing: false };
+        let (config, root) = (config.clone(), Digest(*roster.root()));
+        self.stage = Stage::Grouped { config, root, groups, group_of, closing: false };
     }
 
     /// Closes the group's phase and sends what opens the next one.
@@ -421,9 +545,19 @@ impl Round {
         group.progress = Progress::In(stage);
     }
 
+    /// Asks for the job that closes the round; where that needs the updates, it is the driver who has them and asks.
     fn start_closing(&mut self, coordinator: &mut Coordinator) {
-        let Stage::Grouped { root, groups, closing, .. } = &mut self.stage else { return };
-        *closing = true;
+        let (root, groups) = match &mut self.stage {
+            Stage::Grouped { root, groups, closing, .. } => {
+                *closing = true;
+                (root, groups)
+            }
+            Stage::Plain { closing, .. } => {
+                *closing = true;
+                return;
+            }
+            _ => return,
+        };
         let results = groups
             .iter()
             .map(|group| GroupResult {
@@ -436,7 +570,13 @@ impl Round {
                 },
             })
             .collect();
-        let job = CloseJob::new(coordinator, self.number, self.model, results, *root);
+        let plan = coordinator.plan().plan();
+        let updates = Updates::Groups {
+            results,
+            planned_size: plan.aggregation.group_size,
+            rotation_seed: plan.rotation_seed(self.number, &self.model),
+        };
+        let job = CloseJob::new(coordinator, self.number, self.model, updates, *root);
         coordinator.compute(Job::Close(job));
     }
 
@@ -481,4 +621,11 @@ impl Round {
 fn dropped(clients: &[Client], reason: &str) -> Vec<Event> {
     let reason = reason.to_owned();
     clients.iter().map(|client| Event::ClientDropped { client: *client, reason: reason.clone() }).collect()
+}
+
+fn expects_update(updated: &BTreeSet<Client>, client: &Client) -> Result<(), Reject> {
+    if updated.contains(client) {
+        return Err(Reject::fault("message was already accepted from this client"));
+    }
+    Ok(())
 }

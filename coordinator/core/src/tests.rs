@@ -17,6 +17,10 @@ fn key() -> SigningKey {
     SigningKey::from_bytes(&[3; 32])
 }
 
+fn secrets() -> Secrets {
+    Secrets { signing: key(), noise: NoiseKey::new(zeroize::Zeroizing::new([7; 32])) }
+}
+
 fn core() -> Coordinator {
     let plan = TaskPlan {
         version: VERSION,
@@ -26,7 +30,7 @@ fn core() -> Coordinator {
         rounds: 2,
         phase_seconds: 60,
         model: Model { architecture: "any".to_owned(), parameters: 4 },
-        cohort: Cohort { clients: 4, minimum: 3, assumed_malicious: 0 },
+        cohort: Cohort { clients: 4, minimum: 3, assumed_malicious: 0, population: None },
         training: Training { epochs: 1, batch_size: 8, learning_rate: 0.1 },
         privacy: Privacy {
             placement: "distributed".to_owned(),
@@ -36,6 +40,7 @@ fn core() -> Coordinator {
             resolution: 64,
             epsilon: 20.0,
             delta: 1e-5,
+            correlated_noise: None,
         },
         aggregation: Aggregation {
             protocol: "pairwise-mask".to_owned(),
@@ -100,7 +105,7 @@ fn opened(model: Vec<u8>) -> (Driver<Arc<Fragile>>, Arc<Fragile>, Job) {
 /// A driver whose initial model is published, at time 0.
 fn started() -> (Driver<Arc<Fragile>>, Arc<Fragile>) {
     let (mut driver, store, job) = opened(model_file("F32", 4));
-    let computed = job.run(&store, &key());
+    let computed = job.run(&store, &secrets());
     driver.handle(vec![Command::Computed(computed)], Millis(0), [0; 32]).unwrap();
     assert_eq!(driver.core().log().size(), 1);
     (driver, store)
@@ -150,7 +155,7 @@ fn the_initial_model_is_signed_after_a_crash_too() {
     let outcomes = driver.handle(vec![Command::Recover], Millis(5), [0; 32]).unwrap();
     let [Effect::Compute(_)] = outcomes.effects.as_slice() else { panic!("one job, and nothing else") };
     let Some(Effect::Compute(job)) = outcomes.effects.into_iter().next() else { unreachable!() };
-    driver.handle(vec![Command::Computed(job.run(&store, &key()))], Millis(6), [0; 32]).unwrap();
+    driver.handle(vec![Command::Computed(job.run(&store, &secrets()))], Millis(6), [0; 32]).unwrap();
     assert_eq!(driver.core().log().size(), 1);
 }
 
@@ -158,9 +163,9 @@ fn the_initial_model_is_signed_after_a_crash_too() {
 fn a_job_that_comes_back_twice_or_too_late_counts_once_or_never() {
     let (mut driver, store, job) = opened(model_file("F32", 4));
     let other = opened(model_file("F32", 4)).2;
-    driver.handle(vec![Command::Computed(job.run(&store, &key()))], Millis(0), [0; 32]).unwrap();
+    driver.handle(vec![Command::Computed(job.run(&store, &secrets()))], Millis(0), [0; 32]).unwrap();
     let again =
-        driver.handle(vec![Command::Computed(other.run(&store, &key()))], Millis(0), [0; 32]).unwrap();
+        driver.handle(vec![Command::Computed(other.run(&store, &secrets()))], Millis(0), [0; 32]).unwrap();
     assert!(again.events.is_empty());
     assert_eq!(driver.core().log().size(), 1);
 }
@@ -176,7 +181,7 @@ fn an_initial_model_that_is_none_closes_the_task_with_the_reason() {
     ];
     for (file, expected) in cases {
         let (mut driver, store, job) = opened(file);
-        driver.handle(vec![Command::Computed(job.run(&store, &key()))], Millis(0), [0; 32]).unwrap();
+        driver.handle(vec![Command::Computed(job.run(&store, &secrets()))], Millis(0), [0; 32]).unwrap();
         let reason = driver.core().closed().unwrap();
         assert!(reason.contains(expected), "{reason}, expected: {expected}");
     }
@@ -186,7 +191,7 @@ fn an_initial_model_that_is_none_closes_the_task_with_the_reason() {
 fn a_job_without_its_blob_says_which_one() {
     let (mut driver, _, job) = opened(model_file("F32", 4));
     let empty = MemoryStore::default();
-    driver.handle(vec![Command::Computed(job.run(&empty, &key()))], Millis(0), [0; 32]).unwrap();
+    driver.handle(vec![Command::Computed(job.run(&empty, &secrets()))], Millis(0), [0; 32]).unwrap();
     let digest = Digest::of(model_file("F32", 4));
     assert_eq!(driver.core().closed(), Some(format!("store: no blob {digest}").as_str()));
 }
@@ -220,7 +225,7 @@ fn a_cohort_is_drawn_by_the_seed_from_everyone_who_is_ready() {
     let cohort = |seed: u8| {
         let (mut driver, store, job) = opened(model_file("F32", 4));
         driver.handle(joins(0..10), Millis(0), [0; 32]).unwrap();
-        let computed = Command::Computed(job.run(&store, &key()));
+        let computed = Command::Computed(job.run(&store, &secrets()));
         let outcomes = driver.handle(vec![computed], Millis(0), [seed; 32]).unwrap();
         let cohort = outcomes.events.into_iter().find_map(|event| match event {
             Event::RoundOpened { cohort, .. } => Some(cohort),

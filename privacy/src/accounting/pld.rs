@@ -556,11 +556,21 @@ mod tests {
         for (sigma, count, delta) in [(2.0, 3, 1e-5), (20.0, 400, 1e-9), (0.5, 10, 1e-3), (1e3, 7, 1e-4)] {
             let loss = Loss::Of(Pair::Gaussian { sigma });
             let exact = epsilon(&rounds(Neighbours::AddRemove, 1.0, sigma, count), delta);
-            let grid = compose(&[Rounds { loss, count: u64::from(count) }], Query::EpsilonAt { delta }, Ends::Both, 0.0);
+            let grid = compose(
+                &[Rounds { loss, count: u64::from(count) }],
+                Query::EpsilonAt { delta },
+                Ends::Both,
+                0.0,
+            );
             assert!(grid.lower <= exact.upper && exact.lower <= grid.upper, "{grid:?}, {exact:?}");
             assert!(grid.upper <= exact.upper * 1.000_3 + 1e-12, "{grid:?}, {exact:?}");
             let epsilon = exact.upper;
-            let back = compose(&[Rounds { loss, count: u64::from(count) }], Query::DeltaAt { epsilon }, Ends::Both, 0.0);
+            let back = compose(
+                &[Rounds { loss, count: u64::from(count) }],
+                Query::DeltaAt { epsilon },
+                Ends::Both,
+                0.0,
+            );
             assert!(back.lower <= delta && back.upper >= delta * (1.0 - 1e-9), "{back:?}, {delta}");
         }
     }

@@ -8,6 +8,8 @@
 //! This crate stands above the leaves because a plan draws its consequences from `aggregation`, `privacy` and
 //! `provenance` at once, and both cores need them. It knows nothing of rounds in progress, peers or time.
 
+mod plain;
+
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use fedveil_aggregation::optimizer::ServerOptimizer;
 use fedveil_aggregation::robust::{GROUP_RULE_NAMES, Rule};
@@ -27,6 +29,8 @@ pub const VERSION: u32 = 3;
 pub const MAX_BYTES: usize = 64 * 1024;
 /// Most parameters of a model, all tensors together.
 pub const MAX_PARAMETERS: u32 = 1 << 22;
+/// Most updates among which a rule chooses one by one, in mode `insecure_plain`: a manifest says what became of each.
+pub const MAX_ROWS: u32 = 2_000;
 /// Most clients in one round.
 pub const MAX_CLIENTS: u32 = 20_000;
 
@@ -40,7 +44,7 @@ pub struct TaskPlan {
     pub task: String,
     /// Random identity of the task: two tasks never share a transcript.
     pub id: Digest,
-    /// Aggregation mode; `secagg` is the only one.
+    /// Aggregation mode: `secagg`, or `insecure_plain`, in which the coordinator sees every update by itself.
     pub mode: String,
     /// Rounds that the task runs at most.
     pub rounds: u32,
@@ -54,7 +58,7 @@ pub struct TaskPlan {
     pub training: Training,
     /// Differential privacy.
     pub privacy: Privacy,
-    /// Secure aggregation.
+    /// Secure aggregation; [`Aggregation::none`] in mode `insecure_plain`.
     pub aggregation: Aggregation,
     /// What the coordinator does with the group sums.
     pub server: Server,
@@ -80,6 +84,10 @@ pub struct Cohort {
     pub minimum: u32,
     /// Colluding clients that the privacy claim assumes, in the whole population.
     pub assumed_malicious: u32,
+    /// Clients out of which cohorts are drawn, each by a coin of its own that falls for it with probability
+    /// `clients / population`. In central placement alone; without it, cohorts are drawn as large as they can be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub population: Option<u32>,
 }
 
 /// Local training at the client.
@@ -98,7 +106,8 @@ pub struct Training {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Privacy {
-    /// Who adds the noise: `distributed` (the clients, a share each) or `local` (every client all of it).
+    /// Who adds the noise: `distributed` (the clients, a share each), `local` (every client all of it), or `central`
+    /// (the coordinator, to the sum).
     pub placement: String,
     /// The distribution of the noise: `discrete-gaussian` or `skellam`.
     pub mechanism: String,
@@ -112,6 +121,24 @@ pub struct Privacy {
     pub epsilon: f64,
     /// The δ of that ε.
     pub delta: f64,
+    /// Noise that later rounds partly take back. In placement `central` alone; without it, rounds are independent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correlated_noise: Option<CorrelatedNoise>,
+}
+
+/// A matrix mechanism (DP-FTRL): noise that is correlated over the rounds of the task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CorrelatedNoise {
+    /// `toeplitz`, the square root of the matrix of running sums, or `banded-toeplitz`, its first diagonals.
+    pub matrix: String,
+    /// Diagonals of a banded matrix, from 1 to `rounds`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bands: Option<u32>,
+    /// Least difference between the numbers of two rounds that a client takes part in.
+    pub min_separation: u32,
+    /// Most rounds that a client takes part in.
+    pub max_participations: u32,
 }
 
 /// Secure aggregation inside random groups.
@@ -141,9 +168,9 @@ pub struct Aggregation {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Server {
-    /// Byzantine-robust rule over group means.
+    /// Byzantine-robust rule over group means, or over updates in mode `insecure_plain`.
     pub rule: String,
-    /// Poisoned groups f that the rule is set to bear.
+    /// Poisoned groups f that the rule is set to bear; poisoned clients in mode `insecure_plain`.
     pub assumed_byzantine: u32,
     /// Step size of the server optimiser.
     pub learning_rate: f64,
@@ -176,21 +203,47 @@ pub enum PlanError {
     Inconsistent(String),
 }
 
+/// Who sees what of an update.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The coordinator sees sums of groups.
+    Secagg,
+    /// The coordinator sees every update by itself.
+    InsecurePlain,
+}
+
+impl Mode {
+    /// Every mode.
+    pub const ALL: [Self; 2] = [Self::Secagg, Self::InsecurePlain];
+
+    /// The name in plans.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Secagg => "secagg",
+            Self::InsecurePlain => "insecure_plain",
+        }
+    }
+}
+
 /// What a plan means, computed from its fields alone.
 #[derive(Debug, Clone)]
 pub struct Terms {
+    /// Who sees what.
+    pub mode: Mode,
     /// Privacy guarantee of one round and of the whole task.
     pub guarantee: Guarantee,
-    /// Groups in a full cohort.
+    /// Groups in a full cohort; none in mode `insecure_plain`.
     pub groups: u32,
-    /// Groups that must yield a sum, or the round is aborted.
-    pub minimum_groups: u32,
-    /// Largest group that any admissible cohort produces.
+    /// Groups that must yield a sum, or clients that must send an update, or the round is aborted. 0 where nothing may
+    /// depend on who was drawn.
+    pub minimum_rows: u32,
+    /// Largest group that any admissible cohort produces; 1 in mode `insecure_plain`.
     pub largest_group: u32,
-    /// Colluders among a client's neighbours that a malicious coordinator would need to see its update.
+    /// Colluders among a client's neighbours that a malicious coordinator would need to see its update; none in mode
+    /// `insecure_plain`.
     pub colluders_to_break: u32,
     /// Base-2 logarithm of a bound on the probability that, in any round of the task, it has them around any client or
-    /// can cut a group's graph in two; −∞ where the assumed colluders are too few.
+    /// can cut a group's graph in two; −∞ where the assumed colluders are too few, 0 in mode `insecure_plain`.
     pub break_probability_log2: f64,
     /// Rounds that the ε budget pays for, at most `rounds`.
     pub affordable_rounds: u32,
@@ -198,14 +251,65 @@ pub struct Terms {
     pub rule: Rule,
     /// The server optimiser.
     pub optimizer: ServerOptimizer,
-    protocol: ProtocolKind,
-    masks: Prg,
+    /// What masks, and with what; nothing in mode `insecure_plain`.
+    masking: Option<(ProtocolKind, Prg)>,
+}
+
+/// What a mode makes of a plan's cohort.
+struct Shape {
+    placement: Placement,
+    groups: u32,
+    minimum_rows: u32,
+    largest_group: u32,
+    colluders_to_break: u32,
+    break_probability_log2: f64,
+    masking: Option<(ProtocolKind, Prg)>,
 }
 
 impl TaskPlan {
     /// Checks every field and computes what follows from them.
     pub fn check(&self) -> Result<Terms, PlanError> {
+        let mode = Mode::ALL
+            .into_iter()
+            .find(|mode| mode.name() == self.mode)
+            .ok_or_else(|| field("mode", &self.mode, Mode::ALL.map(Mode::name).join(", ")))?;
         self.check_ranges()?;
+        let (rule, shape) = match mode {
+            Mode::Secagg => self.in_groups()?,
+            Mode::InsecurePlain => self.in_the_clear()?,
+        };
+        let guarantee = self.mechanism(shape.placement)?.guarantee().map_err(|e| self.no_guarantee(e))?;
+        let budget = Epsilon::new(self.privacy.epsilon)
+            .map_err(|error| field("privacy.epsilon", error.found, error.accepted))?;
+        let affordable_rounds = guarantee.participations_within(budget).min(self.rounds);
+        let optimizer =
+            ServerOptimizer { learning_rate: self.server.learning_rate, momentum: self.server.momentum };
+        Ok(Terms {
+            mode,
+            guarantee,
+            groups: shape.groups,
+            minimum_rows: shape.minimum_rows,
+            largest_group: shape.largest_group,
+            colluders_to_break: shape.colluders_to_break,
+            break_probability_log2: shape.break_probability_log2,
+            affordable_rounds,
+            rule,
+            optimizer,
+            masking: shape.masking,
+        })
+    }
+
+    /// Mode `secagg`.
+    fn in_groups(&self) -> Result<(Rule, Shape), PlanError> {
+        self.check_aggregation()?;
+        self.refuse_correlated_noise()?;
+        if self.cohort.population.is_some() {
+            return Err(PlanError::Inconsistent(
+                "cohort.population amplifies privacy only where nobody is told who was drawn; in mode secagg the roster \
+                 is known to all, so leave it out"
+                    .to_owned(),
+            ));
+        }
         let rule: Rule = self
             .server
             .rule
@@ -223,10 +327,10 @@ impl TaskPlan {
             field("aggregation.protocol", &self.aggregation.protocol, names.join(", "))
         })?;
         let (groups, fewest_groups, largest_group) = self.group_shape()?;
-        let minimum_groups = rule.minimum_rows(self.server.assumed_byzantine as usize) as u32;
-        if fewest_groups < minimum_groups {
+        let minimum_rows = rule.minimum_rows(self.server.assumed_byzantine as usize) as u32;
+        if fewest_groups < minimum_rows {
             return Err(PlanError::Inconsistent(format!(
-                "server.rule {} bears {} poisoned groups only among {minimum_groups} or more, and \
+                "server.rule {} bears {} poisoned groups only among {minimum_rows} or more, and \
                  cohort.minimum {} makes {fewest_groups} groups of aggregation.group_size {}",
                 rule.name(),
                 self.server.assumed_byzantine,
@@ -237,36 +341,37 @@ impl TaskPlan {
         rule.check_counts(fewest_groups as usize, self.server.assumed_byzantine as usize)
             .map_err(|error| PlanError::Inconsistent(format!("server.assumed_byzantine: {error}")))?;
         let (colluders_to_break, break_probability_log2) = self.collusion(largest_group)?;
-        let guarantee =
-            self.mechanism(groups, largest_group)?.guarantee().map_err(|e| self.no_guarantee(e))?;
-        let budget = Epsilon::new(self.privacy.epsilon)
-            .map_err(|error| field("privacy.epsilon", error.found, error.accepted))?;
-        let affordable_rounds = guarantee.participations_within(budget).min(self.rounds);
-        let optimizer =
-            ServerOptimizer { learning_rate: self.server.learning_rate, momentum: self.server.momentum };
-        Ok(Terms {
-            guarantee,
+        let placement = match self.privacy.placement.as_str() {
+            "distributed" => Placement::Distributed {
+                // The smallest cohort bounds best how many colluders meet in a group. One that forms a single group can
+                // be smaller than the largest single group; then every colluder is in it, in both.
+                clients: (self.cohort.minimum - self.aggregation.max_missing_reveals).max(largest_group),
+                malicious: self.cohort.assumed_malicious,
+                groups,
+                group_size: largest_group,
+                min_survivors: self.aggregation.min_survivors,
+            },
+            "local" => Placement::Local { group_size: largest_group },
+            "central" => {
+                let accepted = "distributed, local (central wants mode insecure_plain: a coordinator that is not \
+                                trusted with updates is not trusted with their noise)";
+                return Err(field("privacy.placement", "central", accepted));
+            }
+            other => return Err(field("privacy.placement", other, "distributed, local")),
+        };
+        let shape = Shape {
+            placement,
             groups,
-            minimum_groups,
+            minimum_rows,
             largest_group,
             colluders_to_break,
             break_probability_log2,
-            affordable_rounds,
-            rule,
-            optimizer,
-            protocol,
-            masks,
-        })
+            masking: Some((protocol, masks)),
+        };
+        Ok((rule, shape))
     }
 
     fn check_ranges(&self) -> Result<(), PlanError> {
-        let at_least = |name, value: u32, low: u32, high: u32| {
-            if (low..=high).contains(&value) {
-                Ok(())
-            } else {
-                Err(field(name, value, format!("{low} to {high}")))
-            }
-        };
         let positive = |name, value: f64, high: f64| {
             if value > 0.0 && value <= high {
                 Ok(())
@@ -275,9 +380,6 @@ impl TaskPlan {
             }
         };
         at_least("version", self.version, VERSION, VERSION)?;
-        if self.mode != "secagg" {
-            return Err(field("mode", &self.mode, "secagg"));
-        }
         if self.task.is_empty() || self.task.len() > 64 {
             return Err(field("task", &self.task, "a name of 1 to 64 bytes"));
         }
@@ -290,6 +392,15 @@ impl TaskPlan {
         at_least("training.epochs", self.training.epochs, 1, 1_000)?;
         at_least("training.batch_size", self.training.batch_size, 1, 65_536)?;
         positive("training.learning_rate", self.training.learning_rate, 1e3)?;
+        at_least("server.assumed_byzantine", self.server.assumed_byzantine, 0, self.cohort.clients)?;
+        positive("server.learning_rate", self.server.learning_rate, 1e3)?;
+        if !(0.0..1.0).contains(&self.server.momentum) {
+            return Err(field("server.momentum", self.server.momentum, "0 or more, below 1"));
+        }
+        Ok(())
+    }
+
+    fn check_aggregation(&self) -> Result<(), PlanError> {
         at_least("aggregation.group_size", self.aggregation.group_size, 3, self.cohort.minimum)?;
         at_least("aggregation.degree", self.aggregation.degree, 2, MAX_CLIENTS)?;
         at_least(
@@ -313,13 +424,7 @@ impl TaskPlan {
             self.aggregation.max_missing_reveals,
             0,
             self.cohort.minimum / 10,
-        )?;
-        at_least("server.assumed_byzantine", self.server.assumed_byzantine, 0, self.cohort.clients)?;
-        positive("server.learning_rate", self.server.learning_rate, 1e3)?;
-        if !(0.0..1.0).contains(&self.server.momentum) {
-            return Err(field("server.momentum", self.server.momentum, "0 or more, below 1"));
-        }
-        Ok(())
+        )
     }
 
     /// Groups of a full cohort, fewest groups of any admissible one, and the largest group of any.
@@ -394,21 +499,8 @@ impl TaskPlan {
         worst
     }
 
-    fn mechanism(&self, groups: u32, largest_group: u32) -> Result<Mechanism, PlanError> {
+    fn mechanism(&self, placement: Placement) -> Result<Mechanism, PlanError> {
         let privacy = &self.privacy;
-        let placement = match privacy.placement.as_str() {
-            "distributed" => Placement::Distributed {
-                // The smallest cohort bounds best how many colluders meet in a group. One that forms a single group can
-                // be smaller than the largest single group; then every colluder is in it, in both.
-                clients: (self.cohort.minimum - self.aggregation.max_missing_reveals).max(largest_group),
-                malicious: self.cohort.assumed_malicious,
-                groups,
-                group_size: largest_group,
-                min_survivors: self.aggregation.min_survivors,
-            },
-            "local" => Placement::Local { group_size: largest_group },
-            other => return Err(field("privacy.placement", other, "distributed, local")),
-        };
         Ok(Mechanism {
             clip: ClipNorm::new(privacy.clip_norm)
                 .map_err(|error| field("privacy.clip_norm", error.found, error.accepted))?,
@@ -427,13 +519,16 @@ impl TaskPlan {
     }
 
     /// δ is a probability with which everything about some client may come out: of n clients, with 1/n it may be one
-    /// whole client each time. n is the cohort that the plan asks for; a population has at least as many.
+    /// whole client each time. n is the population, or the cohort, of which a population has at least as many.
     fn delta(&self) -> Result<Delta, PlanError> {
         let delta = Delta::new(self.privacy.delta)
             .map_err(|error| field("privacy.delta", error.found, error.accepted))?;
-        if delta.get() * f64::from(self.cohort.clients) > 1.0 {
-            let accepted =
-                format!("a number above 0, at most 1/{} (one in cohort.clients)", self.cohort.clients);
+        let (name, clients) = match self.cohort.population {
+            Some(population) => ("cohort.population", population),
+            None => ("cohort.clients", self.cohort.clients),
+        };
+        if delta.get() * f64::from(clients) > 1.0 {
+            let accepted = format!("a number above 0, at most 1/{clients} (one in {name})");
             return Err(field("privacy.delta", delta, accepted));
         }
         Ok(delta)
@@ -500,10 +595,19 @@ impl Terms {
         };
         let most = Epsilon::new(epsilon * (1.0 + 1e-6))
             .map_or(0, |epsilon| self.guarantee.participations_within(epsilon));
-        most <= rounds && close(most)
+        close(most.min(rounds))
     }
 
-    /// The secure-aggregation session of one round: bound to the plan's bytes, the round and the model.
+    /// What one client is charged for at most, in participations of the guarantee: one, where that pays for the task.
+    pub fn most_charges(&self) -> u32 {
+        match self.guarantee.placement {
+            Placement::Correlated { .. } => self.affordable_rounds.min(1),
+            _ => self.affordable_rounds,
+        }
+    }
+
+    /// The secure-aggregation session of one round: bound to the plan's bytes, the round and the model. There is none in
+    /// mode `insecure_plain`.
     pub fn session(
         &self,
         plan: &SignedPlan,
@@ -511,6 +615,9 @@ impl Terms {
         round: u32,
         model: &Digest,
     ) -> Result<SessionConfig, PlanError> {
+        let (protocol, prg) = self.masking.ok_or_else(|| {
+            PlanError::Inconsistent("mode insecure_plain has no session of secure aggregation".to_owned())
+        })?;
         let mut context = b"fedveil/round/v1".to_vec();
         context.extend_from_slice(&plan.digest().0);
         context.extend_from_slice(&round.to_be_bytes());
@@ -520,7 +627,7 @@ impl Terms {
             authority: authority.to_bytes(),
             ring_bits: self.guarantee.ring_bits,
             length: plan.plan().model.parameters as usize,
-            protocol: self.protocol,
+            protocol,
             group_size: plan.plan().aggregation.group_size as usize,
             degree: plan.plan().aggregation.degree as usize,
             threshold: plan.plan().aggregation.threshold as usize,
@@ -528,7 +635,7 @@ impl Terms {
             min_cohort: plan.plan().cohort.minimum as usize,
             max_cohort: plan.plan().cohort.clients as usize,
             max_missing_reveals: plan.plan().aggregation.max_missing_reveals as usize,
-            prg: self.masks,
+            prg,
         })
         .map_err(|error| PlanError::Inconsistent(error.to_string()))
     }
@@ -586,6 +693,10 @@ impl SignedPlan {
     pub fn plan(&self) -> &TaskPlan {
         &self.plan
     }
+}
+
+fn at_least(name: &'static str, value: u32, low: u32, high: u32) -> Result<(), PlanError> {
+    if (low..=high).contains(&value) { Ok(()) } else { Err(field(name, value, format!("{low} to {high}"))) }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "callers pass literals and numbers as they are")]

@@ -12,7 +12,7 @@ fn plan() -> TaskPlan {
         rounds: 2,
         phase_seconds: 60,
         model: Model { architecture: "softmax:8x3".to_owned(), parameters: 27 },
-        cohort: Cohort { clients: 12, minimum: 10, assumed_malicious: 1 },
+        cohort: Cohort { clients: 12, minimum: 10, assumed_malicious: 1, population: None },
         training: Training { epochs: 1, batch_size: 8, learning_rate: 0.1 },
         privacy: Privacy {
             placement: "distributed".to_owned(),
@@ -22,6 +22,7 @@ fn plan() -> TaskPlan {
             resolution: 1024,
             epsilon: 15.0,
             delta: 1e-5,
+            correlated_noise: None,
         },
         aggregation: Aggregation {
             protocol: "pairwise-mask".to_owned(),
@@ -50,7 +51,7 @@ fn key() -> SigningKey {
 #[test]
 fn the_terms_follow_from_the_plan() {
     let terms = plan().check().unwrap();
-    assert_eq!((terms.groups, terms.minimum_groups), (1, 1));
+    assert_eq!((terms.groups, terms.minimum_rows), (1, 1));
     // All 12 form one group of twelve, since two of nine would take 18; a cohort of 9 forms one of nine.
     assert_eq!(terms.largest_group, 12);
     assert_eq!((terms.colluders_to_break, terms.break_probability_log2), (2 * 7 - 11, f64::NEG_INFINITY));
@@ -66,7 +67,7 @@ fn the_terms_follow_from_the_plan() {
 #[test]
 fn the_largest_group_is_the_worst_over_all_cohorts() {
     let mut plan = plan();
-    plan.cohort = Cohort { clients: 40, minimum: 31, assumed_malicious: 1 };
+    plan.cohort = Cohort { clients: 40, minimum: 31, assumed_malicious: 1, population: None };
     plan.aggregation.max_missing_reveals = 1;
     plan.aggregation.group_size = 10;
     // 39 clients make three groups of 13; 40 make four of 10.
@@ -188,7 +189,7 @@ fn more_colluders_than_the_threshold_bears_are_refused() {
 fn a_sum_that_no_ring_holds_is_refused() {
     let found = refusal(|plan| {
         plan.privacy.resolution = 1 << 24;
-        plan.cohort = Cohort { clients: 600, minimum: 600, assumed_malicious: 0 };
+        plan.cohort = Cohort { clients: 600, minimum: 600, assumed_malicious: 0, population: None };
         plan.aggregation.group_size = 600;
         plan.aggregation.degree = 600;
         plan.aggregation.threshold = 400;
@@ -216,7 +217,7 @@ fn a_rule_that_needs_more_groups_than_the_cohort_makes_is_refused() {
 #[test]
 fn a_rule_whose_search_would_not_end_is_refused() {
     let found = refusal(|plan| {
-        plan.cohort = Cohort { clients: 900, minimum: 900, assumed_malicious: 1 };
+        plan.cohort = Cohort { clients: 900, minimum: 900, assumed_malicious: 1, population: None };
         plan.server.rule = "mda".to_owned();
         plan.server.assumed_byzantine = 40;
     });
@@ -316,6 +317,166 @@ fn local_noise_trusts_nobody_and_skellam_shares_cost_hardly_more() {
     assert!(more > 1.0 && more < 1.01, "{more}");
 }
 
+/// The same 12 clients, whose updates the coordinator sees and adds noise to.
+fn plan_in_the_clear() -> TaskPlan {
+    let mut plan = plan();
+    plan.mode = "insecure_plain".to_owned();
+    plan.privacy.placement = "central".to_owned();
+    plan.aggregation = Aggregation::none();
+    plan
+}
+
+fn correlated() -> CorrelatedNoise {
+    let matrix = "banded-toeplitz".to_owned();
+    CorrelatedNoise { matrix, bands: Some(2), min_separation: 2, max_participations: 1 }
+}
+
+#[test]
+fn a_plan_in_the_clear_has_rows_of_clients_and_no_session() {
+    let plan = plan_in_the_clear();
+    let terms = plan.check().unwrap();
+    assert_eq!(
+        (terms.mode, terms.groups, terms.largest_group, terms.colluders_to_break),
+        (Mode::InsecurePlain, 0, 1, 0)
+    );
+    assert_eq!(terms.break_probability_log2, 0.0, "the coordinator sees updates with certainty");
+    assert!(terms.warning().unwrap().contains("INSECURE"));
+    assert!(self::plan().check().unwrap().warning().is_none());
+    let signed = SignedPlan::sign(plan.clone(), &key()).unwrap();
+    let session = terms.session(&signed, &key().verifying_key(), 1, &Digest::of("model"));
+    assert!(session.unwrap_err().to_string().contains("no session of secure aggregation"));
+
+    // One loss for each participation, for each round, or for the task.
+    let full = terms.guarantee;
+    let poisson =
+        TaskPlan { cohort: Cohort { population: Some(120), ..plan.cohort.clone() }, ..plan.clone() };
+    let poisson = poisson.check().unwrap();
+    assert_eq!(poisson.minimum_rows, 0, "nothing depends on who was drawn");
+    assert!(poisson.guarantee.epsilon(2) < 0.5 * full.epsilon(2));
+    let mut whole = plan;
+    whole.privacy.correlated_noise = Some(correlated());
+    let whole = whole.check().unwrap().guarantee;
+    assert_eq!(whole.epsilon(1), whole.epsilon(2));
+    assert!((whole.epsilon(1) / full.epsilon(1) - 1.0).abs() < 1e-3);
+
+    // Rules that go by the rows alone; each client is one of them.
+    let mut robust = plan_in_the_clear();
+    robust.privacy.placement = "local".to_owned();
+    (robust.server.rule, robust.server.assumed_byzantine) = ("foolsgold".to_owned(), 3);
+    assert_eq!(robust.check().unwrap().minimum_rows, 4);
+    robust.server.rule = "trimmed-mean".to_owned();
+    assert_eq!(robust.check().unwrap().minimum_rows, 7);
+}
+
+#[test]
+fn what_only_makes_sense_in_one_mode_is_refused_in_the_other_with_the_reason() {
+    type Case = (fn(&mut TaskPlan), &'static str);
+    let clear: [Case; 18] = [
+        (|plan| plan.aggregation = self::plan().aggregation, "aggregation promises masks"),
+        (
+            |plan| plan.aggregation.min_survivors = 8,
+            "accepted are protocol and masks \"none\" and 0 for the rest",
+        ),
+        (
+            |plan| plan.privacy.placement = "distributed".into(),
+            "accepted is local, central (distributed noise hides",
+        ),
+        (|plan| plan.server.rule = "fltrust".into(), "server.rule is fltrust, accepted is mean, median"),
+        (|plan| plan.server.rule = "monna".into(), "server.rule is monna, accepted is mean, median"),
+        (
+            |plan| plan.server.rule = "median".into(),
+            "server.rule is median, accepted is mean (the noise of placement",
+        ),
+        (
+            |plan| {
+                (plan.privacy.placement, plan.server.rule, plan.server.assumed_byzantine) =
+                    ("local".into(), "krum".into(), 5);
+            },
+            "server.rule krum bears 5 poisoned clients only among 13 or more, and cohort.minimum is 10",
+        ),
+        (
+            |plan| {
+                (plan.privacy.placement, plan.server.rule) = ("local".into(), "median".into());
+                plan.cohort.clients = MAX_ROWS + 1;
+            },
+            "cohort.clients is 2001, accepted is 2 to 2000",
+        ),
+        (|plan| plan.cohort.population = Some(11), "cohort.population is 11, accepted is 12 to 20000"),
+        (
+            |plan| (plan.cohort.population, plan.privacy.delta) = (Some(20_000), 1e-4),
+            "privacy.delta is 0.0001, accepted is a number above 0, at most 1/20000 (one in cohort.population)",
+        ),
+        (
+            |plan| (plan.privacy.placement, plan.cohort.population) = ("local".into(), Some(20)),
+            "cohort.population amplifies privacy only in placement central",
+        ),
+        (
+            |plan| {
+                plan.privacy.placement = "local".into();
+                plan.privacy.correlated_noise = Some(correlated());
+            },
+            "privacy.correlated_noise wants privacy.placement central",
+        ),
+        (
+            |plan| (plan.cohort.population, plan.privacy.correlated_noise) = (Some(20), Some(correlated())),
+            "privacy.correlated_noise has no amplification by sampling",
+        ),
+        (
+            |plan| {
+                plan.privacy.correlated_noise =
+                    Some(CorrelatedNoise { matrix: "identity".into(), ..correlated() });
+            },
+            "privacy.correlated_noise.matrix is identity, accepted is toeplitz, banded-toeplitz",
+        ),
+        (
+            |plan| plan.privacy.correlated_noise = Some(CorrelatedNoise { bands: None, ..correlated() }),
+            "privacy.correlated_noise.bands is left out, accepted is 1 to 2 with matrix banded-toeplitz",
+        ),
+        (
+            |plan| plan.privacy.correlated_noise = Some(CorrelatedNoise { bands: Some(3), ..correlated() }),
+            "privacy.correlated_noise.bands is 3, accepted is 1 to 2",
+        ),
+        (
+            |plan| {
+                plan.privacy.correlated_noise = Some(CorrelatedNoise { min_separation: 0, ..correlated() });
+            },
+            "privacy.correlated_noise.min_separation is 0, accepted is 1 to 2",
+        ),
+        (
+            |plan| {
+                plan.privacy.mechanism = "skellam".into();
+                plan.privacy.correlated_noise = Some(correlated());
+            },
+            "mechanism is skellam, accepted with correlated noise is discrete-gaussian",
+        ),
+    ];
+    for (change, expected) in clear {
+        let mut plan = plan_in_the_clear();
+        change(&mut plan);
+        let found = plan.check().expect_err(expected).to_string();
+        assert!(found.contains(expected), "{found}, expected: {expected}");
+    }
+    let groups: [Case; 4] = [
+        (
+            |plan| plan.privacy.placement = "central".into(),
+            "accepted is distributed, local (central wants mode insecure_plain",
+        ),
+        (
+            |plan| plan.cohort.population = Some(20),
+            "cohort.population amplifies privacy only where nobody is told",
+        ),
+        (
+            |plan| plan.privacy.correlated_noise = Some(correlated()),
+            "privacy.correlated_noise wants privacy.placement central",
+        ),
+        (|plan| plan.aggregation = Aggregation::none(), "aggregation.group_size is 0"),
+    ];
+    for (change, expected) in groups {
+        let found = refusal(change);
+        assert!(found.contains(expected), "{found}, expected: {expected}");
+    }
+}
+
 #[test]
 fn rotations_differ_by_task_round_and_model() {
     let model = Digest::of("model");
@@ -337,7 +498,7 @@ fn a_checked_plan_always_makes_a_session() {
         for min_survivors in 3..=group_size {
             for threshold in 2..min_survivors {
                 let mut plan = plan();
-                plan.cohort = Cohort { clients, minimum, assumed_malicious: 0 };
+                plan.cohort = Cohort { clients, minimum, assumed_malicious: 0, population: None };
                 plan.aggregation = Aggregation {
                     protocol: "pairwise-mask".to_owned(),
                     group_size,

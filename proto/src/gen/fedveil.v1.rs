@@ -54,11 +54,11 @@ pub struct EnrollResponse {
 /// empty message is a single empty last frame.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Frame {
-    /// What the message is. Kinds 1 to 9 go to the coordinator, kinds 34 to 45
+    /// What the message is. Kinds 1 to 10 go to the coordinator, kinds 34 to 45
     /// to the client:
     ///
     ///    1 Hello, 2 Join, 3 Advertise, 4 Reveal, 5 Shares, 6 Input,
-    ///    7 Consistency, 8 Unmask, 9 Decline;
+    ///    7 Consistency, 8 Unmask, 9 Decline, 10 PlainInput;
     ///    34 Plan, 35 RoundOpen, 36 Roster, 37 Reveals, 38 Delivery,
     ///    39 Survivors, 40 Signatures, 41 Publication, 42 Model, 43 RoundClosed,
     ///    44 TaskClosed, 45 Reject.

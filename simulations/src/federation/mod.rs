@@ -32,7 +32,7 @@ use ed25519_dalek::SigningKey;
 use fedveil_client_core::{Effect as Reaction, Input, Policy};
 use fedveil_coordinator_core::{
     Client, Command, Coordinator, Driver, Effect, Event, Job, MemoryPopulation, MemoryStore, Millis,
-    Settings, Store,
+    NoiseKey, Secrets, Settings, Store,
 };
 use fedveil_learning::{LearningError, ModelSpec, model_file};
 use fedveil_proto::Kind;
@@ -138,7 +138,7 @@ pub enum SetupError {
 pub struct Federation<S> {
     seed: u64,
     settings: Settings,
-    signer: SigningKey,
+    secrets: Secrets,
     scenario: S,
     store: Arc<MemoryStore>,
     driver: Driver<Arc<MemoryStore>>,
@@ -185,7 +185,7 @@ impl<S: Scenario> Federation<S> {
             driver: driver(&settings, &store)?,
             population: None,
             settings,
-            signer,
+            secrets: Secrets { signing: signer, noise: noise_key(seed) },
             scenario,
             initial_model: Digest::of(&initial_model),
             cohorts: stream(seed, "cohorts", 0),
@@ -223,7 +223,7 @@ impl<S: Scenario> Federation<S> {
                 match pending {
                     Pending::Message { session, message } => self.deliver(session, message),
                     Pending::Job(job) => {
-                        let computed = job.run(&self.store, &self.signer);
+                        let computed = job.run(&self.store, &self.secrets);
                         self.command(Command::Computed(computed));
                     }
                 }
@@ -363,7 +363,7 @@ impl<S: Scenario> Federation<S> {
             Direction::Up => {
                 let client = self.devices[client].id();
                 self.command(match kind {
-                    Kind::Input => self.driver.core().whole_input(client, &bytes),
+                    Kind::Input | Kind::PlainInput => self.driver.core().whole_input(client, kind, &bytes),
                     _ => Command::Message { client, kind, bytes: bytes.to_vec() },
                 });
             }
@@ -464,4 +464,10 @@ fn signing_key(seed: u64, purpose: &str, client: usize) -> SigningKey {
     let mut bytes = [0; 32];
     stream(seed, purpose, client).fill_bytes(&mut bytes);
     SigningKey::from_bytes(&bytes)
+}
+
+fn noise_key(seed: u64) -> NoiseKey {
+    let mut bytes = zeroize::Zeroizing::new([0; 32]);
+    stream(seed, "noise key", 0).fill_bytes(bytes.as_mut());
+    NoiseKey::new(bytes)
 }

@@ -19,7 +19,12 @@ pub(in crate::robust) const SPEC: RuleSpec = RuleSpec {
         source: "Cao, Fang, Liu, Gong, NDSS 2021",
     },
     breakdown: "f < n, as far as the reference is right",
-    needs: Needs { group_means: false, bound: |_| Bound { per_byzantine: 1, more: 1 }, ..Needs::COMMON },
+    needs: Needs {
+        group_means: false,
+        rows_alone: false,
+        bound: |_| Bound { per_byzantine: 1, more: 1 },
+        ..Needs::COMMON
+    },
     run,
 };
 

@@ -20,7 +20,7 @@ pub(in crate::robust) const SPEC: RuleSpec = RuleSpec {
         source: "Farhadkhani et al., ICML 2023",
     },
     breakdown: "f < n/2, as far as the trusted row is honest",
-    needs: Needs { group_means: false, ..Needs::COMMON },
+    needs: Needs { group_means: false, rows_alone: false, ..Needs::COMMON },
     run,
 };
 

@@ -30,7 +30,7 @@ fn assert_refuses(federation: &mut Scripted, reason: &str, is_final: bool) {
 
 /// What a client has read of the publication's manifest, changed and signed again.
 fn resigned(federation: &Scripted, leaf: u64, change: impl FnOnce(&mut Manifest)) -> Vec<u8> {
-    let signer = &federation.signer;
+    let signer = &federation.secrets.signing;
     let bytes = federation.coordinator().log().leaf(leaf).unwrap();
     let mut manifest = Manifest::verify(bytes, &[signer.verifying_key()], 1).unwrap();
     change(&mut manifest);
@@ -38,7 +38,8 @@ fn resigned(federation: &Scripted, leaf: u64, change: impl FnOnce(&mut Manifest)
 }
 
 fn checkpoint(federation: &Scripted, log: &Log) -> String {
-    Checkpoint::sign(&federation.coordinator().plan().origin(), &log.head(), &federation.signer).unwrap()
+    Checkpoint::sign(&federation.coordinator().plan().origin(), &log.head(), &federation.secrets.signing)
+        .unwrap()
 }
 
 fn down(kind: Kind, bytes: impl Into<Arc<[u8]>>) -> Message {
@@ -174,7 +175,7 @@ fn a_manifest_by_an_unknown_key_is_refused() {
     let mut federation = after_round_1();
     let mut log = federation.coordinator().log().clone();
     let mut manifest =
-        Manifest::verify(log.leaf(1).unwrap(), &[federation.signer.verifying_key()], 1).unwrap();
+        Manifest::verify(log.leaf(1).unwrap(), &[federation.secrets.signing.verifying_key()], 1).unwrap();
     manifest.round.round = 2;
     log.append(manifest.sign(&[&SigningKey::from_bytes(&[9; 32])]).unwrap());
     offer(&mut federation, &log);

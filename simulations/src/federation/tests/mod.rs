@@ -2,6 +2,7 @@
 
 mod hostile_clients;
 mod hostile_coordinator;
+mod plain;
 mod population;
 mod recovery;
 mod rounds;
@@ -114,7 +115,7 @@ fn one_group() -> Setup {
         rounds: 2,
         phase_seconds: 60,
         model: Model { architecture: "softmax:8x3".to_owned(), parameters: PARAMETERS as u32 },
-        cohort: Cohort { clients: 12, minimum: 10, assumed_malicious: 1 },
+        cohort: Cohort { clients: 12, minimum: 10, assumed_malicious: 1, population: None },
         training: Training { epochs: 1, batch_size: 8, learning_rate: 0.1 },
         privacy: Privacy {
             placement: "distributed".to_owned(),
@@ -124,6 +125,7 @@ fn one_group() -> Setup {
             resolution: 1024,
             epsilon: 15.0,
             delta: 1e-5,
+            correlated_noise: None,
         },
         aggregation: Aggregation {
             protocol: "pairwise-mask".to_owned(),
@@ -151,7 +153,7 @@ fn one_round() -> Setup {
 fn groups_of_nine(groups: u32) -> Setup {
     let mut setup = one_group();
     let clients = 9 * groups;
-    setup.plan.cohort = Cohort { clients, minimum: clients, assumed_malicious: 1 };
+    setup.plan.cohort = Cohort { clients, minimum: clients, assumed_malicious: 1, population: None };
     setup.plan.aggregation.max_missing_reveals = 0;
     setup.clients = clients as usize;
     setup

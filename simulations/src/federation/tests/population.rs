@@ -273,7 +273,7 @@ fn a_round_whose_model_is_refused_stays_charged() {
     let is_job = |pending: &Pending| matches!(pending, Pending::Job(_));
     let (&at, _) = federation.queue.iter().find(|(_, pending)| is_job(pending)).unwrap();
     let Some(Pending::Job(job)) = federation.queue.remove(&at) else { unreachable!() };
-    let computed = job.run(&MemoryStore::default(), &federation.signer);
+    let computed = job.run(&MemoryStore::default(), &federation.secrets);
     federation.command(Command::Computed(computed));
     let events = federation.events();
     assert!(aborted(&events)[0].1.starts_with("store: no blob"), "{:?}", aborted(&events));
@@ -291,7 +291,7 @@ fn a_round_whose_model_is_refused_stays_charged() {
     else {
         panic!("round 2 was published")
     };
-    let key = federation.signer.verifying_key();
+    let key = federation.secrets.signing.verifying_key();
     let manifest = fedveil_provenance::Manifest::verify(&manifest.0, &[key], 1).unwrap();
     let guarantee = &federation.coordinator().terms().guarantee;
     assert_eq!(manifest.round.privacy.epsilon_spent, guarantee.epsilon(2), "both rounds are in the manifest");

@@ -5,7 +5,7 @@ use super::*;
 /// 5 clients in one group, small enough to crash after every single step.
 fn small() -> Setup {
     let mut setup = one_group();
-    setup.plan.cohort = Cohort { clients: 5, minimum: 4, assumed_malicious: 1 };
+    setup.plan.cohort = Cohort { clients: 5, minimum: 4, assumed_malicious: 1, population: None };
     setup.plan.aggregation = Aggregation {
         protocol: "pairwise-mask".to_owned(),
         group_size: 4,
@@ -19,6 +19,23 @@ fn small() -> Setup {
     setup.clients = 5;
     setup.policy = Policy { min_survivors: 4, min_colluders_to_break: 2, ..Policy::default() };
     setup
+}
+
+/// The same without groups; with a population, cohorts are drawn by coins.
+fn small_in_the_clear(placement: &str, population: Option<u32>) -> Setup {
+    let mut setup = plain::in_the_clear(placement);
+    let cohort = Cohort { clients: 5, minimum: 4, assumed_malicious: 1, population };
+    (setup.plan.cohort, setup.clients) = (cohort, 5);
+    setup
+}
+
+fn setups() -> [Setup; 4] {
+    [
+        small(),
+        small_in_the_clear("local", None),
+        small_in_the_clear("central", None),
+        small_in_the_clear("central", Some(10)),
+    ]
 }
 
 /// All that a coordinator tells of its state.
@@ -43,21 +60,29 @@ fn replayed(settings: &Settings, events: &[Event]) -> Coordinator {
 
 #[test]
 fn replaying_the_events_gives_the_state_after_every_step() {
-    let vanish = |client, round, before| before == Kind::Input && client == 1 && round == 1;
-    let mut federation = federation(small(), Script::default().vanishing(vanish));
-    loop {
-        let core = replayed(&federation.settings, &federation.events());
-        assert_eq!(state(&core), state(federation.coordinator()));
-        if !federation.step() {
-            break;
+    for setup in setups() {
+        let vanish = |client, round, before| {
+            [Kind::Input, Kind::PlainInput].contains(&before) && client == 1 && round == 1
+        };
+        let mut federation = federation(setup, Script::default().vanishing(vanish));
+        loop {
+            let core = replayed(&federation.settings, &federation.events());
+            assert_eq!(state(&core), state(federation.coordinator()));
+            if !federation.step() {
+                break;
+            }
         }
+        assert_eq!(published(&federation.events()), [0, 1, 2]);
     }
-    assert_eq!(published(&federation.events()), [0, 1, 2]);
 }
 
 #[test]
 fn every_prefix_of_the_events_recovers_into_a_task_without_a_round() {
-    let federation = finished(small(), Script::default());
+    setups().into_iter().for_each(recovers_from_every_prefix);
+}
+
+fn recovers_from_every_prefix(setup: Setup) {
+    let federation = finished(setup, Script::default());
     let events = federation.events();
     for length in 0..=events.len() {
         let before = replayed(&federation.settings, &events[..length]);
@@ -110,15 +135,21 @@ fn check_after_crashes(federation: &mut Scripted) {
         })
         .collect();
     for client in 0..federation.devices().len() {
-        let (inputs, unmaskings) =
-            (sent_by(federation, client, Kind::Input), sent_by(federation, client, Kind::Unmask));
+        let inputs = sent_by(federation, client, Kind::Input) + sent_by(federation, client, Kind::PlainInput);
+        let unmaskings = sent_by(federation, client, Kind::Unmask);
         let device = &federation.devices()[client];
         assert!(device.refusals().is_empty(), "{:?}", device.refusals());
         // Who was away when the task closed may have missed the last one.
         assert!(device.model().is_none_or(|(_, file)| models.contains(&Digest::of(file))));
         let participations = device.record().tasks.values().next().unwrap().participations;
-        assert!(participations >= charged.get(&device.id()).copied().unwrap_or(0));
-        assert_eq!(participations as usize, inputs, "client {client} charges itself for every input");
+        // With coins, who was not drawn is charged too.
+        let by_coins = federation.coordinator().plan().plan().cohort.population.is_some();
+        assert!(by_coins || participations >= charged.get(&device.id()).copied().unwrap_or(0));
+        let charged = participations as usize;
+        assert!(
+            charged == inputs || (by_coins && charged > inputs),
+            "client {client} charges itself for every input"
+        );
         assert!(
             unmaskings <= inputs && inputs <= 2,
             "client {client}: {inputs} inputs, {unmaskings} answers"
@@ -128,9 +159,18 @@ fn check_after_crashes(federation: &mut Scripted) {
 
 #[test]
 fn a_crash_after_any_step_costs_at_most_the_round_and_never_its_charge() {
+    let steps = setups().map(|setup| crashes_after_every_step(&setup));
+    assert!(
+        steps[0] > 100 && steps[1..].iter().all(|&steps| steps > 20),
+        "{steps:?} steps in the whole task"
+    );
+}
+
+/// Gives how many steps there are.
+fn crashes_after_every_step(setup: &Setup) -> usize {
     let mut steps = 0;
     loop {
-        let mut federation = federation(small(), Script::default());
+        let mut federation = federation(setup.clone(), Script::default());
         let mut more = true;
         for _ in 0..steps {
             more = federation.step();
@@ -157,7 +197,7 @@ fn a_crash_after_any_step_costs_at_most_the_round_and_never_its_charge() {
         }
         steps += 1;
     }
-    assert!(steps > 100, "{steps} steps in the whole task");
+    steps
 }
 
 #[test]
