@@ -170,14 +170,8 @@ impl PopulationLedger {
             while let Some(row) = rows.next()? {
                 count(row, 1, spent.entry(digest(row, 0)?).or_default())?;
             }
-            let verdict = match known.get(&spent) {
-                Some(verdict) => *verdict,
-                None => {
-                    let verdict = self.limit.check(&losses, &spent, &self.task);
-                    known.insert(spent, verdict);
-                    verdict
-                }
-            };
+            let verdict =
+                known.entry(spent).or_insert_with_key(|spent| self.limit.check(&losses, spent, &self.task));
             overdrawn.extend(verdict.err().map(|verdict| (*client, verdict)));
         }
         Ok(overdrawn)

@@ -118,7 +118,9 @@ mod tests {
 
     fn account(parts: &[(&TaskLoss, u32)]) -> Account {
         let mut account = Account::default();
-        parts.iter().for_each(|(task, participations)| account.add(task, *participations));
+        for (task, participations) in parts {
+            account.add(task, *participations);
+        }
         account
     }
 

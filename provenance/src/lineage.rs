@@ -656,7 +656,8 @@ mod tests {
 
     #[test]
     fn another_privacy_than_the_plans_is_refused() {
-        let changes: [(fn(&mut PrivacyClaim), &str); 3] = [
+        type Change = fn(&mut PrivacyClaim);
+        let changes: [(Change, &str); 3] = [
             (|claim| claim.delta = 1e-9, "delta"),
             (|claim| claim.epsilon_budget = 99.0, "epsilon_budget"),
             (|claim| claim.unit = "example".to_owned(), "unit"),

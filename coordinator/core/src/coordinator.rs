@@ -560,7 +560,9 @@ impl Coordinator {
 
     fn release_group(&mut self, group: u32) {
         let members = self.round.as_ref().map_or(&[][..], |round| round.members(group));
-        members.iter().for_each(|client| self.ledger.release(&client.0));
+        for client in members {
+            self.ledger.release(&client.0);
+        }
     }
 
     fn finish_round(&mut self, at: Millis) {
@@ -608,7 +610,9 @@ impl Coordinator {
 /// charged counts as reserved.
 pub fn ledger_of(plan: &TaskPlan, events: &[Event]) -> Result<Ledger, PlanError> {
     let mut ledger = new_ledger(plan, &plan.check()?)?;
-    events.iter().for_each(|event| note(&mut ledger, event));
+    for event in events {
+        note(&mut ledger, event);
+    }
     Ok(ledger)
 }
 
@@ -624,7 +628,7 @@ fn note(ledger: &mut Ledger, event: &Event) {
         Event::RoundOpened { cohort, .. } => cohort.iter().for_each(|client| ledger.reserve(client.0)),
         Event::PrivacyCharged { clients, .. } => clients.iter().for_each(|client| ledger.charge(client.0)),
         Event::Published { .. } | Event::RoundAborted { .. } | Event::TaskClosed { .. } => {
-            ledger.release_all()
+            ledger.release_all();
         }
         _ => {}
     }
