@@ -4,11 +4,13 @@
 
 use crate::*;
 use ed25519_dalek::SigningKey;
+use fedveil_aggregation::robust::RULES;
 use fedveil_proto::Kind;
 use fedveil_proto_plan::{
-    Aggregation, Cohort, Model, Privacy, Server, SignedPlan, TaskPlan, Training, VERSION,
+    Aggregation, Cohort, MAX_ROWS, Model, Privacy, Server, SignedPlan, TaskPlan, Training, VERSION,
 };
-use fedveil_provenance::Digest;
+use fedveil_provenance::manifest::MAX_MANIFEST_BYTES;
+use fedveil_provenance::{Decision, Digest, GroupDecision, Manifest, RoundPredicate};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -319,6 +321,36 @@ fn stored_events_read_as_they_were_written() {
     ] {
         assert!(serde_json::from_str::<Event>(bad).is_err(), "{bad}");
     }
+}
+
+#[test]
+fn a_manifest_has_room_for_a_decision_about_every_update() {
+    let core = core();
+    let longest = RULES.iter().map(|rule| rule.about.name).max_by_key(|name| name.len()).unwrap();
+    let decision = |index| GroupDecision {
+        index,
+        members: 1,
+        survivors: 1,
+        decision: Decision::Dropped,
+        reason: format!("{longest}: too far from the other clients"),
+        score: Some(-1.234_567_890_123_456_7e-300),
+    };
+    let manifest = Manifest {
+        model: Digest::of("model"),
+        round: RoundPredicate {
+            round: u32::MAX,
+            parent: Some(Digest::of("parent")),
+            task_digest: Digest::of("task"),
+            cohort_commitment: Digest::of("cohort"),
+            groups: (0..MAX_ROWS).map(decision).collect(),
+            rule: longest.to_owned(),
+            privacy: core.terms().privacy_claim(core.plan().plan(), 1.0),
+            software: "test".to_owned(),
+            files: Vec::new(),
+        },
+    };
+    let envelope = manifest.sign(&[&key()]).unwrap();
+    assert!(envelope.len() < MAX_MANIFEST_BYTES);
 }
 
 #[test]
