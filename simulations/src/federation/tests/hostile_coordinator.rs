@@ -113,12 +113,24 @@ fn a_plan_that_another_key_signed_is_refused() {
 
 #[test]
 fn a_signed_plan_that_makes_no_sense_is_refused() {
-    let mut plan = one_group().plan;
-    plan.aggregation.threshold = 5;
-    let signed = SignedPlan::sign(plan, &signing_key(1, "signer", 0)).unwrap();
-    let replace = move |bytes: &mut Vec<u8>| *bytes = signed.bytes().to_vec();
-    let mut federation = federation(one_group(), Script::default().altering(0, Kind::Plan, replace));
-    assert_refuses(&mut federation, "aggregation.threshold is 5, accepted is more than 5", true);
+    type Change = fn(&mut TaskPlan);
+    let cases: [(Change, &str); 4] = [
+        (|plan| plan.aggregation.threshold = 5, "aggregation.threshold is 5, accepted is more than 5"),
+        (|plan| plan.privacy.delta = 0.1, "privacy.delta is 0.1, accepted is a number above 0, at most 1/12"),
+        (|plan| plan.privacy.noise_multiplier = 0.0, "privacy.noise_multiplier is 0, accepted is"),
+        (
+            |plan| "elsewhere".clone_into(&mut plan.privacy.placement),
+            "privacy.placement is elsewhere, accepted",
+        ),
+    ];
+    for (change, reason) in cases {
+        let mut plan = one_group().plan;
+        change(&mut plan);
+        let signed = SignedPlan::sign(plan, &signing_key(1, "signer", 0)).unwrap();
+        let replace = move |bytes: &mut Vec<u8>| *bytes = signed.bytes().to_vec();
+        let mut federation = federation(one_group(), Script::default().altering(0, Kind::Plan, replace));
+        assert_refuses(&mut federation, reason, true);
+    }
 }
 
 #[test]
