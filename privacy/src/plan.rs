@@ -368,7 +368,8 @@ impl Guarantee {
 
     /// The loss in a form that adds up with those of other tasks.
     pub fn task_loss(&self) -> TaskLoss {
-        TaskLoss { participation: self.loss.curve(), once: false, failure: self.collusion_failure }
+        let once = matches!(self.loss, Loss::Whole { .. });
+        TaskLoss { participation: self.loss.curve(), once, failure: self.collusion_failure }
     }
 
     /// The ε, at [`Guarantee::delta`], that a client has spent after so many participations (or rounds, where
@@ -479,7 +480,7 @@ mod tests {
     use rand_core::SeedableRng;
 
     use super::*;
-    use crate::{Noise, Rotation, SamplingRate, clip_l2, gaussian_rho};
+    use crate::{Account, Noise, Rotation, SamplingRate, clip_l2, gaussian_rho};
 
     const KINDS: [NoiseKind; 2] = [NoiseKind::DiscreteGaussian, NoiseKind::Skellam];
 
@@ -721,6 +722,9 @@ mod tests {
                 assert!((spent / once - 1.0).abs() < 1e-3, "{spent}, {once}");
             }
             assert_eq!(guarantee.epsilon(13), f64::INFINITY);
+            let mut account = Account::default();
+            account.add(&guarantee.task_loss(), 12);
+            assert_eq!(account.epsilon(plan.delta), guarantee.epsilon(12), "beside other tasks it costs the same");
             let whole = Epsilon::new(guarantee.epsilon(1)).unwrap();
             assert_eq!(guarantee.participations_within(whole), 12);
             assert_eq!(guarantee.participations_within(Epsilon::new(whole.get() * 0.999).unwrap()), 0);
