@@ -3,6 +3,7 @@
 //! A real coordinator on loopback, real clients that share nothing with it but the network, real data inside the binary,
 //! poisoned clients among them. Nothing here has a shortcut into the coordinator: tokens are all that passes by hand.
 
+use crate::audit::CANARIES_FILE;
 use crate::config::CoordinatorConfig;
 use crate::coordinator::{Run, follow, server_failure, task_id};
 use crate::device::{Role, Share, Staged, shares, test_set};
@@ -19,11 +20,14 @@ use fedveil_client::keystore::Keystore;
 use fedveil_client::record::RecordFile;
 use fedveil_client_core::Policy;
 use fedveil_coordinator::server::{Keys, Running, ServerConfig, start};
+use fedveil_coordinator::store::SqliteStore;
 use fedveil_learning::{Dataset, ModelSpec, evaluate, model_file};
 use fedveil_privacy::Placement;
 use fedveil_proto::JoinToken;
 use fedveil_proto_plan::{Cohort, TaskPlan, Terms};
+use fedveil_provenance::Digest;
 use fedveil_simulations::attack::Attack;
+use fedveil_simulations::canary::{Canaries, Canary, CanarySeed};
 use fedveil_simulations::record::Summary;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -55,6 +59,10 @@ pub(crate) struct Args {
     /// What poisoned clients send: sign-flip, gaussian, scale or label-flip.
     #[arg(long, default_value = "sign-flip", value_name = "NAME")]
     attack: Attack,
+    /// Clients that audit: each flips a coin and submits a random direction at the clip norm in every round, or zeros.
+    /// `fedveil privacy audit` reads the run afterwards.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    canaries: u32,
     /// Share of the clients that drop out in the middle of each round.
     #[arg(long, default_value_t = 0.05, value_name = "SHARE")]
     dropout: f64,
@@ -130,9 +138,11 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     progress.say(&args.opening(&plan, &terms, &running, &out));
     let evaluate = evaluator(out.clone(), spec, test);
     let mut watch = Watch::new(progress, plan.rounds, plan.privacy.epsilon, Some(evaluate));
-    let mut clients = args.start_clients(&mut running)?;
+    let canary_seed = canary_seed()?;
+    let secrets: Vec<[u8; 32]> = running.tokens.iter().map(JoinToken::secret_digest).collect();
+    let mut clients = args.start_clients(&mut running, canary_seed)?;
     let interrupted = follow(&mut running, &mut watch, &folder).await?;
-    running.finish().await.map_err(|error| server_failure(&error))?;
+    let store = running.finish().await.map_err(|error| server_failure(&error))?;
     let farewell = async { while clients.join_next().await.is_some() {} };
     // Clients have been told; one that does not listen is not waited for.
     let _ = tokio::time::timeout(Duration::from_secs(10), farewell).await;
@@ -149,7 +159,13 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         wall_seconds: started.elapsed().as_secs_f64(),
     };
     let summary = run.summary(&watch);
-    let notes = privacy_notes(&plan, &terms, &watch);
+    let mut notes = privacy_notes(&plan, &terms, &watch);
+    if args.canaries > 0 {
+        let canaries = args.canaries(canary_seed, &secrets, &store)?;
+        let json = serde_json::to_vec_pretty(&canaries).map_err(|error| Failure::new(Exit::Output, error))?;
+        folder.add(CANARIES_FILE, &json)?;
+        notes.push(args.canary_note());
+    }
     folder.seal(&summary, &watch.rounds, &notes, &signing)?;
     watch.finish();
     args.print(&summary, &notes, &out)?;
@@ -194,6 +210,13 @@ impl Args {
                     self.assumed_byzantine, self.clients
                 ),
             ));
+        }
+        if self.canaries > self.clients.saturating_sub(self.byzantine) {
+            return Err(usage(format!(
+                "--canaries is {}, accepted is 0 to {} (--clients without --byzantine)",
+                self.canaries,
+                self.clients.saturating_sub(self.byzantine)
+            )));
         }
         if self.byzantine > self.assumed_byzantine {
             return Err(Failure::new(
@@ -281,13 +304,41 @@ impl Args {
         (self.dropout * f64::from(self.clients)).ceil() as u32
     }
 
-    fn role(&self, index: u32) -> Role {
-        let Self { seed, clients, byzantine, .. } = *self;
-        Role { seed, clients, index, byzantine, dropouts: self.dropouts() }
+    fn role(&self, index: u32, canary_seed: CanarySeed) -> Role {
+        let Self { seed, clients, byzantine, canaries, .. } = *self;
+        Role { seed, clients, index, byzantine, dropouts: self.dropouts(), canaries, canary_seed }
+    }
+
+    /// Who the canaries were; `secrets` are the digests of all clients' join tokens, in their order.
+    fn canaries(
+        &self,
+        seed: CanarySeed,
+        secrets: &[[u8; 32]],
+        store: &SqliteStore,
+    ) -> Result<Canaries, Failure> {
+        let mut canaries = Vec::new();
+        for (number, secret) in (0..).zip(secrets) {
+            if !self.role(number, seed).is_canary() {
+                continue;
+            }
+            let client = store.redeemer(*secret).map_err(|error| Failure::new(Exit::Output, error))?;
+            // A client that never enrolled was in no sum.
+            canaries.extend(client.map(|client| Canary { number, client }));
+        }
+        Ok(Canaries { seed, canaries })
+    }
+
+    fn canary_note(&self) -> String {
+        format!(
+            "{} clients were canaries: they submitted a random direction or nothing, and no training. {CANARIES_FILE} \
+             says who they were and with which coins; it says nothing of the others. `fedveil privacy audit` holds \
+             what the run tells about them against the epsilon above.",
+            self.canaries
+        )
     }
 
     /// Starts every client, as a task or as a process.
-    fn start_clients(&self, running: &mut Running) -> Result<JoinSet<()>, Failure> {
+    fn start_clients(&self, running: &mut Running, canary_seed: CanarySeed) -> Result<JoinSet<()>, Failure> {
         let url = format!("https://{}", running.address);
         let tokens = std::mem::take(&mut running.tokens);
         let starting = Arc::new(Semaphore::new(STARTING_TOGETHER));
@@ -299,7 +350,7 @@ impl Args {
                 let order = Order {
                     url: url.clone(),
                     token: token.to_text().to_string(),
-                    role: self.role(index),
+                    role: self.role(index, canary_seed),
                     attack: self.attack.to_string(),
                     max_epsilon: self.epsilon,
                 };
@@ -311,7 +362,7 @@ impl Args {
             shares(self.clients, ALPHA, self.seed).map_err(|error| Failure::new(Exit::Usage, error))?;
         let workers = workers();
         for ((index, token), data) in (0..).zip(tokens).zip(data) {
-            let device = Staged::new(data, self.role(index), self.attack);
+            let device = Staged::new(data, self.role(index, canary_seed), self.attack);
             let client =
                 participate(url.clone(), token, device, self.epsilon, workers.clone(), starting.clone());
             clients.spawn(report(index, client));
@@ -408,6 +459,15 @@ async fn participate(
     let options = AgentOptions { url, policy, record: RecordFile::Memory, workers, patience: PATIENCE };
     agent::run(&enrolled, Box::new(device), options).await.map_err(|error| crate::client::chain(&error))?;
     Ok(())
+}
+
+/// Coins come from the operating system: whoever chooses the demo's seed does not choose them.
+fn canary_seed() -> Result<CanarySeed, Failure> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|error| {
+        Failure::new(Exit::General, format!("no randomness from the operating system: {error}"))
+    })?;
+    Ok(CanarySeed(Digest(seed)))
 }
 
 async fn report(index: u32, client: impl Future<Output = Result<(), String>>) {

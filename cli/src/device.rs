@@ -1,12 +1,17 @@
 //! A device that holds a share of a dataset: what `fedveil client` and the demo's clients train on.
 
 use fedveil_client::agent::{Behavior, Contribution};
-use fedveil_learning::{Dataset, LocalTraining, ModelSpec, model_file, permutation, train};
+use fedveil_learning::{
+    Dataset, LocalTraining, ModelSpec, NoisedSum, PrivateTraining, model_file, permutation, train,
+    train_private,
+};
+use fedveil_privacy::GradientSum;
 use fedveil_privacy::Rotation;
 use fedveil_proto::Kind;
-use fedveil_proto_plan::TaskPlan;
+use fedveil_proto_plan::{ExamplePrivacy, TaskPlan};
 use fedveil_provenance::Digest;
 use fedveil_simulations::attack::{self, Attack};
+use fedveil_simulations::canary::CanarySeed;
 use fedveil_simulations::{datasets, partition};
 use rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
@@ -77,6 +82,10 @@ impl Honest {
                 data.classes()
             ));
         }
+        if let Some(section) = &plan.training.example_privacy {
+            let new = train_examples(&spec, &old, data, plan, section)?;
+            return Ok(new.iter().zip(&old).map(|(new, old)| new - old).collect());
+        }
         let training = LocalTraining {
             epochs: plan.training.epochs,
             batch_size: plan.training.batch_size,
@@ -85,6 +94,49 @@ impl Honest {
         let seed = self.seed.wrapping_add(u64::from(round));
         let new = train(&spec, &old, data, &training, seed).map_err(|error| error.to_string())?;
         Ok(new.iter().zip(&old).map(|(new, old)| new - old).collect())
+    }
+}
+
+/// Trains with noise for every example. Rows and noise are drawn from the operating system's randomness: they are
+/// secrets, which a seed of a demonstration must not give away.
+fn train_examples(
+    spec: &ModelSpec,
+    old: &[f32],
+    data: &Dataset,
+    plan: &TaskPlan,
+    section: &ExamplePrivacy,
+) -> Result<Vec<f32>, String> {
+    let terms = plan.check().map_err(|error| error.to_string())?;
+    let example = terms.example.ok_or("the plan has no terms for examples")?;
+    let training = PrivateTraining {
+        steps: example.steps_per_round,
+        sampling_rate: section.sampling_rate,
+        batch_size: plan.training.batch_size,
+        clip_norm: section.clip_norm,
+        learning_rate: plan.training.learning_rate as f32,
+    };
+    let mut sum = Noised(example.guarantee.sum(secret_stream()?));
+    train_private(spec, old, data, &training, &mut secret_stream()?, &mut sum)
+        .map_err(|error| error.to_string())
+}
+
+fn secret_stream() -> Result<chacha20::ChaCha20Rng, String> {
+    let mut seed = zeroize::Zeroizing::new([0; 32]);
+    getrandom::fill(seed.as_mut())
+        .map_err(|error| format!("no randomness from the operating system: {error}"))?;
+    Ok(chacha20::ChaCha20Rng::from_seed(*seed))
+}
+
+/// The sum that learning adds to and privacy noises.
+struct Noised(GradientSum<chacha20::ChaCha20Rng>);
+
+impl NoisedSum for Noised {
+    fn add(&mut self, clipped: &[f32]) {
+        self.0.add(clipped);
+    }
+
+    fn release(&mut self) -> Vec<f64> {
+        self.0.release()
     }
 }
 
@@ -107,12 +159,23 @@ pub(crate) struct Role {
     pub(crate) byzantine: u32,
     /// How many honest ones drop out in each round.
     pub(crate) dropouts: u32,
+    /// How many are canaries.
+    pub(crate) canaries: u32,
+    /// Source of the canaries' coins and directions.
+    pub(crate) canary_seed: CanarySeed,
 }
 
 impl Role {
     /// Whether this device is poisoned.
     pub(crate) fn is_poisoned(&self) -> bool {
         self.poisoned().contains(&(self.index as usize))
+    }
+
+    /// Whether this device is a canary. None is poisoned.
+    pub(crate) fn is_canary(&self) -> bool {
+        let (poisoned, canaries) = (self.byzantine as usize, self.canaries as usize);
+        let order = self.order();
+        order.iter().skip(poisoned).take(canaries).any(|&index| index == self.index as usize)
     }
 
     /// The message before which this device vanishes from the round, if it does. The poisoned stay.
@@ -126,9 +189,14 @@ impl Role {
     }
 
     fn poisoned(&self) -> Vec<usize> {
-        let mut order = permutation(self.clients as usize, &mut self.rng("poisoned", 0));
+        let mut order = self.order();
         order.truncate(self.byzantine as usize);
         order
+    }
+
+    /// All devices: the poisoned, then the canaries, then the others.
+    fn order(&self) -> Vec<usize> {
+        permutation(self.clients as usize, &mut self.rng("poisoned", 0))
     }
 
     fn rng(&self, purpose: &str, round: u32) -> chacha20::ChaCha20Rng {
@@ -139,7 +207,7 @@ impl Role {
     }
 }
 
-/// A device of the demo: honest or poisoned, and now and then gone.
+/// A device of the demo: honest, poisoned or a canary, and now and then gone.
 pub(crate) struct Staged {
     honest: Honest,
     role: Role,
@@ -160,6 +228,14 @@ impl Staged {
 
 impl Behavior for Staged {
     fn contribute(&mut self, round: u32, model: &[u8], plan: &TaskPlan) -> Result<Contribution, String> {
+        if self.role.is_canary() {
+            let (length, clip_norm) = (plan.model.parameters as usize, plan.privacy.clip_norm);
+            return Ok(Contribution::Update(self.role.canary_seed.update(
+                self.role.index,
+                length,
+                clip_norm,
+            )));
+        }
         let Some(attack) = self.attack else { return self.honest.contribute(round, model, plan) };
         let data = if attack.flips_labels() {
             attack::poisoned_labels(&self.honest.data)
@@ -187,9 +263,19 @@ impl Behavior for Staged {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fedveil_provenance::Digest;
 
     fn roles(byzantine: u32, dropouts: u32) -> impl Iterator<Item = Role> {
-        (0..200).map(move |index| Role { seed: 7, clients: 200, index, byzantine, dropouts })
+        let canary_seed = CanarySeed(Digest::of("canaries"));
+        (0..200).map(move |index| Role {
+            seed: 7,
+            clients: 200,
+            index,
+            byzantine,
+            dropouts,
+            canaries: 0,
+            canary_seed,
+        })
     }
 
     #[test]
@@ -204,6 +290,18 @@ mod tests {
     }
 
     #[test]
+    fn canaries_are_as_many_as_asked_and_change_nothing_about_the_others() {
+        let with = |canaries| roles(4, 10).map(move |role| Role { canaries, ..role });
+        assert_eq!(with(60).filter(Role::is_canary).count(), 60);
+        assert_eq!(with(0).filter(Role::is_canary).count(), 0);
+        assert!(!with(196).any(|role| role.is_canary() && role.is_poisoned()));
+        for (role, same) in with(60).zip(roles(4, 10)) {
+            assert_eq!(role.is_poisoned(), same.is_poisoned());
+            assert_eq!(role.vanishes_before(3), same.vanishes_before(3));
+        }
+    }
+
+    #[test]
     fn the_seed_decides_who() {
         let poisoned = |seed| -> Vec<u32> {
             roles(4, 0)
@@ -214,6 +312,45 @@ mod tests {
         };
         assert_eq!(poisoned(1), poisoned(1));
         assert_ne!(poisoned(1), poisoned(2));
+    }
+
+    /// Three rounds of ten devices without any noise but that of their examples; the accuracy afterwards.
+    fn accuracy_after_training(example_privacy: Option<ExamplePrivacy>) -> f64 {
+        let config = crate::config::CoordinatorConfig::default();
+        let spec: ModelSpec = config.model.architecture.parse().unwrap();
+        let mut plan = config.plan(Digest::of("examples"), spec.parameters() as u32);
+        plan.training.example_privacy = example_privacy;
+        let mut devices: Vec<Honest> =
+            shares(10, 1.0, 3).unwrap().into_iter().map(|data| Honest::new(data, 5)).collect();
+        let mut parameters = spec.initial(1);
+        for round in 1..=3 {
+            let model = model_file::to_safetensors(&spec, &parameters).unwrap();
+            for device in &mut devices {
+                let Contribution::Update(update) = device.contribute(round, &model, &plan).unwrap() else {
+                    panic!("an honest device contributes an update");
+                };
+                for (parameter, change) in parameters.iter_mut().zip(update) {
+                    *parameter += change / 10.0;
+                }
+            }
+        }
+        fedveil_learning::evaluate(&spec, &parameters, &test_set(3).unwrap()).unwrap().accuracy
+    }
+
+    #[test]
+    fn devices_learn_with_privacy_for_their_examples() {
+        let section = ExamplePrivacy {
+            clip_norm: 1.0,
+            noise_multiplier: 1.0,
+            sampling_rate: 0.3,
+            epsilon: 60.0,
+            delta: 1e-5,
+        };
+        let private = accuracy_after_training(Some(section.clone()));
+        assert!(private > 0.6, "{private}");
+        // Noise that drowns ten devices' examples: the section is not for show.
+        let drowned = accuracy_after_training(Some(ExamplePrivacy { noise_multiplier: 200.0, ..section }));
+        assert!(drowned < private - 0.2, "{drowned}, {private}");
     }
 
     #[test]

@@ -46,6 +46,12 @@ impl RunFolder {
         text.lines().enumerate().map(parse).collect()
     }
 
+    /// Adds a file to the folder.
+    pub(crate) fn add(&self, name: &str, bytes: &[u8]) -> Result<(), Failure> {
+        let path = self.0.join(name);
+        write_durably(&path, bytes).map_err(|error| unwritable(&path, &error))
+    }
+
     /// Adds a round to `rounds.jsonl`.
     pub(crate) fn append(&self, record: &RoundRecord) -> Result<(), Failure> {
         let path = self.0.join("rounds.jsonl");
@@ -63,20 +69,16 @@ impl RunFolder {
         notes: &[String],
         key: &SigningKey,
     ) -> Result<(), Failure> {
-        let write = |name: &str, bytes: &[u8]| {
-            let path = self.0.join(name);
-            write_durably(&path, bytes).map_err(|error| unwritable(&path, &error))
-        };
         let mut json = serde_json::to_vec_pretty(summary).map_err(|error| unwritable(&self.0, &error))?;
         json.push(b'\n');
-        write("summary.json", &json)?;
-        write("report.html", report::html(summary, rounds, notes).as_bytes())?;
-        write(run::KEY_FILE, run::encode_key(&key.verifying_key()).as_bytes())?;
+        self.add("summary.json", &json)?;
+        self.add("report.html", report::html(summary, rounds, notes).as_bytes())?;
+        self.add(run::KEY_FILE, run::encode_key(&key.verifying_key()).as_bytes())?;
         let mut files = Vec::new();
         self.digests(Path::new(""), &mut files)?;
         let index =
             build_index(&files, key).map_err(|error| unwritable(&self.0.join(run::INDEX_FILE), &error))?;
-        write(run::INDEX_FILE, &index)
+        self.add(run::INDEX_FILE, &index)
     }
 
     fn digests(&self, below: &Path, files: &mut Vec<(String, Digest)>) -> Result<(), Failure> {

@@ -2,6 +2,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command prints")]
 
+mod audit;
 mod client;
 mod config;
 mod coordinator;

@@ -5,6 +5,7 @@ mod plan;
 
 pub(crate) use plan::{pays_for_a_round, spends};
 
+use crate::audit;
 use crate::exit::{Exit, Failure};
 use clap::{Args, Subcommand, ValueEnum};
 use fedveil_privacy::{
@@ -89,6 +90,9 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Hold a finished run against its claim: guess from its sums who of the canaries took part.
+    #[command(after_help = audit::HELP)]
+    Audit(audit::Args),
 }
 
 /// What every question has.
@@ -152,6 +156,7 @@ impl Command {
     pub(crate) fn run(&self, out: &mut impl Write) -> Result<(), Failure> {
         let (report, text, json) = match self {
             Self::Plan(plan) => return plan.run(out),
+            Self::Audit(args) => return args.run(out),
             Self::Epsilon { noise_multiplier, rounds, common } => {
                 let question = common.checked()?;
                 let noise = noise(*noise_multiplier)?;

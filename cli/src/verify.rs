@@ -135,12 +135,12 @@ fn plain(text: &str) -> String {
 }
 
 /// A run folder on disk.
-struct Folder {
+pub(crate) struct Folder {
     root: PathBuf,
 }
 
 impl Folder {
-    fn open(path: &Path) -> Result<Self, Failure> {
+    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
         let failure = |detail: &str| Failure::new(Exit::Usage, format!("{}: {detail}", path.display()));
         // The folder that the user names may be a link; those inside are another matter.
         match fs::metadata(path) {

@@ -12,7 +12,7 @@
 
 use fedveil_coordinator_core::{Event, Store, StoreError};
 use fedveil_provenance::Digest;
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -96,6 +96,20 @@ impl SqliteStore {
             )?;
             Ok(known.then_some(taken == 1))
         })
+    }
+
+    /// The client that redeemed a token, by the hash of its secret.
+    pub fn redeemer(&self, hash: [u8; 32]) -> Result<Option<Digest>, StoreError> {
+        let client: Option<String> = self.transaction(|tx| {
+            tx.query_row("SELECT client FROM tokens WHERE secret_sha256 = ?1", [hex::encode(hash)], |row| {
+                row.get(0)
+            })
+            .optional()
+            .map(Option::flatten)
+        })?;
+        client
+            .map(|client| client.parse().map_err(|error| StoreError(format!("table tokens: {error}"))))
+            .transpose()
     }
 
     fn transaction<T>(

@@ -1,8 +1,11 @@
 //! Datasets, partitions, attacks and the deterministic runner over the two cores
 
 pub mod attack;
+pub mod canary;
 pub mod datasets;
 pub mod federation;
+#[cfg(test)]
+mod inversion;
 pub mod partition;
 pub mod record;
 pub mod report;

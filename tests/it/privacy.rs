@@ -1,6 +1,6 @@
 //! `fedveil privacy`: the published numbers, and what is refused.
 
-use crate::support::{failure, fedveil, run};
+use crate::support::{failure, fedveil, json, run, small_demo};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -259,4 +259,83 @@ fn bad_plans_are_refused_by_file_line_and_key() {
     assert!(code == 2 && error.contains("nowhere.toml"), "{error}");
     let (code, error) = failure(&planned(&folder, "", &["--svg", "/nowhere/epsilon.svg"]));
     assert!(code == 8 && error.contains("/nowhere/epsilon.svg"), "{error}");
+}
+
+#[test]
+fn a_plan_with_example_privacy_says_what_its_steps_spend() {
+    let folder = TempDir::new().unwrap();
+    let section =
+        "task.rounds = 4\ntraining.epochs = 2\n[training.example_privacy]\nnoise_multiplier = 2.0\n";
+    let output = planned(&folder, section, &["--json"]);
+    assert!(output.status.success(), "{}", failure(&output).1);
+    let example = &serde_json::from_slice::<Value>(&output.stdout).unwrap()["example"];
+    assert_eq!((&example["steps_per_round"], &example["sampling_rate"]), (&20.into(), &0.1.into()));
+    let same =
+        answer("epsilon --sampling-rate 0.1 --noise-multiplier 2 --rounds 80 --delta 1e-5 --accountant rdp");
+    let ratio = number(&example["epsilon_in_all"]) / number(&same["epsilon"]);
+    // Steps are charged at whole orders, and between them by chords.
+    assert!(ratio > 1.0 - 1e-6 && ratio < 1.01, "{example} {same}");
+    let text = String::from_utf8(planned(&folder, section, &[]).stdout).unwrap();
+    assert!(text.contains("examples     20 steps a round on one in 10.0 by chance"), "{text}");
+    let without = planned(&folder, "task.rounds = 4\n", &["--json"]);
+    assert!(serde_json::from_slice::<Value>(&without.stdout).unwrap()["example"].is_null());
+    let (code, error) = failure(&planned(&folder, &format!("{section}epsilon = 0.1\n"), &[]));
+    assert!(code == 2 && error.contains("4 rounds of 20 steps spend epsilon"), "{error}");
+}
+
+#[test]
+fn an_audit_holds_a_run_against_its_claim() {
+    let temporary = tempfile::tempdir().unwrap();
+    let out = temporary.path().join("run");
+    let output = run(small_demo(&out).args(["--rounds", "2", "--canaries", "12", "--json"]));
+    assert!(output.status.success(), "{:?}", failure(&output));
+    let canaries = json(&out.join("canaries.json"));
+    assert_eq!(canaries["canaries"].as_array().unwrap().len(), 12, "{canaries}");
+    assert!(run(fedveil().arg("verify").arg(&out)).status.success(), "the file of canaries is in the index");
+
+    let audited = run(fedveil().args(["privacy", "audit"]).arg(&out).arg("--json"));
+    assert!(audited.status.success(), "{:?}", failure(&audited));
+    let report: Value = serde_json::from_slice(&audited.stdout).unwrap();
+    let seen = number(&report["canaries"]) + number(&report["canaries_unseen"]);
+    assert_eq!(
+        (seen, &report["verdict"], &report["rounds"]),
+        (12.0, &"consistent".into(), &2.into()),
+        "{report}"
+    );
+    assert_eq!(report["claimed"]["epsilon"], json(&out.join("summary.json"))["epsilon"], "{report}");
+    for bound in report["bounds"].as_array().unwrap() {
+        assert!(number(&bound["epsilon"]) < number(&report["claimed"]["epsilon"]), "{report}");
+    }
+    let text = run(fedveil().args(["privacy", "audit"]).arg(&out));
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains("claimed      epsilon ") && text.contains("verdict      consistent"), "{text}");
+
+    // Coins that were changed afterwards are not those of the run.
+    let path = out.join("canaries.json");
+    let whole = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, whole.replacen("number", "numbeR", 1)).unwrap();
+    let (code, error) = failure(&run(fedveil().args(["privacy", "audit"]).arg(&out)));
+    assert!(code == 1 && error.contains("it is not as it was signed"), "{error}");
+}
+
+#[test]
+fn an_audit_refuses_what_it_cannot_audit() {
+    let temporary = tempfile::tempdir().unwrap();
+    let out = temporary.path().join("run");
+    let output = run(small_demo(&out).args(["--rounds", "1", "--json"]));
+    assert!(output.status.success(), "{:?}", failure(&output));
+    let refusal = |arguments: &[&str]| failure(&run(fedveil().args(["privacy", "audit"]).args(arguments)));
+    let folder = out.to_str().unwrap();
+    let (code, error) = refusal(&[folder]);
+    assert!(
+        code == 2 && error.contains("canaries.json is missing, accepted is a run with canaries"),
+        "{error}"
+    );
+    let (code, error) = refusal(&[folder, "--confidence", "1"]);
+    assert!(code == 2 && error.contains("--confidence is 1, accepted is more than 0.5, below 1"), "{error}");
+    let (code, error) = refusal(&["nowhere"]);
+    assert!(code == 2 && error.contains("there is no such folder"), "{error}");
+    let demo = run(small_demo(&temporary.path().join("other")).args(["--canaries", "36"]));
+    let (code, error) = failure(&demo);
+    assert!(code == 2 && error.contains("--canaries is 36, accepted is 0 to 35"), "{error}");
 }

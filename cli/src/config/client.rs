@@ -94,6 +94,11 @@ impl Config for ClientConfig {
             "a number from 0, below 1; 0 where chance must not decide",
         ),
         key(
+            "policy.max_example_epsilon",
+            "Largest epsilon that a task may spend on one of this client's examples; inf asks for no such privacy.",
+            "a number above 0, or inf",
+        ),
+        key(
             "policy.min_survivors",
             "Fewest clients whose updates are summed before anyone sees anything.",
             "a whole number from 2",
@@ -142,6 +147,11 @@ impl Config for ClientConfig {
                 policy.max_break_probability.to_string(),
                 (0.0..1.0).contains(&policy.max_break_probability),
             ),
+            (
+                "policy.max_example_epsilon",
+                policy.max_example_epsilon.to_string(),
+                policy.max_example_epsilon > 0.0,
+            ),
             ("policy.min_survivors", policy.min_survivors.to_string(), policy.min_survivors >= 2),
             (
                 "policy.min_colluders_to_break",
@@ -180,7 +190,7 @@ mod tests {
 
     #[test]
     fn values_out_of_range_are_refused_by_key() {
-        let cases: [Case; 13] = [
+        let cases: [Case; 14] = [
             ("url is \"http://a\", accepted is a URL, https://", |config| config.url = "http://a".to_owned()),
             ("url is \"https://\", accepted", |config| config.url = "https://".to_owned()),
             ("name is \"\", accepted is 1 to 64", |config| config.name.clear()),
@@ -204,6 +214,9 @@ mod tests {
             }),
             ("policy.max_break_probability is 1, accepted is a number from 0, below 1", |config| {
                 config.policy.max_break_probability = 1.0;
+            }),
+            ("policy.max_example_epsilon is NaN, accepted is a number above 0, or inf", |config| {
+                config.policy.max_example_epsilon = f64::NAN;
             }),
             ("policy.min_survivors is 1, accepted is a whole number from 2", |config| {
                 config.policy.min_survivors = 1;

@@ -8,7 +8,8 @@ use fedveil_aggregation::secagg::ProtocolKind;
 use fedveil_learning::ModelSpec;
 use fedveil_privacy::{Delta, Limit};
 use fedveil_proto_plan::{
-    Aggregation, Cohort, MAX_CLIENTS, Mode, Model, PlanError, Privacy, Server, TaskPlan, Training, VERSION,
+    Aggregation, Cohort, ExamplePrivacy, MAX_CLIENTS, Mode, Model, PlanError, Privacy, Server, TaskPlan,
+    Training, VERSION,
 };
 use fedveil_provenance::Digest;
 use serde::{Deserialize, Serialize};
@@ -31,7 +32,7 @@ pub(crate) struct CoordinatorConfig {
     pub(crate) task: TaskSection,
     pub(crate) model: ModelSection,
     pub(crate) cohort: Cohort,
-    pub(crate) training: Training,
+    pub(crate) training: TrainingSection,
     pub(crate) privacy: Privacy,
     pub(crate) aggregation: Aggregation,
     pub(crate) server: Server,
@@ -63,6 +64,24 @@ struct PopulationSection {
     delta: f64,
 }
 
+/// Training; example-level privacy is off unless it has noise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TrainingSection {
+    pub(crate) epochs: u32,
+    pub(crate) batch_size: u32,
+    pub(crate) learning_rate: f64,
+    pub(crate) example_privacy: ExamplePrivacy,
+}
+
+impl TrainingSection {
+    fn plan(&self) -> Training {
+        let Self { epochs, batch_size, learning_rate, ref example_privacy } = *self;
+        let example_privacy = (example_privacy.noise_multiplier != 0.0).then(|| example_privacy.clone());
+        Training { epochs, batch_size, learning_rate, example_privacy }
+    }
+}
+
 impl Default for CoordinatorConfig {
     fn default() -> Self {
         Self {
@@ -80,7 +99,18 @@ impl Default for CoordinatorConfig {
             },
             model: ModelSection { architecture: "softmax:25x10".to_owned() },
             cohort: Cohort { clients: 200, minimum: 180, assumed_malicious: 4, population: None },
-            training: Training { epochs: 5, batch_size: 64, learning_rate: 0.6 },
+            training: TrainingSection {
+                epochs: 5,
+                batch_size: 64,
+                learning_rate: 0.6,
+                example_privacy: ExamplePrivacy {
+                    clip_norm: 1.0,
+                    noise_multiplier: 0.0,
+                    sampling_rate: 0.1,
+                    epsilon: 8.0,
+                    delta: 1e-5,
+                },
+            },
             privacy: Privacy {
                 placement: "distributed".to_owned(),
                 mechanism: "discrete-gaussian".to_owned(),
@@ -146,7 +176,7 @@ impl CoordinatorConfig {
             phase_seconds: self.task.phase_seconds,
             model: Model { architecture: self.model.architecture.clone(), parameters },
             cohort: self.cohort.clone(),
-            training: self.training.clone(),
+            training: self.training.plan(),
             privacy: self.privacy.clone(),
             aggregation,
             server: self.server.clone(),
@@ -238,6 +268,31 @@ impl Config for CoordinatorConfig {
         key("training.epochs", "Passes over the client's data in one round.", "a whole number, 1 to 1000"),
         key("training.batch_size", "Examples in one step.", "a whole number, 1 to 65536"),
         key("training.learning_rate", "Step size.", "a number above 0, up to 1000"),
+        section(
+            "training.example_privacy",
+            "DP-SGD at the client: privacy of each single example too, in epochs / sampling_rate steps a round.",
+        ),
+        key(
+            "training.example_privacy.clip_norm",
+            "L2 bound on the gradient of one example.",
+            "a number from 1e-12 to 1e12",
+        ),
+        key(
+            "training.example_privacy.noise_multiplier",
+            "Standard deviation of the noise in the sum of a step, in clip norms; 0 trains without.",
+            "0, or a number from 0.001 to 250",
+        ),
+        key(
+            "training.example_privacy.sampling_rate",
+            "Probability with which an example takes part in a step; training.batch_size is what sums are divided by.",
+            "a number above 0, at most 1",
+        ),
+        key(
+            "training.example_privacy.epsilon",
+            "Epsilon that the whole task may spend on an example; a task that would pass it is refused.",
+            "a number above 0",
+        ),
+        key("training.example_privacy.delta", "Delta of that epsilon.", "a number above 0, below 1"),
         section(
             "privacy",
             "Differential privacy of each client's whole data (user level, zero-out adjacency).",
@@ -452,7 +507,7 @@ mod tests {
             (task.name, task.rounds, task.phase_seconds)
         );
         assert_eq!(plan.model, Model { architecture: model.architecture, parameters: 650 });
-        assert_eq!((plan.cohort, plan.training, plan.privacy), (cohort, training, privacy));
+        assert_eq!((plan.cohort, plan.training, plan.privacy), (cohort, training.plan(), privacy));
         let aggregation = Aggregation { protocol: "pairwise-mask".to_owned(), ..aggregation };
         assert_eq!(
             (plan.aggregation, plan.server),
@@ -509,6 +564,24 @@ mod tests {
         config.check().unwrap();
         let error = refusal(|config| config.task.mode = "open".to_owned());
         assert_eq!(error, "task.mode is open, accepted is secagg, insecure_plain");
+    }
+
+    #[test]
+    fn example_privacy_is_on_where_it_has_noise() {
+        let mut config = CoordinatorConfig::default();
+        assert_eq!(config.plan(Digest::of([]), 650).training.example_privacy, None);
+        let section = &mut config.training.example_privacy;
+        (section.noise_multiplier, section.epsilon) = (2.0, 20.0);
+        config.check().unwrap();
+        let planned = config.plan(Digest::of([]), 650).training.example_privacy;
+        assert_eq!(planned.as_ref(), Some(&config.training.example_privacy));
+        let error = refusal(|config| {
+            (config.training.example_privacy.noise_multiplier, config.training.example_privacy.epsilon) =
+                (1.0, 1.0);
+        });
+        assert!(error.contains("rounds of 50 steps spend epsilon"), "{error}");
+        let error = refusal(|config| config.training.example_privacy.noise_multiplier = -1.0);
+        assert!(error.starts_with("training.example_privacy.noise_multiplier is -1, accepted is"), "{error}");
     }
 
     #[test]

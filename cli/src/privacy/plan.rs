@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use fedveil_privacy::{Placement, Sampling};
-use fedveil_proto_plan::{Mode, TaskPlan, Terms};
+use fedveil_proto_plan::{ExamplePrivacy, ExampleTerms, Mode, TaskPlan, Terms};
 use fedveil_simulations::report::{PlannedLoss, epsilon_svg};
 use serde_json::{Value, json};
 
@@ -113,7 +113,7 @@ impl Planned<'_> {
                 })
             })
             .collect();
-        json!({
+        let mut report = json!({
             "task": plan.task,
             "mode": plan.mode,
             "warning": terms.warning(),
@@ -149,7 +149,19 @@ impl Planned<'_> {
             "epsilon_of_one_round": guarantee.epsilon(1),
             "epsilon_in_all": guarantee.epsilon(terms.affordable_rounds),
             "epsilon": epsilons,
-        })
+        });
+        report["example"] = self.example().map_or(Value::Null, |(section, example)| {
+            json!({
+                "steps_per_round": example.steps_per_round,
+                "sampling_rate": section.sampling_rate,
+                "noise_multiplier": section.noise_multiplier,
+                "clip_norm": section.clip_norm,
+                "epsilon_in_all": example.epsilon,
+                "epsilon_budget": section.epsilon,
+                "delta": section.delta,
+            })
+        });
+        report
     }
 
     fn as_text(&self) -> String {
@@ -242,6 +254,7 @@ impl Planned<'_> {
                 ),
             ),
         ];
+        facts.extend(self.fact_of_examples());
         match terms.mode {
             Mode::Secagg => drop(facts.splice(4..4, self.facts_of_groups())),
             Mode::InsecurePlain => {
@@ -286,6 +299,26 @@ impl Planned<'_> {
                 ),
             ),
         ]
+    }
+
+    fn fact_of_examples(&self) -> Option<(&'static str, String)> {
+        let (section, example) = self.example()?;
+        let fact = format!(
+            "{} steps a round on one in {:.1} by chance, {} clip norms of noise in each; they spend {} at delta {:e} \
+                 (budget {})",
+            example.steps_per_round,
+            1.0 / section.sampling_rate,
+            section.noise_multiplier,
+            up(example.epsilon),
+            section.delta,
+            section.epsilon
+        );
+        Some(("examples", fact))
+    }
+
+    /// What the plan says about single examples, and what it means.
+    fn example(&self) -> Option<(&ExamplePrivacy, &ExampleTerms)> {
+        self.plan.training.example_privacy.as_ref().zip(self.terms.example.as_ref())
     }
 
     /// What carries the noise that is counted.

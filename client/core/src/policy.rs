@@ -20,6 +20,9 @@ pub struct Policy {
     pub max_total_delta: f64,
     /// Largest probability that the coordinator, with as many colluders as the plan assumes, sees this client's update.
     pub max_break_probability: f64,
+    /// Largest ε that a task may spend on one of this client's examples. Unless infinite, a plan must train with
+    /// example-level privacy.
+    pub max_example_epsilon: f64,
     /// Fewest clients whose updates are summed before anything is seen.
     pub min_survivors: u32,
     /// Fewest colluders among a client's neighbours that the coordinator must have to see its update.
@@ -39,6 +42,7 @@ impl Default for Policy {
             max_total_delta: 1e-5,
             // A tenth of δ: what is also the most that chance may take off the noise.
             max_break_probability: 1e-6,
+            max_example_epsilon: f64::INFINITY,
             min_survivors: 8,
             min_colluders_to_break: 3,
             allow_insecure_plain: false,
@@ -98,6 +102,8 @@ impl Policy {
         }
         let break_probability = terms.break_probability_log2.exp2();
         at_most("max_break_probability", self.max_break_probability, break_probability)?;
+        let example_epsilon = terms.example.as_ref().map_or(f64::INFINITY, |example| example.epsilon);
+        at_most("max_example_epsilon", self.max_example_epsilon, example_epsilon)?;
         at_least("min_survivors", self.min_survivors, plan.aggregation.min_survivors)?;
         at_least("min_colluders_to_break", self.min_colluders_to_break, terms.colluders_to_break)
     }

@@ -8,7 +8,7 @@ use ed25519_dalek::SigningKey;
 use fedveil_aggregation::secagg::IdentityCertificate;
 use fedveil_proto::Kind;
 use fedveil_proto_plan::{
-    Aggregation, Cohort, Model, Privacy, Server, SignedPlan, TaskPlan, Training, VERSION,
+    Aggregation, Cohort, ExamplePrivacy, Model, Privacy, Server, SignedPlan, TaskPlan, Training, VERSION,
 };
 use fedveil_provenance::{Checkpoint, Digest, FileEntry, Log, Manifest, Publication, RoundPredicate};
 use rand_core::SeedableRng;
@@ -35,7 +35,7 @@ fn plan() -> TaskPlan {
         phase_seconds: 60,
         model: Model { architecture: "any".to_owned(), parameters: 4 },
         cohort: Cohort { clients: 12, minimum: 10, assumed_malicious: 1, population: None },
-        training: Training { epochs: 1, batch_size: 8, learning_rate: 0.1 },
+        training: Training { epochs: 1, batch_size: 8, learning_rate: 0.1, example_privacy: None },
         privacy: Privacy {
             placement: "distributed".to_owned(),
             mechanism: "discrete-gaussian".to_owned(),
@@ -266,6 +266,10 @@ fn the_default_policy_takes_a_sound_plan_and_each_limit_can_refuse_it() {
         (Policy { max_delta: 0.9e-5, ..policy.clone() }, Some(("max_delta", 1e-5))),
         (Policy { min_survivors: 9, ..policy.clone() }, Some(("min_survivors", 8.0))),
         (Policy { min_colluders_to_break: 4, ..policy.clone() }, Some(("min_colluders_to_break", 3.0))),
+        (
+            Policy { max_example_epsilon: 100.0, ..policy.clone() },
+            Some(("max_example_epsilon", f64::INFINITY)),
+        ),
         (Policy { max_epsilon: f64::NAN, ..policy.clone() }, Some(("max_epsilon", epsilon))),
         (Policy { max_break_probability: f64::NAN, ..policy }, Some(("max_break_probability", 0.0))),
     ];
@@ -380,6 +384,25 @@ fn a_manifest_states_what_the_plan_can_have_spent() {
     assert!(matches!(refusal, Refusal::Spent { round: 0, .. }) && refusal.is_final(), "{refusal}");
     assert!(offer(1e-9).unwrap_err().to_string().contains("epsilon 0.000000001 was spent by round 0"));
     assert!(offer(0.0).is_ok());
+}
+
+#[test]
+fn an_owner_may_demand_privacy_for_every_example() {
+    let mut plan = plan();
+    let section = ExamplePrivacy {
+        clip_norm: 1.0,
+        noise_multiplier: 2.0,
+        sampling_rate: 0.1,
+        epsilon: 8.0,
+        delta: 1e-5,
+    };
+    plan.training.example_privacy = Some(section);
+    let terms = plan.check().unwrap();
+    let epsilon = terms.example.as_ref().unwrap().epsilon;
+    Policy { max_example_epsilon: epsilon, ..Policy::default() }.check(&plan, &terms).unwrap();
+    let strict = Policy { max_example_epsilon: epsilon * 0.999, ..Policy::default() };
+    let refusal = strict.check(&plan, &terms).unwrap_err();
+    assert!(refusal.to_string().contains("max_example_epsilon"), "{refusal}");
 }
 
 #[test]

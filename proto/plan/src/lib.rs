@@ -16,7 +16,8 @@ use fedveil_aggregation::robust::{GROUP_RULE_NAMES, Rule};
 use fedveil_aggregation::secagg::parameters::{Population, ServerModel};
 use fedveil_aggregation::secagg::{Prg, ProtocolKind, SessionConfig, SessionParameters};
 use fedveil_privacy::{
-    self as privacy, ClipNorm, Delta, Epsilon, Guarantee, Mechanism, NoiseKind, NoiseMultiplier, Placement,
+    self as privacy, ClipNorm, Delta, Epsilon, ExampleGuarantee, ExampleLevel, Guarantee, Mechanism,
+    NoiseKind, NoiseMultiplier, ParamError, Placement, SamplingRate,
 };
 use fedveil_provenance::{Digest, Envelope, PrivacyClaim};
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,8 @@ pub const MAX_BYTES: usize = 64 * 1024;
 pub const MAX_PARAMETERS: u32 = 1 << 22;
 /// Most updates among which a rule chooses one by one, in mode `insecure_plain`: a manifest says what became of each.
 pub const MAX_ROWS: u32 = 2_000;
+/// Most steps of example-level training in one round.
+const MAX_STEPS: f64 = 1e6;
 /// Most clients in one round.
 pub const MAX_CLIENTS: u32 = 20_000;
 
@@ -100,6 +103,28 @@ pub struct Training {
     pub batch_size: u32,
     /// Step size of SGD.
     pub learning_rate: f64,
+    /// DP-SGD: privacy of each of a client's examples, beside that of the client as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub example_privacy: Option<ExamplePrivacy>,
+}
+
+/// Example-level differential privacy inside a client: clipped gradients and noise in every step of its training.
+///
+/// A client takes ⌈epochs / sampling_rate⌉ steps in a round. Each example is in each step with the sampling rate,
+/// independently of all others, and the noised sum of a step is divided by `batch_size`, whoever was drawn.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExamplePrivacy {
+    /// L2 bound on the gradient of one example.
+    pub clip_norm: f64,
+    /// Standard deviation of the noise in the sum of a step, over the clip norm.
+    pub noise_multiplier: f64,
+    /// Probability with which an example takes part in a step.
+    pub sampling_rate: f64,
+    /// The ε that the whole task may spend on an example; a plan that would pass it is refused.
+    pub epsilon: f64,
+    /// The δ of that ε.
+    pub delta: f64,
 }
 
 /// Differential privacy, user level, zero-out adjacency.
@@ -247,6 +272,8 @@ pub struct Terms {
     pub break_probability_log2: f64,
     /// Rounds that the ε budget pays for, at most `rounds`.
     pub affordable_rounds: u32,
+    /// Privacy of single examples, where the plan asks for it.
+    pub example: Option<ExampleTerms>,
     /// The robust rule.
     pub rule: Rule,
     /// The server optimiser.
@@ -266,6 +293,17 @@ struct Shape {
     masking: Option<(ProtocolKind, Prg)>,
 }
 
+/// What a plan means for a single example of a client.
+#[derive(Debug, Clone)]
+pub struct ExampleTerms {
+    /// Noise of one step, and what steps cost.
+    pub guarantee: ExampleGuarantee,
+    /// Steps that a client takes in one round.
+    pub steps_per_round: u32,
+    /// ε of an example, at the section's δ, after all affordable rounds.
+    pub epsilon: f64,
+}
+
 impl TaskPlan {
     /// Checks every field and computes what follows from them.
     pub fn check(&self) -> Result<Terms, PlanError> {
@@ -282,6 +320,7 @@ impl TaskPlan {
         let budget = Epsilon::new(self.privacy.epsilon)
             .map_err(|error| field("privacy.epsilon", error.found, error.accepted))?;
         let affordable_rounds = guarantee.participations_within(budget).min(self.rounds);
+        let example = self.example_terms(affordable_rounds)?;
         let optimizer =
             ServerOptimizer { learning_rate: self.server.learning_rate, momentum: self.server.momentum };
         Ok(Terms {
@@ -293,6 +332,7 @@ impl TaskPlan {
             colluders_to_break: shape.colluders_to_break,
             break_probability_log2: shape.break_probability_log2,
             affordable_rounds,
+            example,
             rule,
             optimizer,
             masking: shape.masking,
@@ -425,6 +465,45 @@ impl TaskPlan {
             0,
             self.cohort.minimum / 10,
         )
+    }
+
+    fn example_terms(&self, rounds: u32) -> Result<Option<ExampleTerms>, PlanError> {
+        let Some(section) = &self.training.example_privacy else { return Ok(None) };
+        let out_of_range = |name| move |error: ParamError| field(name, error.found, error.accepted);
+        let sampling_rate = SamplingRate::new(section.sampling_rate)
+            .map_err(out_of_range("training.example_privacy.sampling_rate"))?;
+        let steps_per_round = (f64::from(self.training.epochs) / sampling_rate.get()).ceil();
+        if steps_per_round > MAX_STEPS {
+            return Err(field(
+                "training.example_privacy.sampling_rate",
+                section.sampling_rate,
+                format!(
+                    "at least {}, which makes {MAX_STEPS} steps a round",
+                    f64::from(self.training.epochs) / MAX_STEPS
+                ),
+            ));
+        }
+        let budget =
+            Epsilon::new(section.epsilon).map_err(out_of_range("training.example_privacy.epsilon"))?;
+        let noise = "training.example_privacy.noise_multiplier";
+        let guarantee = ExampleLevel {
+            clip: ClipNorm::new(section.clip_norm)
+                .map_err(out_of_range("training.example_privacy.clip_norm"))?,
+            dimension: self.model.parameters,
+            noise_multiplier: NoiseMultiplier::new(section.noise_multiplier).map_err(out_of_range(noise))?,
+            sampling_rate,
+            delta: Delta::new(section.delta).map_err(out_of_range("training.example_privacy.delta"))?,
+        }
+        .guarantee()
+        .map_err(|_| field(noise, section.noise_multiplier, "a number from 0.001 to 250"))?;
+        let epsilon = guarantee.epsilon(steps_per_round as u64 * u64::from(rounds));
+        if epsilon > budget.get() {
+            return Err(PlanError::Inconsistent(format!(
+                "training.example_privacy: {rounds} rounds of {steps_per_round} steps spend epsilon {epsilon:.4} on an \
+                 example, and its epsilon accepts {budget}"
+            )));
+        }
+        Ok(Some(ExampleTerms { guarantee, steps_per_round: steps_per_round as u32, epsilon }))
     }
 
     /// Groups of a full cohort, fewest groups of any admissible one, and the largest group of any.

@@ -1,6 +1,7 @@
 //! Plans that hold, and the reason why each other one does not.
 
 use super::*;
+use fedveil_privacy::{Composition, Neighbours, Sampling};
 
 /// 12 clients in one group; every test starts from it.
 fn plan() -> TaskPlan {
@@ -13,7 +14,7 @@ fn plan() -> TaskPlan {
         phase_seconds: 60,
         model: Model { architecture: "softmax:8x3".to_owned(), parameters: 27 },
         cohort: Cohort { clients: 12, minimum: 10, assumed_malicious: 1, population: None },
-        training: Training { epochs: 1, batch_size: 8, learning_rate: 0.1 },
+        training: Training { epochs: 1, batch_size: 8, learning_rate: 0.1, example_privacy: None },
         privacy: Privacy {
             placement: "distributed".to_owned(),
             mechanism: "discrete-gaussian".to_owned(),
@@ -83,6 +84,74 @@ fn the_privacy_budget_limits_the_rounds() {
     let affordable = terms.affordable_rounds;
     assert!((1..1000).contains(&affordable), "{affordable}");
     assert!(terms.guarantee.epsilon(affordable) <= 15.0 && terms.guarantee.epsilon(affordable + 1) > 15.0);
+}
+
+fn examples() -> ExamplePrivacy {
+    ExamplePrivacy { clip_norm: 1.0, noise_multiplier: 1.5, sampling_rate: 0.1, epsilon: 8.0, delta: 1e-5 }
+}
+
+#[test]
+fn example_privacy_is_charged_for_every_step_of_every_round() {
+    let mut plan = plan();
+    assert!(plan.check().unwrap().example.is_none());
+    (plan.training.epochs, plan.training.example_privacy) = (3, Some(examples()));
+    let terms = plan.check().unwrap();
+    let example = terms.example.unwrap();
+    assert_eq!(example.steps_per_round, 30);
+    let steps = 30 * terms.affordable_rounds;
+    assert_eq!(example.epsilon, example.guarantee.epsilon(steps.into()));
+    // What `fedveil privacy epsilon --accountant rdp` says of as many rounds.
+    let rounds = Composition::new(Neighbours::AddRemove)
+        .then(Sampling::Poisson(SamplingRate::new(0.1).unwrap()), NoiseMultiplier::new(1.5).unwrap(), steps)
+        .unwrap();
+    let found = rounds.rdp().epsilon(Delta::new(1e-5).unwrap()).epsilon;
+    assert!(example.epsilon >= found * (1.0 - 1e-6) && example.epsilon < found * 1.02, "{found}");
+    // An epoch of a rate that does not divide it takes a step more, never one less.
+    plan.training.example_privacy = Some(ExamplePrivacy { sampling_rate: 0.07, ..examples() });
+    assert_eq!(plan.check().unwrap().example.unwrap().steps_per_round, 43);
+}
+
+#[test]
+fn a_plan_that_would_spend_more_on_an_example_is_refused() {
+    let with = |change: fn(&mut ExamplePrivacy)| {
+        let mut section = examples();
+        change(&mut section);
+        refusal(|plan| plan.training.example_privacy = Some(section))
+    };
+    let spent = with(|section| section.epsilon = 0.5);
+    assert!(
+        spent.contains("training.example_privacy: ") && spent.contains("of 10 steps spend epsilon"),
+        "{spent}"
+    );
+    assert!(spent.contains("its epsilon accepts 0.5"), "{spent}");
+    for (change, expected) in [
+        (
+            (|section| section.clip_norm = 0.0) as fn(&mut ExamplePrivacy),
+            "clip_norm is 0, accepted is a number from",
+        ),
+        (|section| section.noise_multiplier = 0.0, "noise_multiplier is 0, accepted is a number from 0.001"),
+        (
+            |section| section.noise_multiplier = 1e3,
+            "noise_multiplier is 1000, accepted is a number from 0.001 to 250",
+        ),
+        (|section| section.noise_multiplier = f64::NAN, "noise_multiplier is NaN"),
+        (
+            |section| section.sampling_rate = 1.5,
+            "sampling_rate is 1.5, accepted is a number above 0, at most 1",
+        ),
+        (
+            |section| section.sampling_rate = 1e-9,
+            "sampling_rate is 0.000000001, accepted is at least 0.000001",
+        ),
+        (|section| section.epsilon = 0.0, "epsilon is 0, accepted is a finite number above 0"),
+        (|section| section.delta = 1.0, "delta is 1, accepted is a number above 0 and below 1"),
+    ] {
+        let found = with(change);
+        assert!(
+            found.contains(&format!("training.example_privacy.{expected}")),
+            "{found}, expected: {expected}"
+        );
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The two cores against each other, against drop-outs and crashes, against hostile coordinators and clients.
 
+mod canaries;
 mod hostile_clients;
 mod hostile_coordinator;
 mod plain;
@@ -116,7 +117,7 @@ fn one_group() -> Setup {
         phase_seconds: 60,
         model: Model { architecture: "softmax:8x3".to_owned(), parameters: PARAMETERS as u32 },
         cohort: Cohort { clients: 12, minimum: 10, assumed_malicious: 1, population: None },
-        training: Training { epochs: 1, batch_size: 8, learning_rate: 0.1 },
+        training: Training { epochs: 1, batch_size: 8, learning_rate: 0.1, example_privacy: None },
         privacy: Privacy {
             placement: "distributed".to_owned(),
             mechanism: "discrete-gaussian".to_owned(),
