@@ -24,7 +24,7 @@ use fedveil_coordinator::store::SqliteStore;
 use fedveil_learning::{Dataset, ModelSpec, evaluate, model_file};
 use fedveil_privacy::Placement;
 use fedveil_proto::JoinToken;
-use fedveil_proto_plan::{Cohort, TaskPlan, Terms};
+use fedveil_proto_plan::{AdaptiveClipping, Cohort, TaskPlan, Terms};
 use fedveil_provenance::Digest;
 use fedveil_simulations::attack::Attack;
 use fedveil_simulations::canary::{Canaries, Canary, CanarySeed};
@@ -87,6 +87,10 @@ pub(crate) struct Args {
     /// Distribution of the noise: discrete-gaussian or skellam.
     #[arg(long, default_value = "discrete-gaussian", value_name = "NAME")]
     mechanism: String,
+    /// Let the clip norm follow this quantile of the updates' norms; what tells whether they are
+    /// within is charged too.
+    #[arg(long, value_name = "QUANTILE")]
+    adaptive_clip: Option<f64>,
     /// Fixes the data split, the poisoned and the drop-outs. Keys, masks and noise come from the operating system.
     #[arg(long, default_value_t = 1, value_name = "SEED")]
     seed: u64,
@@ -262,6 +266,13 @@ impl Args {
         config.privacy.noise_multiplier = self.noise_multiplier;
         config.privacy.placement.clone_from(&self.placement);
         config.privacy.mechanism.clone_from(&self.mechanism);
+        config.privacy.adaptive_clip = self.adaptive_clip.map(|quantile| AdaptiveClipping {
+            quantile,
+            learning_rate: 0.2,
+            noise_multiplier: 6.0,
+            minimum: config.privacy.clip_norm / 100.0,
+            maximum: config.privacy.clip_norm * 100.0,
+        });
         config.aggregation.group_size = size;
         // No group reaches twice the smallest size, so that every group is a complete graph.
         config.aggregation.degree = 2 * size;

@@ -265,6 +265,7 @@ mod tests {
                 placement: "distributed".to_owned(),
                 mechanism: "discrete-gaussian".to_owned(),
                 noise_multiplier: 1.12,
+                clipping: "fixed".to_owned(),
                 clip_norm: 0.5,
             },
             software: "fedveil test".to_owned(),

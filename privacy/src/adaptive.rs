@@ -19,7 +19,7 @@
 //! Absent: clipping by coordinate or layer.
 
 use crate::{
-    ClipNorm, NoiseKind, NoiseMultiplier, ParamError, RdpCurve, Variance, distributed_discrete_gaussian_rho,
+    ClipNorm, Grid, NoiseKind, NoiseMultiplier, ParamError, RdpCurve, Variance, distributed_discrete_gaussian_rho,
     distributed_skellam,
 };
 
@@ -87,6 +87,12 @@ impl AdaptiveClip {
     pub fn indicator(norm_before: f64, clip: ClipNorm) -> i32 {
         let bound = INDICATOR_BOUND as i32;
         if norm_before <= clip.get() { bound } else { -bound }
+    }
+
+    /// Indicators as a grid of one coordinate, for the ring that their sum needs.
+    pub(crate) fn grid() -> Grid {
+        let one = ClipNorm::new(1.0).expect("1 is a clip norm");
+        Grid::new(one, INDICATOR_BOUND, 1).expect("a few steps in one coordinate are a grid")
     }
 
     /// The noise that each of `honest` clients adds to its indicator, so that they carry all of it together.

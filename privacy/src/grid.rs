@@ -39,6 +39,11 @@ impl Grid {
         Ok(Grid { clip, resolution, dimension, norm_bound_squared })
     }
 
+    /// The same steps at another clip norm: bounds in steps stay what they are.
+    pub fn with_clip(&self, clip: ClipNorm) -> Grid {
+        Grid { clip, ..self.clone() }
+    }
+
     /// The clip norm, in model units.
     pub fn clip(&self) -> ClipNorm {
         self.clip

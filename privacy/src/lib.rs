@@ -54,7 +54,7 @@ pub use ledger::{BudgetExceeded, ClientId, Ledger};
 pub use matrix::{MatrixKind, MatrixMechanism, MatrixNoise, Participation};
 pub use noise::{Noise, NoiseKind, UnknownNoise, Variance};
 pub use params::{ClipNorm, Delta, Epsilon, NoiseMultiplier, ParamError, SamplingRate, Significance};
-pub use plan::{Accounting, Adjacency, Claim, Guarantee, Mechanism, Placement, PlanError, Unit};
+pub use plan::{Accounting, Adjacency, Claim, Guarantee, Indicator, Mechanism, Placement, PlanError, Unit};
 pub use population::{Limit, Overdrawn, Participations};
 pub use rotation::Rotation;
 pub use sizing::{ColluderBound, colluder_bound, hypergeometric_tail};

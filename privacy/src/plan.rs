@@ -18,7 +18,7 @@ use std::fmt;
 
 use crate::ring::{MAX_RING_BITS, Ring};
 use crate::{
-    ClipNorm, Delta, Epsilon, Grid, MatrixKind, MatrixMechanism, MatrixNoise, NoiseKind, NoiseMultiplier,
+    AdaptiveClip, ClipNorm, Delta, Epsilon, Grid, MatrixKind, MatrixMechanism, MatrixNoise, NoiseKind, NoiseMultiplier,
     ParamError, Participation, RdpCurve, Sampling, TaskLoss, Variance, colluder_bound,
     distributed_discrete_gaussian_rho, distributed_skellam,
 };
@@ -38,6 +38,8 @@ pub struct Mechanism {
     pub noise_multiplier: NoiseMultiplier,
     /// Who adds it.
     pub placement: Placement,
+    /// How the clip norm follows the updates, from `clip` on. `None`: it stays.
+    pub adaptive_clip: Option<AdaptiveClip>,
     /// Rounds of the task. A client takes part at most once in each.
     pub rounds: u32,
     /// The δ of the whole task.
@@ -110,6 +112,9 @@ pub enum PlanError {
         /// The distribution.
         found: NoiseKind,
     },
+    /// A clip norm that follows the updates, where the coordinator adds the noise.
+    #[error("adaptive clipping needs noise from the clients, and the placement is central")]
+    AdaptiveCentral,
     /// A group sum does not fit the widest ring.
     #[error(
         "a group sum needs a ring of {needed} bits, accepted is at most 32: \
@@ -156,9 +161,23 @@ pub struct Guarantee {
     pub rounds: u32,
     /// The δ of the task, δ_c included.
     pub delta: Delta,
+    /// What a client sends beside its update where the clip norm is adaptive.
+    pub indicator: Option<Indicator>,
     noise_multiplier: NoiseMultiplier,
     loss: Loss,
     delta_of_noise: Delta,
+}
+
+/// The coordinate behind an update's that says whether it was clipped. See [`AdaptiveClip`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Indicator {
+    /// How the clip norm follows.
+    pub clip: AdaptiveClip,
+    /// The parameter of the noise that each client adds to the coordinate.
+    pub share: Variance,
+    /// What it costs, and what the update costs, apart.
+    own: RdpCurve,
+    vector: RdpCurve,
 }
 
 /// What an ε is about. Every part has a name, which a manifest may carry.
@@ -230,8 +249,13 @@ impl Mechanism {
             }
             _ => Variance::new((noise / f64::from(honest)).ceil() as u64)?,
         };
-        let ring = self.ring(&grid, share)?;
-        let loss = self.loss(grid.norm_bound_squared(), share, honest)?;
+        let mut ring = self.ring(&grid, share)?;
+        let mut loss = self.loss(grid.norm_bound_squared(), share, honest)?;
+        let indicator = self.indicator(honest, &loss)?;
+        if let Some(indicator) = &indicator {
+            ring = ring.or_wider(self.ring(&AdaptiveClip::grid(), indicator.share)?);
+            loss = Loss::Renyi(indicator.own.plus(&indicator.vector, 1));
+        }
         Ok(Guarantee {
             claim: self.claim(&loss),
             grid,
@@ -245,6 +269,7 @@ impl Mechanism {
             wrap_probability: ring.wrap_probability,
             rounds: self.rounds,
             delta: self.delta,
+            indicator,
             noise_multiplier: self.noise_multiplier,
             loss,
             delta_of_noise: Delta::new(self.delta.get() - collusion_failure)?,
@@ -305,6 +330,17 @@ impl Mechanism {
             });
         }
         Ok(ring)
+    }
+
+    fn indicator(&self, honest: u32, vector: &Loss) -> Result<Option<Indicator>, PlanError> {
+        let Some(clip) = self.adaptive_clip else { return Ok(None) };
+        if matches!(self.placement, Placement::Central { .. } | Placement::Correlated { .. }) {
+            return Err(PlanError::AdaptiveCentral);
+        }
+        clip.check_first(self.clip)?;
+        let share = clip.share(honest)?;
+        let own = clip.curve(self.noise, share, honest);
+        Ok(Some(Indicator { clip, share, own, vector: vector.curve() }))
     }
 
     /// The loss of one round, given that `honest` shares are in every sum.
@@ -390,6 +426,17 @@ impl Guarantee {
         let Placement::Correlated { matrix, participation } = self.placement else { return None };
         let mechanism = MatrixMechanism::new(matrix, self.rounds, participation).ok()?;
         mechanism.noise(self.noise_multiplier, self.grid.norm_bound_squared(), self.grid.dimension()).ok()
+    }
+
+    /// What updates and indicators would cost, each by itself, at the same δ. `None` where the clip norm is fixed.
+    pub fn epsilon_apart(&self, participations: u32) -> Option<(f64, f64)> {
+        let alone = |curve: &RdpCurve| curve.compose(participations).epsilon(self.delta_of_noise).epsilon;
+        self.indicator.as_ref().map(|indicator| (alone(&indicator.vector), alone(&indicator.own)))
+    }
+
+    /// Values of a client's input: its update's, and one more where the clip norm is adaptive.
+    pub fn input_length(&self) -> usize {
+        self.grid.dimension() + usize::from(self.indicator.is_some())
     }
 
     /// The most participations whose ε is within the budget; never more than [`Guarantee::rounds`].
@@ -486,6 +533,7 @@ mod tests {
 
     fn plan() -> Mechanism {
         Mechanism {
+            adaptive_clip: None,
             clip: ClipNorm::new(0.5).unwrap(),
             resolution: 1_024,
             dimension: 650,

@@ -38,6 +38,12 @@ impl Ring {
             .expect("at most 2^20 clients of at most 2^24 steps and as much noise stay below 2^48");
         Self { bits, wrap_probability: wrap(bits) }
     }
+
+    /// The ring that holds what either does.
+    pub(crate) fn or_wider(self, other: Self) -> Self {
+        let wrap_probability = (self.wrap_probability + other.wrap_probability).min(1.0);
+        Self { bits: self.bits.max(other.bits), wrap_probability }
+    }
 }
 
 /// Width of the widest ring that secure aggregation has.

@@ -190,6 +190,7 @@ mod tests {
     #[test]
     fn the_ledger_refuses_when_opendps_filter_does() {
         let plan = Mechanism {
+            adaptive_clip: None,
             clip: ClipNorm::new(1.0).unwrap(),
             resolution: 4_096,
             dimension: 100,

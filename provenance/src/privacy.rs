@@ -11,6 +11,9 @@ use crate::{excerpt, manifest::ManifestError};
 /// The longest word of a claim, in bytes.
 const MAX_WORD: usize = 64;
 
+/// The word for a clip norm that changes from round to round.
+const ADAPTIVE: &str = "adaptive";
+
 /// The `privacy` object of a manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,7 +38,9 @@ pub struct PrivacyClaim {
     pub mechanism: String,
     /// Standard deviation of the noise in one released sum, in clip norms.
     pub noise_multiplier: f64,
-    /// L2 bound on what one client adds to a sum, in units of the model's parameters.
+    /// Whether the clip norm is the same in all rounds: `fixed`, or `adaptive`.
+    pub clipping: String,
+    /// L2 bound on what one client adds to the next sum, in units of the model's parameters.
     pub clip_norm: f64,
 }
 
@@ -52,7 +57,8 @@ pub struct Conflict {
 }
 
 impl PrivacyClaim {
-    /// Whether a claim is about the same task as this one: every member but the ε spent is equal.
+    /// Whether a claim is about the same task as this one: every member is equal but the ε spent, and the clip norm where
+    /// it is adaptive. How far that may go is not known here.
     pub fn agrees_with(&self, claim: &Self) -> Result<(), Conflict> {
         let numbers = |claim: &Self| {
             [
@@ -68,14 +74,14 @@ impl PrivacyClaim {
             }
         }
         for ((member, expected), (_, found)) in numbers(self).into_iter().zip(numbers(claim)) {
-            if expected != found {
+            if expected != found && !(member == "clip_norm" && self.clipping == ADAPTIVE) {
                 return Err(Conflict { member, expected: expected.to_string(), found: found.to_string() });
             }
         }
         Ok(())
     }
 
-    fn words(&self) -> [(&'static str, &str); 6] {
+    fn words(&self) -> [(&'static str, &str); 7] {
         [
             ("unit", &self.unit),
             ("neighbours", &self.neighbours),
@@ -83,6 +89,7 @@ impl PrivacyClaim {
             ("sampling", &self.sampling),
             ("placement", &self.placement),
             ("mechanism", &self.mechanism),
+            ("clipping", &self.clipping),
         ]
     }
 
@@ -122,6 +129,10 @@ mod tests {
     #[test]
     fn every_member_but_the_epsilon_spent_is_the_tasks() {
         assert_eq!(claim(0.0).agrees_with(&claim(3.0)), Ok(()));
+        let adaptive = |clip_norm| PrivacyClaim { clipping: "adaptive".to_owned(), clip_norm, ..claim(0.0) };
+        assert_eq!(adaptive(0.5).agrees_with(&adaptive(0.7)), Ok(()));
+        let other = claim(0.0).agrees_with(&adaptive(0.5)).unwrap_err();
+        assert_eq!(other.to_string(), "clipping is adaptive, expected fixed");
         let changes: [(Change, &str); 10] = [
             (|claim| claim.epsilon_budget = 16.0, "epsilon_budget is 16, expected 15"),
             (|claim| claim.delta = 1e-6, "delta is 0.000001, expected 0.00001"),

@@ -48,6 +48,7 @@ impl Stage {
                 epsilon: 20.0,
                 delta: 1e-5,
                 correlated_noise: None,
+                adaptive_clip: None,
             },
             aggregation: Aggregation {
                 protocol: "pairwise-mask".to_owned(),

@@ -120,6 +120,7 @@ impl Default for CoordinatorConfig {
                 epsilon: 15.0,
                 delta: 1e-5,
                 correlated_noise: None,
+                adaptive_clip: None,
             },
             aggregation: Aggregation {
                 protocol: AUTO.to_owned(),
@@ -354,6 +355,27 @@ impl Config for CoordinatorConfig {
             "Most rounds that a client takes part in.",
             "a whole number, 1 to task.rounds",
         ),
+        optional_section(
+            "privacy.adaptive_clip",
+            "A clip norm that follows the updates, from privacy.clip_norm on (mode secagg, noise from the clients).",
+        ),
+        optional(
+            "privacy.adaptive_clip.quantile",
+            "Fraction of the updates that should stay unclipped.",
+            "a number above 0 and below 1",
+        ),
+        optional(
+            "privacy.adaptive_clip.learning_rate",
+            "How far the logarithm of the clip norm moves in a round for a fraction that is off by 1.",
+            "a number above 0, at most 2",
+        ),
+        optional(
+            "privacy.adaptive_clip.noise_multiplier",
+            "Standard deviation of the noise in one group's sum of indicators, in half clients. It has its own charge.",
+            "a number from 0.001 to 1e6",
+        ),
+        optional("privacy.adaptive_clip.minimum", "Least clip norm.", "a number above 0"),
+        optional("privacy.adaptive_clip.maximum", "Largest clip norm.", "a number that is not below privacy.adaptive_clip.minimum"),
         section("aggregation", "Secure aggregation inside random groups (mode secagg)."),
         key(
             "aggregation.protocol",

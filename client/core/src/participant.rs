@@ -8,7 +8,9 @@ use fedveil_aggregation::secagg::Limits;
 use fedveil_aggregation::secagg::client::{
     self as secagg, AwaitDelivery, AwaitInput, AwaitReveals, AwaitRoster, AwaitSignatures, AwaitSurvivors,
 };
-use fedveil_privacy::{Noise, NonFinite, Placement, Rotation, Sampling, clip_l2};
+use fedveil_privacy::{
+    AdaptiveClip, ClipNorm, ClipStep, INDICATOR_BOUND, Noise, NonFinite, Placement, Rotation, Sampling, clip_l2,
+};
 use fedveil_proto::Kind;
 use fedveil_proto_plan::{Mode, PlanError, SignedPlan, Terms};
 use fedveil_provenance::{self as provenance, Accepted, Digest, Head, Lineage, Pins, Publication};
@@ -104,6 +106,9 @@ pub enum Refusal {
         /// Participations of this client that the coordinator must have charged.
         least: u32,
     },
+    /// A clip norm that the coordinator cannot have come to by the plan.
+    #[error("refused the published model: {0}")]
+    Clip(#[from] ClipStep),
     /// The aggregation session is not what was agreed; its secrets are erased.
     #[error("refused the round: {0}")]
     Session(#[from] secagg::Refusal),
@@ -128,7 +133,7 @@ impl Refusal {
     pub fn is_final(&self) -> bool {
         matches!(
             self,
-            Self::Plan(_) | Self::Policy(_) | Self::Total(_) | Self::Publication(_) | Self::Spent { .. }
+            Self::Plan(_) | Self::Policy(_) | Self::Total(_) | Self::Publication(_) | Self::Spent { .. } | Self::Clip(_)
         )
     }
 }
@@ -148,6 +153,8 @@ struct Task {
     lineage: Lineage,
     incoming: Option<Accepted>,
     model: Option<Digest>,
+    /// The clip norm, and the round whose manifest gave it.
+    clip: (u32, ClipNorm),
     /// Rounds of this session whose sums the client helped to unmask: it was charged for each of them before.
     unmasked: u32,
 }
@@ -297,7 +304,11 @@ impl Participant {
             },
             Input::DangerUnbounded(values) => {
                 let Some((input, _)) = self.take_training() else { return Ok(Vec::new()) };
-                let values: Vec<i32> = values.iter().map(|&value| value as i32).collect();
+                let mut values: Vec<i32> = values.iter().map(|&value| value as i32).collect();
+                // Who attacks the sum of updates may leave the indicator alone.
+                if values.len() + 1 == self.input_length() {
+                    values.push(INDICATOR_BOUND as i32);
+                }
                 self.submit(input, &values, now_unix_seconds, rng)
             }
         }
@@ -342,7 +353,8 @@ impl Participant {
         };
         let lineage = Lineage::new(pins, head);
         let join = lineage.known_size().to_be_bytes().to_vec();
-        self.task = Some(Task { plan, terms, lineage, incoming: None, model: None, unmasked: 0 });
+        let clip = (0, terms.guarantee.grid.clip());
+        self.task = Some(Task { plan, terms, lineage, incoming: None, model: None, clip, unmasked: 0 });
         self.session = Session::Idle;
         Ok(vec![Effect::Persist(self.record.clone()), Effect::Send(Kind::Join, join)])
     }
@@ -382,6 +394,11 @@ impl Participant {
             && claimed >= task.terms.guarantee.epsilon(task.unmasked) * (1.0 - 1e-6);
         if !is_possible {
             return Err(Refusal::Spent { claimed, round, least: task.unmasked });
+        }
+        if let Some(indicator) = &task.terms.guarantee.indicator {
+            let (since, before) = task.clip;
+            let found = accepted.round.privacy.clip_norm;
+            task.clip = (round, indicator.clip.check_step(before, found, round.saturating_sub(since))?);
         }
         if Publication::parse(bytes)?.leaf_index + 1 < accepted.head.log.size {
             task.lineage.apply(&accepted);
@@ -509,12 +526,16 @@ impl Participant {
         let task = self.task.as_ref().ok_or(unexpected(Kind::Delivery, "before a plan"))?;
         let length = task.plan.plan().model.parameters as usize;
         let guarantee = &task.terms.guarantee;
-        Ok(match guarantee.placement {
+        let mut noise = match guarantee.placement {
             Placement::Distributed { .. } | Placement::Local { .. } => {
                 Noise::new(guarantee.noise, guarantee.share).sample_vec(length, rng)
             }
             Placement::Central { .. } | Placement::Correlated { .. } => vec![0; length],
-        })
+        };
+        if let Some(indicator) = &guarantee.indicator {
+            noise.extend(Noise::new(guarantee.noise, indicator.share).sample_vec(1, rng));
+        }
+        Ok(noise)
     }
 
     /// Clip, rotate, round, add noise: the only path from an honest update to the sum.
@@ -526,12 +547,12 @@ impl Participant {
     ) -> Result<Vec<i32>, Refusal> {
         let task = self.task.as_ref().ok_or(unexpected(Kind::Input, "before a plan"))?;
         let model = task.model.ok_or(unexpected(Kind::Input, "before a model"))?;
-        if update.len() != noise.len() {
-            return Err(Refusal::Update(format!("{} values, the model has {}", update.len(), noise.len())));
+        let grid = task.terms.guarantee.grid.with_clip(task.clip.1);
+        if update.len() != grid.dimension() {
+            return Err(Refusal::Update(format!("{} values, the model has {}", update.len(), grid.dimension())));
         }
-        let grid = &task.terms.guarantee.grid;
         let unusable = |error: NonFinite| Refusal::Update(error.to_string());
-        clip_l2(&mut update, grid.clip()).map_err(unusable)?;
+        let clipped = clip_l2(&mut update, grid.clip()).map_err(unusable)?;
         // A rotation keeps a sum inside a narrow ring; an update in the clear is in none.
         if task.terms.mode == Mode::Secagg {
             let round = self.record.tasks.get(&task.plan.digest()).map_or(0, |record| record.last_round);
@@ -540,9 +561,17 @@ impl Participant {
             // What rounding in f32 may have added to the norm comes off again.
             clip_l2(&mut update, grid.clip()).map_err(unusable)?;
         }
-        let steps = grid.round(&update, rng);
+        let mut steps = grid.round(&update, rng);
+        if task.terms.guarantee.indicator.is_some() {
+            steps.push(AdaptiveClip::indicator(clipped.norm_before, grid.clip()));
+        }
         // Both are residues modulo 2^32, which every ring divides.
         Ok(steps.iter().zip(noise).map(|(&step, &noise)| step.wrapping_add(noise)).collect())
+    }
+
+    /// Values of an input, once there is a plan.
+    fn input_length(&self) -> usize {
+        self.task.as_ref().map_or(0, |task| task.terms.guarantee.input_length())
     }
 
     fn submit(

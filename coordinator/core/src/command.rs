@@ -105,6 +105,7 @@ pub(crate) enum Outcome {
 pub(crate) struct Closed {
     pub(crate) model: Digest,
     pub(crate) momentum: Option<Digest>,
+    pub(crate) clip_norm: Option<f64>,
     pub(crate) manifest: Vec<u8>,
     pub(crate) checkpoint: String,
     pub(crate) groups: Vec<GroupDecision>,

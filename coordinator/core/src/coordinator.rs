@@ -8,7 +8,7 @@ use crate::round::Round;
 use ed25519_dalek::VerifyingKey;
 use fedveil_aggregation::plain;
 use fedveil_aggregation::secagg::{Accumulator, MAX_CERTIFICATE_LEN, MaskedInput, SessionConfig};
-use fedveil_privacy::{Epsilon, Ledger, Overdrawn, Participation, Placement, Sampling, SamplingRate};
+use fedveil_privacy::{ClipNorm, Epsilon, Ledger, Overdrawn, Participation, Placement, Sampling, SamplingRate};
 use fedveil_proto::{Kind, limits::MAX_DECLINE};
 use fedveil_proto_plan::{Mode, PlanError, SignedPlan, TaskPlan, Terms};
 use fedveil_provenance::{Digest, Log, Publication};
@@ -44,6 +44,8 @@ pub struct Coordinator {
     pub(crate) ledger: Ledger,
     model: Option<Digest>,
     momentum: Option<Digest>,
+    /// The clip norm of the round in progress or the next.
+    clip: ClipNorm,
     log: Log,
     checkpoint: String,
     effects: VecDeque<Effect>,
@@ -57,6 +59,7 @@ impl Coordinator {
             terms.session(&settings.plan, &settings.authority, 0, &Digest([0; 32]))?;
         }
         let ledger = new_ledger(settings.plan.plan(), &terms)?;
+        let clip = terms.guarantee.grid.clip();
         Ok(Self {
             settings,
             terms,
@@ -71,6 +74,7 @@ impl Coordinator {
             ledger,
             model: None,
             momentum: None,
+            clip,
             log: Log::new(),
             checkpoint: String::new(),
             effects: VecDeque::new(),
@@ -196,9 +200,10 @@ impl Coordinator {
                 self.release_group(*group);
                 self.apply_to_round(event);
             }
-            Event::Published { model, at, momentum, manifest, checkpoint, .. } => {
+            Event::Published { model, at, momentum, clip_norm, manifest, checkpoint, .. } => {
                 self.model = Some(*model);
                 self.momentum = *momentum;
+                self.clip = clip_norm.and_then(|norm| ClipNorm::new(norm).ok()).unwrap_or(self.clip);
                 self.log.append(manifest.0.clone());
                 self.checkpoint.clone_from(checkpoint);
                 self.finish_round(*at);
@@ -401,6 +406,11 @@ impl Coordinator {
 
     pub(crate) fn momentum(&self) -> Option<Digest> {
         self.momentum
+    }
+
+    /// The L2 bound on updates in the round in progress, or the next: the plan's, where it is not adaptive.
+    pub fn clip(&self) -> ClipNorm {
+        self.clip
     }
 
     pub(crate) fn phase_deadline(&self, now: Millis) -> Millis {
@@ -644,6 +654,7 @@ fn published(round: u32, at: Millis, closed: &Closed) -> Event {
         at,
         model: closed.model,
         momentum: closed.momentum,
+        clip_norm: closed.clip_norm,
         manifest: Hex(closed.manifest.clone()),
         checkpoint: closed.checkpoint.clone(),
         groups: closed.groups.clone(),

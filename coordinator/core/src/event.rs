@@ -117,6 +117,9 @@ pub enum Event {
         at: Millis,
         model: Digest,
         momentum: Option<Digest>,
+        /// The clip norm of the next round, where it is adaptive.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        clip_norm: Option<f64>,
         manifest: Hex,
         checkpoint: String,
         groups: Vec<GroupDecision>,

@@ -10,7 +10,7 @@ use ed25519_dalek::SigningKey;
 use fedveil_aggregation::optimizer::ServerOptimizer;
 use fedveil_aggregation::robust::{Aggregate, Rule, RuleError};
 use fedveil_aggregation::secagg::{Accumulator, Unmasking};
-use fedveil_privacy::{Guarantee, Noise, Placement, Rotation, Sampling};
+use fedveil_privacy::{ClipNorm, Guarantee, Noise, Placement, Rotation, Sampling};
 use fedveil_provenance::{
     Checkpoint, CheckpointError, Decision, Digest, FileEntry, GroupDecision, Log, Manifest, ManifestError,
     PrivacyClaim, RoundPredicate, manifest::MODEL_FILE,
@@ -114,6 +114,8 @@ pub struct CloseJob {
     byzantine: usize,
     optimizer: ServerOptimizer,
     guarantee: Guarantee,
+    /// The clip norm of the next round: the guarantee's, until the indicators of this one say otherwise.
+    clip: ClipNorm,
     planned_cohort: u32,
     cohort_commitment: Digest,
     task_digest: Digest,
@@ -168,6 +170,8 @@ impl CloseJob {
     ) -> Box<Self> {
         let plan = coordinator.plan().plan();
         let terms = coordinator.terms();
+        let mut guarantee = terms.guarantee.clone();
+        guarantee.grid = guarantee.grid.with_clip(coordinator.clip());
         Box::new(Self {
             round,
             model,
@@ -177,7 +181,8 @@ impl CloseJob {
             rule: terms.rule.clone(),
             byzantine: plan.server.assumed_byzantine as usize,
             optimizer: terms.optimizer,
-            guarantee: terms.guarantee.clone(),
+            guarantee,
+            clip: coordinator.clip(),
             planned_cohort: plan.cohort.clients,
             cohort_commitment,
             task_digest: coordinator.plan().digest(),
@@ -203,10 +208,12 @@ impl CloseJob {
             blobs.extend([file, momentum]);
             (digests.0, digests.1, groups)
         };
+        self.privacy.clip_norm = self.clip.get();
+        let clip_norm = self.guarantee.indicator.as_ref().map(|_| self.clip.get());
         let manifest = self.manifest(model, groups.clone()).sign(&[key])?;
         self.log.append(manifest.clone());
         let checkpoint = Checkpoint::sign(&self.origin, &self.log.head(), key)?;
-        Ok((Closed { model, momentum, manifest, checkpoint, groups }, blobs))
+        Ok((Closed { model, momentum, clip_norm, manifest, checkpoint, groups }, blobs))
     }
 
     /// Group means or single updates → robust rule → server optimiser.
@@ -239,15 +246,18 @@ impl CloseJob {
     }
 
     fn of_groups(
-        &self,
+        &mut self,
         results: &[GroupResult],
         planned_size: u32,
         rotation: &Rotation,
         store: &dyn Store,
     ) -> Result<(Vec<f64>, Vec<GroupDecision>), JobError> {
-        let mut rows = Vec::new();
+        let (mut rows, mut indicators) = (Vec::new(), Vec::new());
         for sum in results.iter().filter_map(|group| group.sum.as_ref().ok()) {
-            let mut mean = self.guarantee.grid.to_real(&decode_steps(&store.blob(sum)?));
+            let mut steps = decode_steps(&store.blob(sum)?);
+            // Where there is an indicator it is behind the update.
+            indicators.extend(steps.drain(self.parameters.min(steps.len())..));
+            let mut mean = self.guarantee.grid.to_real(&steps);
             rotation.inverse(&mut mean);
             // Division is by the planned size, never by a number that depends on who answered.
             for value in &mut mean {
@@ -256,6 +266,11 @@ impl CloseJob {
             rows.push(mean);
         }
         let Aggregate { vector, kept, scores } = self.rule.aggregate(&rows, self.byzantine)?;
+        if let Some(indicator) = &self.guarantee.indicator {
+            let kept: Vec<i64> = kept.iter().filter_map(|&row| indicators.get(row)).copied().collect();
+            let fraction = indicator.clip.fraction(&kept, planned_size);
+            self.clip = indicator.clip.next(self.clip, fraction);
+        }
         let mut row = 0;
         let mut decide = |(index, group): (usize, &GroupResult)| {
             let (mut score, mut decision) = (None, Decision::Withheld);

@@ -16,7 +16,7 @@ use fedveil_aggregation::robust::{GROUP_RULE_NAMES, Rule};
 use fedveil_aggregation::secagg::parameters::{Population, ServerModel};
 use fedveil_aggregation::secagg::{Prg, ProtocolKind, SessionConfig, SessionParameters};
 use fedveil_privacy::{
-    self as privacy, ClipNorm, Delta, Epsilon, ExampleGuarantee, ExampleLevel, Guarantee, Mechanism,
+    self as privacy, AdaptiveClip, ClipNorm, Delta, Epsilon, ExampleGuarantee, ExampleLevel, Guarantee, Mechanism,
     NoiseKind, NoiseMultiplier, ParamError, Placement, SamplingRate,
 };
 use fedveil_provenance::{Digest, Envelope, PrivacyClaim};
@@ -146,9 +146,29 @@ pub struct Privacy {
     pub epsilon: f64,
     /// The δ of that ε.
     pub delta: f64,
+    /// How the clip norm follows the updates; without it, it stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adaptive_clip: Option<AdaptiveClipping>,
     /// Noise that later rounds partly take back. In placement `central` alone; without it, rounds are independent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub correlated_noise: Option<CorrelatedNoise>,
+}
+
+/// A clip norm that follows a quantile of the updates' norms, from `privacy.clip_norm` on. See
+/// [`AdaptiveClip`](privacy::AdaptiveClip).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdaptiveClipping {
+    /// The fraction of updates that should stay unclipped.
+    pub quantile: f64,
+    /// How far the logarithm of the clip norm moves for a fraction that is off by 1.
+    pub learning_rate: f64,
+    /// Standard deviation of the noise in one group's sum of indicators, over what one client adds to it.
+    pub noise_multiplier: f64,
+    /// The clip norm never falls below this.
+    pub minimum: f64,
+    /// The clip norm never rises above this.
+    pub maximum: f64,
 }
 
 /// A matrix mechanism (DP-FTRL): noise that is correlated over the rounds of the task.
@@ -592,6 +612,7 @@ impl TaskPlan {
             noise_multiplier: NoiseMultiplier::new(privacy.noise_multiplier)
                 .map_err(|error| field("privacy.noise_multiplier", error.found, error.accepted))?,
             placement,
+            adaptive_clip: privacy.adaptive_clip.as_ref().map(AdaptiveClipping::check).transpose()?,
             rounds: self.rounds,
             delta: self.delta()?,
         })
@@ -618,6 +639,9 @@ impl TaskPlan {
         match error {
             privacy::PlanError::Param(error) if error.name == "resolution" => {
                 field("privacy.resolution", error.found, error.accepted)
+            }
+            privacy::PlanError::Param(error) if error.name == "clip norm" => {
+                field("privacy.clip_norm", error.found, error.accepted)
             }
             privacy::PlanError::Param(error) => field(
                 "privacy.noise_multiplier",
@@ -646,8 +670,29 @@ impl TaskPlan {
     }
 }
 
+impl AdaptiveClipping {
+    fn check(&self) -> Result<AdaptiveClip, PlanError> {
+        let wrong = |name, error: ParamError| field(name, error.found, error.accepted);
+        let noise = NoiseMultiplier::new(self.noise_multiplier)
+            .map_err(|error| wrong("privacy.adaptive_clip.noise_multiplier", error))?;
+        let minimum = ClipNorm::new(self.minimum)
+            .map_err(|error| wrong("privacy.adaptive_clip.minimum", error))?;
+        let maximum = ClipNorm::new(self.maximum)
+            .map_err(|error| wrong("privacy.adaptive_clip.maximum", error))?;
+        AdaptiveClip::new(self.quantile, self.learning_rate, noise, minimum, maximum).map_err(|error| {
+            let name = match error.name {
+                "quantile" => "privacy.adaptive_clip.quantile",
+                "maximum clip norm" => "privacy.adaptive_clip.maximum",
+                _ => "privacy.adaptive_clip.learning_rate",
+            };
+            wrong(name, error)
+        })
+    }
+}
+
 impl Terms {
-    /// What a manifest of the task says about privacy once this ε is spent.
+    /// What a manifest of the task says about privacy once this ε is spent. An adaptive clip norm is that of the
+    /// first round here.
     pub fn privacy_claim(&self, plan: &TaskPlan, epsilon_spent: f64) -> PrivacyClaim {
         let claim = self.guarantee.claim;
         PrivacyClaim {
@@ -661,6 +706,7 @@ impl Terms {
             placement: self.guarantee.placement.to_string(),
             mechanism: self.guarantee.noise.to_string(),
             noise_multiplier: plan.privacy.noise_multiplier,
+            clipping: if self.guarantee.indicator.is_some() { "adaptive" } else { "fixed" }.to_owned(),
             clip_norm: plan.privacy.clip_norm,
         }
     }
@@ -705,7 +751,7 @@ impl Terms {
             context: Digest::of(&context).0,
             authority: authority.to_bytes(),
             ring_bits: self.guarantee.ring_bits,
-            length: plan.plan().model.parameters as usize,
+            length: self.guarantee.input_length(),
             protocol,
             group_size: plan.plan().aggregation.group_size as usize,
             degree: plan.plan().aggregation.degree as usize,

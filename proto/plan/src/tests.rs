@@ -24,6 +24,7 @@ fn plan() -> TaskPlan {
             epsilon: 15.0,
             delta: 1e-5,
             correlated_noise: None,
+            adaptive_clip: None,
         },
         aggregation: Aggregation {
             protocol: "pairwise-mask".to_owned(),

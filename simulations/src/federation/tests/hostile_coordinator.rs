@@ -2,6 +2,7 @@
 
 use super::*;
 use fedveil_client_core::Refusal;
+use fedveil_proto_plan::AdaptiveClipping;
 use fedveil_provenance::{Checkpoint, Log, Manifest, PrivacyClaim, Publication};
 use proptest::prelude::*;
 
@@ -55,7 +56,11 @@ fn one_group_of(rounds: u32) -> Setup {
 
 /// Client 0 holds the model of round 1, and round 2 has begun.
 fn after_round_1() -> Scripted {
-    let mut federation = federation(one_group_of(3), Script::default());
+    after_round_1_of(one_group_of(3))
+}
+
+fn after_round_1_of(setup: Setup) -> Scripted {
+    let mut federation = federation(setup, Script::default());
     let adopted =
         |federation: &Scripted| federation.devices()[0].model().is_some_and(|(round, _)| round == 1);
     assert!(federation.run_until(adopted));
@@ -280,6 +285,36 @@ fn a_manifest_whose_privacy_is_not_the_plans_is_refused() {
         let log = next(&federation, |manifest| lie(&mut manifest.round.privacy));
         offer(&mut federation, &log);
         assert_refuses(&mut federation, reason, true);
+    }
+}
+
+#[test]
+fn a_clip_norm_that_jumps_is_refused() {
+    let adaptive = || {
+        let mut setup = one_group_of(3);
+        setup.plan.privacy.adaptive_clip = Some(AdaptiveClipping {
+            quantile: 0.5,
+            learning_rate: 0.2,
+            noise_multiplier: 4.0,
+            minimum: 0.5,
+            maximum: 2.0,
+        });
+        setup
+    };
+    for (jump, lie) in [(Some(1.3), 1.3), (Some(0.7), 0.7), (Some(40.0), 40.0), (Some(0.0), 0.0), (None, 1.0)] {
+        let mut federation = after_round_1_of(adaptive());
+        let log = next(&federation, |manifest| {
+            manifest.round.privacy.clip_norm = lie;
+            if jump.is_none() {
+                "fixed".clone_into(&mut manifest.round.privacy.clipping);
+            }
+        });
+        offer(&mut federation, &log);
+        let reason = match jump {
+            Some(found) => format!("clip norm is {found}, accepted after "),
+            None => "clipping is fixed, expected adaptive".to_owned(),
+        };
+        assert_refuses(&mut federation, &reason, true);
     }
 }
 

@@ -1,5 +1,6 @@
 //! The two cores against each other, against drop-outs and crashes, against hostile coordinators and clients.
 
+mod adaptive_clip;
 mod canaries;
 mod hostile_clients;
 mod hostile_coordinator;
@@ -127,6 +128,7 @@ fn one_group() -> Setup {
             epsilon: 15.0,
             delta: 1e-5,
             correlated_noise: None,
+            adaptive_clip: None,
         },
         aggregation: Aggregation {
             protocol: "pairwise-mask".to_owned(),
