@@ -130,6 +130,9 @@ impl Planned<'_> {
             "noise_multiplier": plan.privacy.noise_multiplier,
             "noise_variance_of_one": guarantee.share.get(),
             "clip_norm": plan.privacy.clip_norm,
+            "adaptive_clip": plan.privacy.adaptive_clip,
+            "epsilon_of_updates_alone": self.apart().map(|(updates, _)| updates),
+            "epsilon_of_indicators_alone": self.apart().map(|(_, indicators)| indicators),
             "resolution": plan.privacy.resolution,
             "groups": terms.groups,
             "minimum_rows": terms.minimum_rows,
@@ -162,6 +165,29 @@ impl Planned<'_> {
             })
         });
         report
+    }
+
+    /// What updates and indicators would spend each by themselves, in all, where the clip norm is adaptive.
+    fn apart(&self) -> Option<(f64, f64)> {
+        self.terms.guarantee.epsilon_apart(self.terms.affordable_rounds)
+    }
+
+    /// The clip norm and what finding it costs.
+    fn clipping(&self) -> String {
+        let privacy = &self.plan.privacy;
+        match (&privacy.adaptive_clip, self.apart()) {
+            (Some(adaptive), Some((updates, indicators))) => format!(
+                "{} at first, then towards quantile {} within {} to {}; ε in all of the updates alone {}, of the \
+                 indicators alone {}",
+                privacy.clip_norm,
+                adaptive.quantile,
+                adaptive.minimum,
+                adaptive.maximum,
+                up(updates),
+                up(indicators)
+            ),
+            _ => format!("{} in every round", privacy.clip_norm),
+        }
     }
 
     fn as_text(&self) -> String {
@@ -228,6 +254,7 @@ impl Planned<'_> {
                     self.noised()
                 ),
             ),
+            ("clip norm", self.clipping()),
             (
                 "counted",
                 format!(

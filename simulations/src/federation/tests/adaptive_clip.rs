@@ -86,7 +86,7 @@ fn an_adaptive_clip_norm_costs_what_both_releases_cost() {
 fn a_hostile_indicator_moves_the_clip_norm_by_its_share_at_most() {
     for lie in [1 << 20, -(1 << 20), i64::from(i32::MAX)] {
         let honest = finished(adaptive(0.5), updates_of(0.1));
-        let hostile = |client: usize, _| {
+        let hostile = move |client: usize, _| {
             let mut update = vec![0.0; PARAMETERS];
             update[3] = 0.1;
             if client != 5 {
