@@ -38,8 +38,8 @@ pub fn claim(epsilon_spent: f64) -> PrivacyClaim {
         placement: "distributed".to_owned(),
         mechanism: "discrete-gaussian".to_owned(),
         noise_multiplier: 1.12,
-        clipping: "fixed".to_owned(),
-                clip_norm: 0.5,
+        clip_norm: 0.5,
+        adaptive_clip: false,
     }
 }
 

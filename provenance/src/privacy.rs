@@ -11,9 +11,6 @@ use crate::{excerpt, manifest::ManifestError};
 /// The longest word of a claim, in bytes.
 const MAX_WORD: usize = 64;
 
-/// The word for a clip norm that changes from round to round.
-const ADAPTIVE: &str = "adaptive";
-
 /// The `privacy` object of a manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,10 +35,11 @@ pub struct PrivacyClaim {
     pub mechanism: String,
     /// Standard deviation of the noise in one released sum, in clip norms.
     pub noise_multiplier: f64,
-    /// Whether the clip norm is the same in all rounds: `fixed`, or `adaptive`.
-    pub clipping: String,
     /// L2 bound on what one client adds to the next sum, in units of the model's parameters.
     pub clip_norm: f64,
+    /// Whether the clip norm follows the updates; not written where it stays.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adaptive_clip: bool,
 }
 
 /// Two claims that cannot be about one task.
@@ -73,15 +71,19 @@ impl PrivacyClaim {
                 return Err(Conflict { member, expected: excerpt(expected), found: excerpt(found) });
             }
         }
+        if self.adaptive_clip != claim.adaptive_clip {
+            let [expected, found] = [self, claim].map(|claim| claim.adaptive_clip.to_string());
+            return Err(Conflict { member: "adaptive_clip", expected, found });
+        }
         for ((member, expected), (_, found)) in numbers(self).into_iter().zip(numbers(claim)) {
-            if expected != found && !(member == "clip_norm" && self.clipping == ADAPTIVE) {
+            if expected != found && !(member == "clip_norm" && self.adaptive_clip) {
                 return Err(Conflict { member, expected: expected.to_string(), found: found.to_string() });
             }
         }
         Ok(())
     }
 
-    fn words(&self) -> [(&'static str, &str); 7] {
+    fn words(&self) -> [(&'static str, &str); 6] {
         [
             ("unit", &self.unit),
             ("neighbours", &self.neighbours),
@@ -89,7 +91,6 @@ impl PrivacyClaim {
             ("sampling", &self.sampling),
             ("placement", &self.placement),
             ("mechanism", &self.mechanism),
-            ("clipping", &self.clipping),
         ]
     }
 
@@ -129,10 +130,10 @@ mod tests {
     #[test]
     fn every_member_but_the_epsilon_spent_is_the_tasks() {
         assert_eq!(claim(0.0).agrees_with(&claim(3.0)), Ok(()));
-        let adaptive = |clip_norm| PrivacyClaim { clipping: "adaptive".to_owned(), clip_norm, ..claim(0.0) };
+        let adaptive = |clip_norm| PrivacyClaim { adaptive_clip: true, clip_norm, ..claim(0.0) };
         assert_eq!(adaptive(0.5).agrees_with(&adaptive(0.7)), Ok(()));
         let other = claim(0.0).agrees_with(&adaptive(0.5)).unwrap_err();
-        assert_eq!(other.to_string(), "clipping is adaptive, expected fixed");
+        assert_eq!(other.to_string(), "adaptive_clip is true, expected false");
         let changes: [(Change, &str); 10] = [
             (|claim| claim.epsilon_budget = 16.0, "epsilon_budget is 16, expected 15"),
             (|claim| claim.delta = 1e-6, "delta is 0.000001, expected 0.00001"),

@@ -706,8 +706,8 @@ impl Terms {
             placement: self.guarantee.placement.to_string(),
             mechanism: self.guarantee.noise.to_string(),
             noise_multiplier: plan.privacy.noise_multiplier,
-            clipping: if self.guarantee.indicator.is_some() { "adaptive" } else { "fixed" }.to_owned(),
             clip_norm: plan.privacy.clip_norm,
+            adaptive_clip: self.guarantee.indicator.is_some(),
         }
     }
 

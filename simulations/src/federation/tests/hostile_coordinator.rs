@@ -306,13 +306,13 @@ fn a_clip_norm_that_jumps_is_refused() {
         let log = next(&federation, |manifest| {
             manifest.round.privacy.clip_norm = lie;
             if jump.is_none() {
-                "fixed".clone_into(&mut manifest.round.privacy.clipping);
+                manifest.round.privacy.adaptive_clip = false;
             }
         });
         offer(&mut federation, &log);
         let reason = match jump {
             Some(found) => format!("clip norm is {found}, accepted after "),
-            None => "clipping is fixed, expected adaptive".to_owned(),
+            None => "adaptive_clip is false, expected true".to_owned(),
         };
         assert_refuses(&mut federation, &reason, true);
     }
