@@ -19,8 +19,8 @@
 //! Absent: clipping by coordinate or layer.
 
 use crate::{
-    ClipNorm, Grid, NoiseKind, NoiseMultiplier, ParamError, RdpCurve, Variance, distributed_discrete_gaussian_rho,
-    distributed_skellam,
+    ClipNorm, Grid, NoiseKind, NoiseMultiplier, ParamError, RdpCurve, Variance,
+    distributed_discrete_gaussian_rho, distributed_skellam,
 };
 
 /// Steps of an indicator on either side of 0. Enough for its noise to be cheap; few, because the ring must hold a sum.

@@ -675,10 +675,10 @@ impl AdaptiveClipping {
         let wrong = |name, error: ParamError| field(name, error.found, error.accepted);
         let noise = NoiseMultiplier::new(self.noise_multiplier)
             .map_err(|error| wrong("privacy.adaptive_clip.noise_multiplier", error))?;
-        let minimum = ClipNorm::new(self.minimum)
-            .map_err(|error| wrong("privacy.adaptive_clip.minimum", error))?;
-        let maximum = ClipNorm::new(self.maximum)
-            .map_err(|error| wrong("privacy.adaptive_clip.maximum", error))?;
+        let minimum =
+            ClipNorm::new(self.minimum).map_err(|error| wrong("privacy.adaptive_clip.minimum", error))?;
+        let maximum =
+            ClipNorm::new(self.maximum).map_err(|error| wrong("privacy.adaptive_clip.maximum", error))?;
         AdaptiveClip::new(self.quantile, self.learning_rate, noise, minimum, maximum).map_err(|error| {
             let name = match error.name {
                 "quantile" => "privacy.adaptive_clip.quantile",

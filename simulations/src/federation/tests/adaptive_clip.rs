@@ -59,7 +59,8 @@ fn the_next_round_clips_to_the_published_norm() {
         let seed = core.plan().plan().rotation_seed(round, &models(&federation.events())[&round]);
         let (mut sum, mut groups) = (0.0, 0.0);
         for ((_, _), values) in sums(&federation).into_iter().filter(|((of, _), _)| *of == round) {
-            let grid = core.terms().guarantee.grid.with_clip(fedveil_privacy::ClipNorm::new(*before).unwrap());
+            let grid =
+                core.terms().guarantee.grid.with_clip(fedveil_privacy::ClipNorm::new(*before).unwrap());
             let mut values = grid.to_real(&values[..PARAMETERS]);
             Rotation::new(&seed, PARAMETERS).inverse(&mut values);
             sum += values[3] / 9.0;
@@ -67,7 +68,11 @@ fn the_next_round_clips_to_the_published_norm() {
         }
         // Noise in one mean: 1.5 clip norms and a little over 9, in three groups.
         let expected = before.min(2.0);
-        assert!((sum / groups - expected).abs() < 0.45 * before, "round {round}: {} for {expected}", sum / groups);
+        assert!(
+            (sum / groups - expected).abs() < 0.45 * before,
+            "round {round}: {} for {expected}",
+            sum / groups
+        );
     }
 }
 

@@ -301,7 +301,8 @@ fn a_clip_norm_that_jumps_is_refused() {
         });
         setup
     };
-    for (jump, lie) in [(Some(1.3), 1.3), (Some(0.7), 0.7), (Some(40.0), 40.0), (Some(0.0), 0.0), (None, 1.0)] {
+    for (jump, lie) in [(Some(1.3), 1.3), (Some(0.7), 0.7), (Some(40.0), 40.0), (Some(0.0), 0.0), (None, 1.0)]
+    {
         let mut federation = after_round_1_of(adaptive());
         let log = next(&federation, |manifest| {
             manifest.round.privacy.clip_norm = lie;
