@@ -18,8 +18,8 @@ use std::fmt;
 
 use crate::ring::{MAX_RING_BITS, Ring};
 use crate::{
-    AdaptiveClip, ClipNorm, Delta, Epsilon, Grid, MatrixKind, MatrixMechanism, MatrixNoise, NoiseKind, NoiseMultiplier,
-    ParamError, Participation, RdpCurve, Sampling, TaskLoss, Variance, colluder_bound,
+    AdaptiveClip, ClipNorm, Delta, Epsilon, Grid, MatrixKind, MatrixMechanism, MatrixNoise, NoiseKind,
+    NoiseMultiplier, ParamError, Participation, RdpCurve, Sampling, TaskLoss, Variance, colluder_bound,
     distributed_discrete_gaussian_rho, distributed_skellam,
 };
 

@@ -375,7 +375,11 @@ impl Config for CoordinatorConfig {
             "a number from 0.001 to 1e6",
         ),
         optional("privacy.adaptive_clip.minimum", "Least clip norm.", "a number above 0"),
-        optional("privacy.adaptive_clip.maximum", "Largest clip norm.", "a number that is not below privacy.adaptive_clip.minimum"),
+        optional(
+            "privacy.adaptive_clip.maximum",
+            "Largest clip norm.",
+            "a number that is not below privacy.adaptive_clip.minimum",
+        ),
         section("aggregation", "Secure aggregation inside random groups (mode secagg)."),
         key(
             "aggregation.protocol",

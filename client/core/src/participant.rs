@@ -9,7 +9,8 @@ use fedveil_aggregation::secagg::client::{
     self as secagg, AwaitDelivery, AwaitInput, AwaitReveals, AwaitRoster, AwaitSignatures, AwaitSurvivors,
 };
 use fedveil_privacy::{
-    AdaptiveClip, ClipNorm, ClipStep, INDICATOR_BOUND, Noise, NonFinite, Placement, Rotation, Sampling, clip_l2,
+    AdaptiveClip, ClipNorm, ClipStep, INDICATOR_BOUND, Noise, NonFinite, Placement, Rotation, Sampling,
+    clip_l2,
 };
 use fedveil_proto::Kind;
 use fedveil_proto_plan::{Mode, PlanError, SignedPlan, Terms};
@@ -133,7 +134,12 @@ impl Refusal {
     pub fn is_final(&self) -> bool {
         matches!(
             self,
-            Self::Plan(_) | Self::Policy(_) | Self::Total(_) | Self::Publication(_) | Self::Spent { .. } | Self::Clip(_)
+            Self::Plan(_)
+                | Self::Policy(_)
+                | Self::Total(_)
+                | Self::Publication(_)
+                | Self::Spent { .. }
+                | Self::Clip(_)
         )
     }
 }
@@ -549,7 +555,11 @@ impl Participant {
         let model = task.model.ok_or(unexpected(Kind::Input, "before a model"))?;
         let grid = task.terms.guarantee.grid.with_clip(task.clip.1);
         if update.len() != grid.dimension() {
-            return Err(Refusal::Update(format!("{} values, the model has {}", update.len(), grid.dimension())));
+            return Err(Refusal::Update(format!(
+                "{} values, the model has {}",
+                update.len(),
+                grid.dimension()
+            )));
         }
         let unusable = |error: NonFinite| Refusal::Update(error.to_string());
         let clipped = clip_l2(&mut update, grid.clip()).map_err(unusable)?;

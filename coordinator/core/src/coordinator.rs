@@ -8,7 +8,9 @@ use crate::round::Round;
 use ed25519_dalek::VerifyingKey;
 use fedveil_aggregation::plain;
 use fedveil_aggregation::secagg::{Accumulator, MAX_CERTIFICATE_LEN, MaskedInput, SessionConfig};
-use fedveil_privacy::{ClipNorm, Epsilon, Ledger, Overdrawn, Participation, Placement, Sampling, SamplingRate};
+use fedveil_privacy::{
+    ClipNorm, Epsilon, Ledger, Overdrawn, Participation, Placement, Sampling, SamplingRate,
+};
 use fedveil_proto::{Kind, limits::MAX_DECLINE};
 use fedveil_proto_plan::{Mode, PlanError, SignedPlan, TaskPlan, Terms};
 use fedveil_provenance::{Digest, Log, Publication};

@@ -332,6 +332,9 @@ impl TaskPlan {
             .find(|mode| mode.name() == self.mode)
             .ok_or_else(|| field("mode", &self.mode, Mode::ALL.map(Mode::name).join(", ")))?;
         self.check_ranges()?;
+        if self.privacy.adaptive_clip.is_some() && mode != Mode::Secagg {
+            return Err(field("privacy.adaptive_clip", "a section", "nothing but in mode secagg"));
+        }
         let (rule, shape) = match mode {
             Mode::Secagg => self.in_groups()?,
             Mode::InsecurePlain => self.in_the_clear()?,
