@@ -589,3 +589,51 @@ fn a_checked_plan_always_makes_a_session() {
     }
     assert!(sessions > 100, "{sessions}");
 }
+
+fn adaptive_clip() -> AdaptiveClipping {
+    AdaptiveClipping { quantile: 0.5, learning_rate: 0.2, noise_multiplier: 6.0, minimum: 0.1, maximum: 10.0 }
+}
+
+#[test]
+fn an_adaptive_clip_norm_out_of_range_is_refused_by_key() {
+    let mut fits = plan();
+    fits.privacy.adaptive_clip = Some(adaptive_clip());
+    assert!(fits.check().is_ok());
+    let cases: [(AdaptiveClipping, &str); 6] = [
+        (
+            AdaptiveClipping { quantile: 1.0, ..adaptive_clip() },
+            "privacy.adaptive_clip.quantile is 1, accepted",
+        ),
+        (
+            AdaptiveClipping { learning_rate: 0.0, ..adaptive_clip() },
+            "privacy.adaptive_clip.learning_rate is 0",
+        ),
+        (
+            AdaptiveClipping { noise_multiplier: 0.0, ..adaptive_clip() },
+            "privacy.adaptive_clip.noise_multiplier is 0",
+        ),
+        (AdaptiveClipping { minimum: 0.0, ..adaptive_clip() }, "privacy.adaptive_clip.minimum is 0"),
+        (AdaptiveClipping { maximum: 0.05, ..adaptive_clip() }, "privacy.adaptive_clip.maximum is 0.05"),
+        (
+            AdaptiveClipping { minimum: 2.0, ..adaptive_clip() },
+            "privacy.clip_norm is 1, accepted is a number from",
+        ),
+    ];
+    for (section, reason) in cases {
+        let mut refused = plan();
+        refused.privacy.adaptive_clip = Some(section);
+        let error = refused.check().unwrap_err().to_string();
+        assert!(error.contains(reason), "{error}, expected {reason}");
+    }
+}
+
+#[test]
+fn an_adaptive_clip_norm_is_for_secure_aggregation_alone() {
+    let mut refused = plan_in_the_clear();
+    refused.privacy.adaptive_clip = Some(adaptive_clip());
+    let error = refused.check().unwrap_err().to_string();
+    assert!(
+        error.contains("privacy.adaptive_clip is a section, accepted is nothing but in mode secagg"),
+        "{error}"
+    );
+}

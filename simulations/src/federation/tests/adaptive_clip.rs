@@ -8,6 +8,7 @@ fn adaptive(quantile: f64) -> Setup {
     let mut setup = groups_of_nine(3);
     setup.plan.rounds = 3;
     setup.plan.privacy.epsilon = 1e3;
+    setup.policy = Policy { max_epsilon: 1e3, ..setup.policy };
     setup.plan.privacy.adaptive_clip = Some(AdaptiveClipping {
         quantile,
         learning_rate: 0.5,
