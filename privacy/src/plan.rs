@@ -772,7 +772,11 @@ mod tests {
             assert_eq!(guarantee.epsilon(13), f64::INFINITY);
             let mut account = Account::default();
             account.add(&guarantee.task_loss(), 12);
-            assert_eq!(account.epsilon(plan.delta), guarantee.epsilon(12), "beside other tasks it costs the same");
+            assert_eq!(
+                account.epsilon(plan.delta),
+                guarantee.epsilon(12),
+                "beside other tasks it costs the same"
+            );
             let whole = Epsilon::new(guarantee.epsilon(1)).unwrap();
             assert_eq!(guarantee.participations_within(whole), 12);
             assert_eq!(guarantee.participations_within(Epsilon::new(whole.get() * 0.999).unwrap()), 0);

@@ -70,6 +70,7 @@ fn average(data: &Dataset) -> Vec<f64> {
 /// The noise of the demo's plan, for groups of 18.
 fn guarantee() -> Guarantee {
     Mechanism {
+        adaptive_clip: None,
         clip: ClipNorm::new(0.5).unwrap(),
         resolution: 1 << 12,
         dimension: SOFTMAX.parameters() as u32,

@@ -16,8 +16,8 @@ use fedveil_aggregation::robust::{GROUP_RULE_NAMES, Rule};
 use fedveil_aggregation::secagg::parameters::{Population, ServerModel};
 use fedveil_aggregation::secagg::{Prg, ProtocolKind, SessionConfig, SessionParameters};
 use fedveil_privacy::{
-    self as privacy, AdaptiveClip, ClipNorm, Delta, Epsilon, ExampleGuarantee, ExampleLevel, Guarantee, Mechanism,
-    NoiseKind, NoiseMultiplier, ParamError, Placement, SamplingRate,
+    self as privacy, AdaptiveClip, ClipNorm, Delta, Epsilon, ExampleGuarantee, ExampleLevel, Guarantee,
+    Mechanism, NoiseKind, NoiseMultiplier, ParamError, Placement, SamplingRate,
 };
 use fedveil_provenance::{Digest, Envelope, PrivacyClaim};
 use serde::{Deserialize, Serialize};
