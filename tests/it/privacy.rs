@@ -197,6 +197,8 @@ fn a_plan_says_what_it_spends_before_anything_starts() {
     assert!(epsilons.iter().enumerate().all(|(at, row)| row["affordable"] == (at < 8)), "{plan}");
     assert_eq!(plan["epsilon_of_one_round"], epsilons[0]["epsilon"]);
     assert_eq!(plan["epsilon_in_all"], epsilons[7]["epsilon"]);
+    let second_opinion = number(&plan["epsilon_in_all_by_opendp"]);
+    assert!((0.99..=1.0).contains(&(second_opinion / number(&plan["epsilon_in_all"]))), "{plan}");
 
     let svg = std::fs::read_to_string(&drawing).unwrap();
     assert!(svg.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\"") && svg.ends_with("</svg>"), "{svg}");

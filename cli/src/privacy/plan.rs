@@ -151,6 +151,7 @@ impl Planned<'_> {
             "affordable_rounds": terms.affordable_rounds,
             "epsilon_of_one_round": guarantee.epsilon(1),
             "epsilon_in_all": guarantee.epsilon(terms.affordable_rounds),
+            "epsilon_in_all_by_opendp": guarantee.epsilon_by_opendp(terms.affordable_rounds),
             "epsilon": epsilons,
         });
         report["example"] = self.example().map_or(Value::Null, |(section, example)| {
@@ -281,6 +282,9 @@ impl Planned<'_> {
                 ),
             ),
         ];
+        if let Some(epsilon) = guarantee.epsilon_by_opendp(terms.affordable_rounds) {
+            facts.push(("opendp", format!("converts the same loss to epsilon {}", up(epsilon))));
+        }
         facts.extend(self.fact_of_examples());
         match terms.mode {
             Mode::Secagg => drop(facts.splice(4..4, self.facts_of_groups())),

@@ -2,6 +2,7 @@
 
 use crate::policy::{Policy, PolicyRefusal, TotalExceeded};
 use crate::record::{Contribution, Record, TaskRecord};
+use chacha20::ChaCha20Rng;
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use fedveil_aggregation::plain;
 use fedveil_aggregation::secagg::Limits;
@@ -15,7 +16,8 @@ use fedveil_privacy::{
 use fedveil_proto::Kind;
 use fedveil_proto_plan::{Mode, PlanError, SignedPlan, Terms};
 use fedveil_provenance::{self as provenance, Accepted, Digest, Head, Lineage, Pins, Publication};
-use rand_core::CryptoRng;
+use rand_core::{CryptoRng, SeedableRng};
+use zeroize::Zeroizing;
 
 /// Who the client is, and whom it trusts. The identity key never leaves the value.
 pub struct Credentials {
@@ -534,12 +536,12 @@ impl Participant {
         let guarantee = &task.terms.guarantee;
         let mut noise = match guarantee.placement {
             Placement::Distributed { .. } | Placement::Local { .. } => {
-                Noise::new(guarantee.noise, guarantee.share).sample_vec(length, rng)
+                Noise::new(guarantee.noise, guarantee.share).sample_vec(length, &mut stream(rng))
             }
             Placement::Central { .. } | Placement::Correlated { .. } => vec![0; length],
         };
         if let Some(indicator) = &guarantee.indicator {
-            noise.extend(Noise::new(guarantee.noise, indicator.share).sample_vec(1, rng));
+            noise.extend(Noise::new(guarantee.noise, indicator.share).sample_vec(1, &mut stream(rng)));
         }
         Ok(noise)
     }
@@ -571,7 +573,7 @@ impl Participant {
             // What rounding in f32 may have added to the norm comes off again.
             clip_l2(&mut update, grid.clip()).map_err(unusable)?;
         }
-        let mut steps = grid.round(&update, rng);
+        let mut steps = grid.round(&update, &mut stream(rng));
         if task.terms.guarantee.indicator.is_some() {
             steps.push(AdaptiveClip::indicator(clipped.norm_before, grid.clip()));
         }
@@ -652,6 +654,13 @@ impl Session {
 /// A coordinator's words, without what a terminal would obey.
 fn words(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).chars().filter(|character| !character.is_control()).collect()
+}
+
+/// A generator for one purpose in one round: its seed is of `rng`, and nothing else is drawn from it.
+fn stream(rng: &mut impl CryptoRng) -> ChaCha20Rng {
+    let mut seed = Zeroizing::new([0; 32]);
+    rng.fill_bytes(seed.as_mut());
+    ChaCha20Rng::from_seed(*seed)
 }
 
 fn unexpected(kind: Kind, state: &'static str) -> Refusal {
