@@ -1,4 +1,4 @@
-//! `fedveil robust`: a robust rule on a file of vectors, and the list of rules.
+//! `fedveil robust`: a robust rule on a file of vectors, the choice of a group size, and the list of rules.
 
 use crate::exit::{Exit, Failure};
 use crate::vectors::{Table, TableError};
@@ -9,6 +9,8 @@ use std::fmt::Write as _;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+mod plan;
+
 /// What to do with robust rules.
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -16,6 +18,12 @@ pub(crate) enum Command {
     ///
     /// Prints the aggregate as a line of CSV; which rows were dropped goes to standard error.
     Aggregate(AggregateArgs),
+    /// Find the group sizes that bear so many malicious clients, and what each costs in noise.
+    ///
+    /// The coordinator sees sums of groups, and a rule sets aside groups that look poisoned. Small groups bear more
+    /// malicious clients, but every group's sum carries the whole noise, so that the mean of G groups is √G noisier than
+    /// one group of all.
+    Plan(plan::PlanArgs),
     /// Print every rule and pre-aggregator with its options, bound, cost and source.
     List,
 }
@@ -50,6 +58,7 @@ pub(crate) struct AggregateArgs {
 pub(crate) fn run(command: Command, out: &mut impl Write) -> Result<(), Failure> {
     let text = match command {
         Command::Aggregate(args) => aggregate(&args)?,
+        Command::Plan(args) => plan::text(&args)?,
         Command::List => list(),
     };
     out.write_all(text.as_bytes())

@@ -211,3 +211,82 @@ fn the_list_in_the_documents_is_the_list_of_the_program() {
     }
     assert_eq!(count, 24);
 }
+
+fn plan(arguments: &[&str]) -> Output {
+    run(fedveil().args(["robust", "plan"]).args(arguments))
+}
+
+/// 200 clients, 4 malicious, 5 % dropping out: what the defaults of a coordinator are.
+const DEMO: [&str; 6] = ["--clients", "200", "--malicious", "4", "--dropout", "0.05"];
+
+#[test]
+fn a_plan_for_the_demo_is_the_demo() {
+    let found = object(&plan(&[&DEMO[..], &["--noise-multiplier", "1.12", "--json"]].concat()));
+    assert_eq!([&found["malicious"], &found["dropouts"], &found["least_noise_group_size"]], [4, 10, 18]);
+    let first = &found["choices"][0];
+    for (key, expected) in [
+        ("group_size", 18),
+        ("groups", 11),
+        ("groups_left", 9),
+        ("min_survivors", 15),
+        ("threshold", 13),
+        ("assumed_byzantine", 4),
+        ("colluders_to_break", 8),
+    ] {
+        assert_eq!(first[key], expected, "{key}");
+    }
+    assert_eq!(first["suggested_rule"], "mda");
+    assert_eq!(first["chance_of_more"], 0.0);
+    // 1.12 clip norms in each of five means of 18.
+    let noise = first["noise_in_clip_norms"].as_f64().unwrap();
+    assert!((noise - 1.12 / 18.0 / 5f64.sqrt()).abs() < 1e-12, "{noise}");
+    let borne: Vec<_> =
+        first["tolerances"].as_array().unwrap().iter().map(|one| one["largest_f"].clone()).collect();
+    assert_eq!(borne, [4, 3, 1]);
+    // Smaller groups let Krum bear them, and cost more noise.
+    let krum =
+        found["choices"].as_array().unwrap().iter().find(|choice| choice["tolerances"][1]["bears"] == true);
+    let krum = krum.unwrap();
+    assert!(krum["groups_left"].as_u64().unwrap() >= 11);
+    assert!(krum["relative_noise"].as_f64() > first["relative_noise"].as_f64());
+
+    let output = plan(&DEMO);
+    let text = printed(&output);
+    assert!(text.starts_with("200 clients, 4 of them malicious, up to 10 dropping out\n"), "{text}");
+    let row: Vec<_> = text.lines().nth(3).unwrap().split_whitespace().collect();
+    assert_eq!(row, ["18", "11", "9", "4", "never", "4", "-", "-", "4", "2.0%", "4.97", "8"]);
+    assert!(
+        text.contains(
+            "aggregation.group_size = 18, min_survivors = 15, threshold = 13, server.rule = \"mda\""
+        )
+    );
+}
+
+#[test]
+fn plans_that_cannot_be_are_refused() {
+    for (arguments, code, expected) in [
+        (&["--clients", "30", "--malicious", "0.5"][..], 9, "no group size bears 15 malicious of 30 clients"),
+        (
+            &["--clients", "30", "--malicious", "1.5"],
+            2,
+            "--malicious is 1.5, accepted is a share from 0 to below 1",
+        ),
+        (&["--clients", "30", "--malicious", "31"], 2, "--malicious is 31, accepted is"),
+        (&["--clients", "30", "--malicious", "1", "--dropout", "NaN"], 2, "--dropout is NaN, accepted is"),
+        (&["--clients", "2", "--malicious", "0"], 2, "clients is 2, accepted are 4 to 20000"),
+        (
+            &["--clients", "30", "--malicious", "1", "--chance", "1"],
+            2,
+            "the accepted chance is 1, accepted are",
+        ),
+        (
+            &["--clients", "30", "--malicious", "1", "--noise-multiplier=-1"],
+            2,
+            "--noise-multiplier is -1, accepted is a number, 0 or more",
+        ),
+    ] {
+        let (found, error) = failure(&plan(arguments));
+        assert_eq!(found, code, "{error}");
+        assert!(error.contains(expected), "{error}");
+    }
+}

@@ -20,11 +20,14 @@
 //! Deliberately absent: weights (a weight that a client reports is a lever for it) and state between rounds. A rule
 //! with a memory takes it as an option.
 
+pub mod grouping;
+mod lanes;
 mod options;
 mod pre;
 mod registry;
 mod rows;
 mod rules;
+mod runner;
 mod sampling;
 mod sorting;
 mod spectral;
@@ -35,8 +38,9 @@ pub use options::{Fallback, Kind, OptionError, OptionSpec};
 use options::{Options, keys};
 use registry::Call;
 pub use registry::{About, Bound, GROUP_RULE_NAMES, PRE_AGGREGATORS, PreSpec, RULES, RuleSpec};
-use rows::Rows;
 pub use rows::Scalar;
+use rows::{Rows, Statistic};
+pub use runner::{Runner, Serial, Task};
 
 /// The largest magnitude that a rule accepts in a coordinate.
 ///
@@ -45,6 +49,11 @@ pub const MAX_MAGNITUDE: f64 = 1e100;
 
 /// Subsets that an exact search may have to look at, at most.
 pub const MAX_SEARCH: u64 = 1 << 20;
+
+/// The option of steps that draw: what they draw from.
+pub const SEED: &str = "seed";
+/// The option of rules with a memory: what they start from.
+const START: &str = "start";
 
 /// A rule of the registry with its options, and the pre-aggregators before it.
 #[derive(Clone)]
@@ -194,6 +203,26 @@ impl Rule {
         Ok(Self { pre, spec, options })
     }
 
+    /// Whether the rule starts from its aggregate of the round before, which [`in_round`](Self::in_round) then wants.
+    pub fn remembers(&self) -> bool {
+        self.options.has_default(START)
+    }
+
+    /// The rule as it is in one of many rounds. Steps that draw do so from `seed`, which should be new and nobody's
+    /// choice; a rule that [`remembers`](Self::remembers) starts from `last`, the aggregate of the round before, and in
+    /// the first round as without it. What a setting fixed stays as it is.
+    pub fn in_round(&self, seed: u64, last: Option<&[f64]>) -> Self {
+        let mut rule = self.clone();
+        let options = rule.pre.iter_mut().map(|(_, options)| options).chain([&mut rule.options]);
+        for options in options.filter(|options| options.has_default(SEED)) {
+            options.put_count(SEED, seed);
+        }
+        if let Some(last) = last.filter(|_| self.remembers()) {
+            rule.options.put_vector(START, last.to_vec());
+        }
+        rule
+    }
+
     /// The name of the rule alone.
     pub fn name(&self) -> &'static str {
         self.spec.about.name
@@ -239,21 +268,31 @@ impl Rule {
         Ok(())
     }
 
-    /// Aggregates `rows`, of `f32` or `f64`, of which at most `f` are assumed Byzantine.
+    /// Aggregates `rows`, of `f32` or `f64`, of which at most `f` are assumed Byzantine, on this thread.
     pub fn aggregate<S: Scalar>(&self, rows: &[Vec<S>], f: usize) -> Result<Aggregate, RuleError> {
-        let rows = Rows::check(rows)?;
+        self.aggregate_on(&Serial, rows, f)
+    }
+
+    /// The same, on the threads of `runner`, which have no part in the result.
+    pub fn aggregate_on<S: Scalar>(
+        &self,
+        runner: &dyn Runner,
+        rows: &[Vec<S>],
+        f: usize,
+    ) -> Result<Aggregate, RuleError> {
+        let rows = Rows::check(rows, runner)?;
         self.check_counts(rows.count(), f)?;
         let mut prepared: Option<Vec<Vec<f64>>> = None;
         let mut became: Vec<usize> = (0..rows.count()).collect();
         for (pre, options) in &self.pre {
-            let rows = prepared.as_deref().map_or(rows, Rows::made);
+            let rows = prepared.as_deref().map_or(rows, |prepared| rows.made(prepared));
             let step = (pre.run)(&Call { rows, f, options });
             for row in &mut became {
                 *row = step.became[*row];
             }
             prepared = Some(step.rows);
         }
-        let last = prepared.as_deref().map_or(rows, Rows::made);
+        let last = prepared.as_deref().map_or(rows, |prepared| rows.made(prepared));
         self.options.fit(self.spec.about.options, last)?;
         let Aggregate { vector, kept, scores } =
             (self.spec.run)(&Call { rows: last, f, options: &self.options });
@@ -327,6 +366,12 @@ impl Aggregate {
     /// A vector that every row has a part in, scored by distance to it.
     fn of_every_row(rows: &Rows, vector: Vec<f64>) -> Self {
         Self { kept: (0..rows.count()).collect(), scores: rows.distances_to(&vector), vector }
+    }
+
+    /// A number for each coordinate, made of its values in ascending order; rows are scored by distance to them.
+    fn of_columns(rows: &Rows, statistic: &impl Statistic) -> Self {
+        let (vector, scores) = rows.per_column_with_distances(statistic);
+        Self { kept: (0..rows.count()).collect(), scores, vector }
     }
 
     /// The mean of some rows, scored by distance to it.

@@ -5,7 +5,7 @@
 
 use super::rows::Rows;
 use super::{MAX_MAGNITUDE, RuleError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Most characters of a value that an error message repeats.
@@ -120,8 +120,12 @@ pub enum OptionError {
 
 /// Checked values of the options of one rule or pre-aggregator. An option that is not set and has no fixed default is
 /// absent.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Options(BTreeMap<&'static str, Value>);
+#[derive(Clone, Debug)]
+pub(super) struct Options {
+    values: BTreeMap<&'static str, Value>,
+    /// Those that do not hold a default.
+    set: BTreeSet<&'static str>,
+}
 
 #[derive(Clone, Debug, PartialEq)]
 enum Value {
@@ -154,6 +158,13 @@ impl OptionSpec {
     }
 }
 
+/// By what holds, however it came to hold.
+impl PartialEq for Options {
+    fn eq(&self, other: &Self) -> bool {
+        self.values == other.values
+    }
+}
+
 impl Options {
     /// The options of `step`, which has those of `specs`, with `settings` laid over the defaults.
     pub(super) fn new(
@@ -178,6 +189,7 @@ impl Options {
                 return Err(OptionError::Twice { step, key: spec.key });
             }
         }
+        let set = values.keys().copied().collect();
         for spec in specs.iter().filter(|spec| !values.contains_key(spec.key)).collect::<Vec<_>>() {
             match spec.default {
                 Fallback::Value(text) => {
@@ -190,14 +202,29 @@ impl Options {
                 }
             }
         }
-        Ok(Self(values))
+        Ok(Self { values, set })
+    }
+
+    /// Whether the option is there, at its default.
+    pub(super) fn has_default(&self, key: &str) -> bool {
+        self.values.contains_key(key) && !self.set.contains(key)
+    }
+
+    /// Lays a whole number over an option's default.
+    pub(super) fn put_count(&mut self, key: &'static str, count: u64) {
+        self.values.insert(key, Value::Count(count));
+    }
+
+    /// Lays a vector over an option's default.
+    pub(super) fn put_vector(&mut self, key: &'static str, vector: Vec<f64>) {
+        self.values.insert(key, Value::Rows(vec![vector]));
     }
 
     /// Refuses what no rows would have told: an index or a vector that does not fit these.
     pub(super) fn fit(&self, specs: &[OptionSpec], rows: Rows) -> Result<(), RuleError> {
         let (n, d) = (rows.count(), rows.dimension());
         for OptionSpec { key, kind, .. } in specs {
-            let (found, accepted) = match (kind, self.0.get(key)) {
+            let (found, accepted) = match (kind, self.values.get(key)) {
                 (Kind::Index, Some(Value::Count(index))) if *index >= n as u64 => {
                     (index.to_string(), format!("0 to {}", n - 1))
                 }
@@ -227,7 +254,7 @@ impl Options {
     }
 
     pub(super) fn number_if_set(&self, key: &str) -> Option<f64> {
-        match self.0.get(key) {
+        match self.values.get(key) {
             Some(Value::Number(number)) => Some(*number),
             _ => None,
         }
@@ -239,7 +266,7 @@ impl Options {
     }
 
     pub(super) fn count_if_set(&self, key: &str) -> Option<usize> {
-        match self.0.get(key) {
+        match self.values.get(key) {
             Some(Value::Count(count)) => Some(*count as usize),
             _ => None,
         }
@@ -247,7 +274,7 @@ impl Options {
 
     /// A word that is set or the default, or the word in a vector's place.
     pub(super) fn word(&self, key: &str) -> Option<&'static str> {
-        match self.0.get(key) {
+        match self.values.get(key) {
             Some(Value::Word(word)) => Some(word),
             _ => None,
         }
@@ -255,7 +282,7 @@ impl Options {
 
     /// The vectors of [`Kind::Vector`], which has one, or [`Kind::Rows`].
     pub(super) fn rows(&self, key: &str) -> Option<&[Vec<f64>]> {
-        match self.0.get(key) {
+        match self.values.get(key) {
             Some(Value::Rows(rows)) => Some(rows),
             _ => None,
         }

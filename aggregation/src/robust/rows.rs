@@ -1,18 +1,25 @@
 //! Rows as the rules read them: every pass over the data is one of the few here.
 //!
-//! Rows are stored in `f64` or `f32`; all arithmetic is in `f64`. A pass works on blocks of columns that fit the
-//! cache, so that a rule costs few passes over memory however many rows it compares.
+//! Rows are stored in `f64` or `f32`; sums and products are in `f64`. A pass goes through the columns part by part. What
+//! it adds up is added up inside a part first, so that the parts are tasks of a [`Runner`] and their number says
+//! nothing about the result. Inside a part it works on blocks of columns that fit the cache, so that a rule costs few
+//! passes over memory however many rows it compares.
 
-use super::{MAX_MAGNITUDE, RuleError, sorting};
+use super::lanes::{self, LANES, TILE};
+use super::runner::{self, Runner};
+use super::sorting::Sorter;
+use super::{MAX_MAGNITUDE, RuleError};
 use private::View;
 
-/// Columns of one block of a pass that keeps one or two rows in the cache.
-const BLOCK: usize = 1024;
-/// Numbers of one block of a pass that keeps every row in the cache: 128 KiB.
-const BLOCK_NUMBERS: usize = 1 << 14;
+/// Columns of one part.
+const PART: usize = 1 << 13;
+/// Columns of one block of a pass that keeps one or two rows in the cache. Divides [`PART`].
+const BLOCK: usize = 1 << 10;
+/// Numbers of one block of a pass that keeps every row in the cache: 64 KiB.
+const BLOCK_NUMBERS: usize = 1 << 13;
 
 /// A number that rows may be stored in: `f32` or `f64`.
-pub trait Scalar: Copy + Sized + private::Sealed {
+pub trait Scalar: Copy + Default + PartialOrd + Into<f64> + Send + Sync + private::Sealed {
     #[doc(hidden)]
     fn view(rows: &[Vec<Self>]) -> View<'_>;
 }
@@ -29,17 +36,19 @@ impl Scalar for f32 {
     }
 }
 
-/// Checked rows: at least one, at least one coordinate, equal dimensions, every value at most [`MAX_MAGNITUDE`].
+/// Checked rows: at least one, at least one coordinate, equal dimensions, every value at most [`MAX_MAGNITUDE`]. And who
+/// runs the passes over them.
 #[derive(Clone, Copy)]
 pub(super) struct Rows<'a> {
     view: View<'a>,
     count: usize,
     dimension: usize,
+    runner: &'a dyn Runner,
 }
 
 impl<'a> Rows<'a> {
     /// The rows, if they can be aggregated.
-    pub(super) fn check<S: Scalar>(rows: &'a [Vec<S>]) -> Result<Self, RuleError> {
+    pub(super) fn check<S: Scalar>(rows: &'a [Vec<S>], runner: &'a dyn Runner) -> Result<Self, RuleError> {
         let dimension = rows.first().ok_or(RuleError::NoRows)?.len();
         if dimension == 0 {
             return Err(RuleError::NoCoordinates);
@@ -47,24 +56,26 @@ impl<'a> Rows<'a> {
         if let Some((row, values)) = rows.iter().enumerate().find(|(_, values)| values.len() != dimension) {
             return Err(RuleError::Ragged { row, found: values.len(), expected: dimension });
         }
-        let rows = Self { view: S::view(rows), count: rows.len(), dimension };
-        let mut scratch = [0.0; BLOCK];
-        for row in 0..rows.count {
-            for start in (0..dimension).step_by(BLOCK) {
-                let values = rows.slice(row, start, BLOCK, &mut scratch);
-                // The comparison is false for NaN, so that NaN counts as out of range.
-                let in_range = |value: &f64| value.abs() <= MAX_MAGNITUDE;
-                if let Some(at) = values.iter().position(|value| !in_range(value)) {
-                    return Err(RuleError::OutOfRange { row, coordinate: start + at, value: values[at] });
-                }
-            }
+        let in_range = runner::map(runner, rows.iter().collect(), |_, row: &Vec<S>| {
+            row.chunks(BLOCK).all(|values| lanes::all_within(values, MAX_MAGNITUDE))
+        });
+        if let Some(row) = in_range.iter().position(|in_range| !in_range) {
+            let mut values = rows[row].iter().map(|value| -> f64 { (*value).into() }).enumerate();
+            let (coordinate, value) = values
+                .find(|(_, value)| !lanes::all_within(&[*value], MAX_MAGNITUDE))
+                .expect("a value is out of range");
+            return Err(RuleError::OutOfRange { row, coordinate, value });
         }
-        Ok(rows)
+        Ok(Self { view: S::view(rows), count: rows.len(), dimension, runner })
     }
 
-    /// Rows that a pre-aggregator made of checked ones.
-    pub(super) fn made(rows: &'a [Vec<f64>]) -> Self {
-        Self { view: View::Double(rows), count: rows.len(), dimension: rows[0].len() }
+    /// Rows that were made of these, with the same runner.
+    pub(super) fn made<'b>(&self, rows: &'b [Vec<f64>]) -> Rows<'b>
+    where
+        'a: 'b,
+    {
+        let (count, dimension) = (rows.len(), rows[0].len());
+        Rows { view: View::Double(rows), count, dimension, runner: self.runner }
     }
 
     pub(super) fn count(&self) -> usize {
@@ -75,186 +86,235 @@ impl<'a> Rows<'a> {
         self.dimension
     }
 
-    /// At most `width` values of a row from column `start`; `scratch` holds them where they need converting.
-    fn slice<'b>(&'b self, row: usize, start: usize, width: usize, scratch: &'b mut [f64]) -> &'b [f64] {
-        let end = (start + width).min(self.dimension);
+    /// The values of a row from column `start`, at most [`BLOCK`]; `scratch` holds them where they need converting.
+    fn slice<'b>(&'b self, row: usize, start: usize, scratch: &'b mut [f64; BLOCK]) -> &'b [f64] {
+        let end = (start + BLOCK).min(self.dimension);
         match self.view {
             View::Double(rows) => &rows[row][start..end],
             View::Single(rows) => {
                 let values = &rows[row][start..end];
-                for (to, from) in scratch.iter_mut().zip(values) {
-                    *to = f64::from(*from);
-                }
+                lanes::widen(values, scratch);
                 &scratch[..values.len()]
             }
         }
     }
 
-    /// The same of every row; `scratch` has room for `width` values of each.
-    fn block<'b>(&'b self, start: usize, width: usize, scratch: &'b mut [f64]) -> Vec<&'b [f64]> {
-        let scratch = scratch.chunks_mut(width).enumerate();
-        scratch.map(|(row, scratch)| self.slice(row, start, width, scratch)).collect()
+    /// What `work` makes of each part of the columns and an item for it, in order. It gets the range of the columns.
+    fn parts<I: Send, T: Send>(
+        &self,
+        items: impl Iterator<Item = I>,
+        work: impl Fn(std::ops::Range<usize>, I) -> T + Sync,
+    ) -> Vec<T> {
+        runner::map(self.runner, items.collect(), |part, item| {
+            work(part * PART..((part + 1) * PART).min(self.dimension), item)
+        })
     }
 
-    /// `Σ weight · row`, summed in the order given.
-    pub(super) fn combine(&self, weights: &[(usize, f64)]) -> Vec<f64> {
-        let mut sum = vec![0.0; self.dimension];
-        let mut scratch = [0.0; BLOCK];
-        for (block, totals) in sum.chunks_mut(BLOCK).enumerate() {
-            for &(row, weight) in weights {
-                let values = self.slice(row, block * BLOCK, BLOCK, &mut scratch);
-                for (total, value) in totals.iter_mut().zip(values) {
-                    *total += weight * value;
+    /// A vector that `fill` fills block by block: it gets the column that a block starts at, and the block.
+    fn filled(&self, fill: impl Fn(usize, &mut [f64]) + Sync) -> Vec<f64> {
+        let mut result = vec![0.0; self.dimension];
+        self.parts(result.chunks_mut(PART), |columns, part| {
+            for (start, block) in columns.step_by(BLOCK).zip(part.chunks_mut(BLOCK)) {
+                fill(start, block);
+            }
+        });
+        result
+    }
+
+    /// For each row the sum of what `term` makes of its blocks, which it gets with the column that they start at.
+    pub(super) fn sums<const N: usize>(
+        &self,
+        term: impl Fn(usize, &[f64]) -> [f64; N] + Sync,
+    ) -> Vec<[f64; N]> {
+        let nothing = std::iter::repeat_n((), self.dimension.div_ceil(PART));
+        let parts = self.parts(nothing, |columns, ()| {
+            let mut scratch = [0.0; BLOCK];
+            let mut sums = vec![[0.0; N]; self.count];
+            for start in columns.step_by(BLOCK) {
+                for (row, sum) in sums.iter_mut().enumerate() {
+                    add(sum, &term(start, self.slice(row, start, &mut scratch)));
                 }
             }
-        }
-        sum
-    }
-
-    /// `Σ weight · (row − point)`, summed in the order given.
-    pub(super) fn combine_differences(&self, weights: &[(usize, f64)], point: &[f64]) -> Vec<f64> {
-        let mut sum = vec![0.0; self.dimension];
-        let mut scratch = [0.0; BLOCK];
-        for (block, (totals, point)) in sum.chunks_mut(BLOCK).zip(point.chunks(BLOCK)).enumerate() {
-            for &(row, weight) in weights {
-                let values = self.slice(row, block * BLOCK, BLOCK, &mut scratch);
-                for ((total, value), point) in totals.iter_mut().zip(values).zip(point) {
-                    *total += weight * (value - point);
-                }
-            }
-        }
-        sum
-    }
-
-    /// For each coordinate, how many rows are positive there less how many are negative.
-    pub(super) fn sign_sums(&self) -> Vec<i64> {
-        let mut sums = vec![0; self.dimension];
-        let mut scratch = [0.0; BLOCK];
-        for row in 0..self.count {
-            for (block, sums) in sums.chunks_mut(BLOCK).enumerate() {
-                let values = self.slice(row, block * BLOCK, BLOCK, &mut scratch);
-                for (sum, value) in sums.iter_mut().zip(values) {
-                    *sum += i64::from(*value > 0.0) - i64::from(*value < 0.0);
-                }
+            sums
+        });
+        let mut sums = vec![[0.0; N]; self.count];
+        for part in &parts {
+            for (sum, part) in sums.iter_mut().zip(part) {
+                add(sum, part);
             }
         }
         sums
     }
 
+    /// `Σ weight · row`, summed in the order given.
+    pub(super) fn combine(&self, weights: &[(usize, f64)]) -> Vec<f64> {
+        self.filled(|start, totals| {
+            let mut scratch = [0.0; BLOCK];
+            for &(row, weight) in weights {
+                lanes::add_scaled(totals, self.slice(row, start, &mut scratch), weight);
+            }
+        })
+    }
+
+    /// `Σ weight · (row − point)`, summed in the order given.
+    pub(super) fn combine_differences(&self, weights: &[(usize, f64)], point: &[f64]) -> Vec<f64> {
+        self.filled(|start, totals| {
+            let mut scratch = [0.0; BLOCK];
+            for &(row, weight) in weights {
+                lanes::add_scaled_difference(
+                    totals,
+                    self.slice(row, start, &mut scratch),
+                    &point[start..],
+                    weight,
+                );
+            }
+        })
+    }
+
+    /// For each coordinate, how many rows are positive there less how many are negative.
+    pub(super) fn sign_sums(&self) -> Vec<f64> {
+        self.filled(|start, totals| {
+            let mut scratch = [0.0; BLOCK];
+            for row in 0..self.count {
+                lanes::add_signs(totals, self.slice(row, start, &mut scratch));
+            }
+        })
+    }
+
     /// Mean of the rows at `indices`, which must not be empty.
     pub(super) fn mean(&self, indices: &[usize]) -> Vec<f64> {
-        self.means(&[indices]).pop().expect("one set has one mean")
+        let (&first, others) = indices.split_first().expect("a mean is of some rows");
+        let count = indices.len() as f64;
+        self.filled(|start, mean| {
+            let mut scratch = [0.0; BLOCK];
+            mean.copy_from_slice(self.slice(first, start, &mut scratch));
+            for &row in others {
+                lanes::add(mean, self.slice(row, start, &mut scratch));
+            }
+            lanes::divide(mean, count);
+        })
     }
 
     /// Mean of the rows at each of several sets of indices, none of them empty.
-    pub(super) fn means(&self, sets: &[impl AsRef<[usize]>]) -> Vec<Vec<f64>> {
-        let mut means = vec![Vec::with_capacity(self.dimension); sets.len()];
-        let width = block_width(self.count);
-        let mut scratch = vec![0.0; self.count * width];
-        for start in (0..self.dimension).step_by(width) {
-            let block = self.block(start, width, &mut scratch);
-            for (mean, set) in means.iter_mut().zip(sets) {
-                let (set, at) = (set.as_ref(), mean.len());
-                mean.extend_from_slice(block[set[0]]);
-                let mean = &mut mean[at..];
-                for &row in &set[1..] {
-                    for (sum, value) in mean.iter_mut().zip(block[row]) {
-                        *sum += value;
-                    }
-                }
-                let count = set.len() as f64;
-                for sum in mean {
-                    *sum /= count;
+    pub(super) fn means(&self, sets: &[impl AsRef<[usize]> + Sync]) -> Vec<Vec<f64>> {
+        let mut means = vec![vec![0.0; self.dimension]; sets.len()];
+        let mut chunks: Vec<_> = means.iter_mut().map(|mean| mean.chunks_mut(PART)).collect();
+        let parts = (0..self.dimension.div_ceil(PART))
+            .map(|_| chunks.iter_mut().map(|chunks| chunks.next().expect("a part has columns")).collect());
+        self.parts(parts.collect::<Vec<Vec<&mut [f64]>>>().into_iter(), |columns, mut means| {
+            let mut block = Block::new(self.count);
+            for start in columns.clone().step_by(block.width()) {
+                self.load(&mut block, start, columns.end);
+                for (mean, set) in means.iter_mut().zip(sets) {
+                    let mean = &mut mean[start - columns.start..];
+                    let width = mean.len().min(block.width());
+                    lanes::mean_of(&block.units, block.stride, set.as_ref(), &mut mean[..width]);
                 }
             }
-        }
+        });
         means
     }
 
     /// Euclidean distance of each row to `point`.
     pub(super) fn distances_to(&self, point: &[f64]) -> Vec<f64> {
-        self.fold_each(|start, values, sum| {
-            let point = &point[start..];
-            *sum += sum_of(values, point, |value, at| (value - at) * (value - at));
-        })
-        .into_iter()
-        .map(f64::sqrt)
-        .collect()
+        self.sums(|start, values| [lanes::sum_of(values, &point[start..], squared_difference)])
+            .into_iter()
+            .map(|[sum]| sum.sqrt())
+            .collect()
     }
 
     /// Scalar product of each row with `vector`.
     pub(super) fn products_with(&self, vector: &[f64]) -> Vec<f64> {
-        self.fold_each(|start, values, sum| *sum += sum_of(values, &vector[start..], |a, b| a * b))
+        let sums = self.sums(|start, values| [lanes::sum_of(values, &vector[start..], product)]);
+        sums.into_iter().map(|[sum]| sum).collect()
     }
 
     /// Euclidean norm of each row.
     pub(super) fn norms(&self) -> Vec<f64> {
-        let squares = self.fold_each(|_, values, sum: &mut f64| *sum += sum_of(values, values, |a, b| a * b));
-        squares.into_iter().map(f64::sqrt).collect()
-    }
-
-    /// What `step` makes of each row's blocks, which it gets in order with the column that they start at.
-    pub(super) fn fold_each<T: Default>(&self, mut step: impl FnMut(usize, &[f64], &mut T)) -> Vec<T> {
-        let mut scratch = [0.0; BLOCK];
-        let mut fold = |row| {
-            let mut folded = T::default();
-            for start in (0..self.dimension).step_by(BLOCK) {
-                step(start, self.slice(row, start, BLOCK, &mut scratch), &mut folded);
-            }
-            folded
-        };
-        (0..self.count).map(&mut fold).collect()
+        let squares = self.sums(|_, values| [lanes::sum_of(values, values, product)]);
+        squares.into_iter().map(|[sum]| sum.sqrt()).collect()
     }
 
     /// Squared distances of every pair of rows.
     ///
-    /// They are sums of squared differences. A Gram matrix would take half the arithmetic, but one outlier far away
-    /// would cancel the digits by which near rows are told apart.
+    /// They are sums of squared differences. A Gram matrix would take two operations a coordinate where this takes
+    /// three, but rows that are long and near one another would lose the digits by which they are told apart.
     pub(super) fn distances(&self) -> Distances {
-        let n = self.count;
-        let mut squared = vec![0.0; n * n];
-        let width = block_width(n);
-        let mut scratch = vec![0.0; n * width];
-        for start in (0..self.dimension).step_by(width) {
-            let block = self.block(start, width, &mut scratch);
-            for i in 0..n {
-                for j in i + 1..n {
-                    squared[i * n + j] += sum_of(block[i], block[j], |a, b| (a - b) * (a - b));
-                }
-            }
-        }
-        for i in 0..n {
-            for j in 0..i {
-                squared[i * n + j] = squared[j * n + i];
-            }
-        }
-        Distances { n, squared }
+        Distances { n: self.count, squared: self.pairs(squared_difference) }
     }
 
-    /// One number for each column, from its values in ascending order. Those at the positions `needed` are sorted,
-    /// and the only ones to be read.
-    ///
-    /// `statistic` gets a block of columns side by side, the values at one position in each, and the numbers to fill.
-    pub(super) fn per_column(
-        &self,
-        needed: std::ops::RangeInclusive<usize>,
-        mut statistic: impl FnMut(&Columns, &mut [f64]),
-    ) -> Vec<f64> {
-        let width = block_width(self.count);
-        let mut result = vec![0.0; self.dimension];
-        let mut values = vec![0.0; self.count * width];
-        let mut scratch = vec![0.0; width];
-        let sorter = sorting::Sorter::new(self.count, needed);
-        for (block, result) in result.chunks_mut(width).enumerate() {
-            let width_here = result.len();
-            let columns = &mut values[..self.count * width_here];
-            for (row, to) in columns.chunks_mut(width_here).enumerate() {
-                to.copy_from_slice(self.slice(row, block * width, width_here, &mut scratch));
+    /// Scalar products of every pair of rows, by rows.
+    pub(super) fn products(&self) -> Vec<f64> {
+        self.pairs(product)
+    }
+
+    /// `Σ term(a, b)` over the coordinates of every pair of rows, by rows; `term` is symmetric, and zero of zeros.
+    fn pairs(&self, term: impl Fn(f64, f64) -> f64 + Copy + Sync) -> Vec<f64> {
+        let n = self.count;
+        let nothing = std::iter::repeat_n((), self.dimension.div_ceil(PART));
+        let parts = self.parts(nothing, |columns, ()| {
+            let mut block = Block::new(n);
+            let mut sums = vec![0.0; block.rows * block.rows];
+            for start in columns.clone().step_by(block.width()) {
+                self.load(&mut block, start, columns.end);
+                lanes::add_pairs(&block.units, block.stride, &mut sums, term);
             }
-            sorter.sort(columns, width_here);
-            statistic(&Columns { values: columns, width: width_here }, result);
+            sums
+        });
+        let padded = Block::padded(n);
+        let sum = |(i, j): (usize, usize)| parts.iter().map(|part| part[i * padded + j]).sum();
+        // Below the diagonal of its tile a sum is not made.
+        (0..n * n).map(|at| (at / n, at % n)).map(|(i, j)| sum((i.min(j), i.max(j)))).collect()
+    }
+
+    /// Fills a block with the columns from `start` up to `end`, or as many as it holds, and zeros.
+    fn load(&self, block: &mut Block, start: usize, end: usize) {
+        let end = end.min(start + block.width());
+        for (row, units) in block.units.chunks_exact_mut(block.stride).take(self.count).enumerate() {
+            let to = units.as_flattened_mut();
+            let (to, rest) = to.split_at_mut(end - start);
+            match self.view {
+                View::Double(rows) => to.copy_from_slice(&rows[row][start..end]),
+                View::Single(rows) => lanes::widen(&rows[row][start..end], to),
+            }
+            rest.fill(0.0);
         }
-        result
+    }
+
+    /// One number for each column, made by `statistic` of its values in ascending order.
+    pub(super) fn per_column(&self, statistic: &impl Statistic) -> Vec<f64> {
+        self.sorted_columns(statistic, false).0
+    }
+
+    /// The same, and the distance of each row to the vector of these numbers.
+    pub(super) fn per_column_with_distances(&self, statistic: &impl Statistic) -> (Vec<f64>, Vec<f64>) {
+        self.sorted_columns(statistic, true)
+    }
+
+    fn sorted_columns(&self, statistic: &impl Statistic, with_distances: bool) -> (Vec<f64>, Vec<f64>) {
+        let sorter = Sorter::new(self.count, statistic.needed());
+        let mut result = vec![0.0; self.dimension];
+        let parts = self.parts(result.chunks_mut(PART), |columns, result| {
+            let mut sums = vec![0.0; self.count];
+            let mut scratch = [0.0; BLOCK];
+            for (start, result) in columns.step_by(BLOCK).zip(result.chunks_mut(BLOCK)) {
+                match self.view {
+                    View::Double(rows) => sort_block(rows, &sorter, statistic, start, result),
+                    View::Single(rows) => sort_block(rows, &sorter, statistic, start, result),
+                }
+                // The block is in the cache still.
+                if with_distances {
+                    for (row, sum) in sums.iter_mut().enumerate() {
+                        let values = self.slice(row, start, &mut scratch);
+                        *sum += lanes::sum_of(values, result, squared_difference);
+                    }
+                }
+            }
+            sums
+        });
+        let distance = |row: usize| parts.iter().map(|part| part[row]).sum::<f64>().sqrt();
+        let distances = (0..self.count).map(distance).collect();
+        (result, distances)
     }
 
     /// The rows at `indices`, copied.
@@ -273,44 +333,72 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Columns for `rows` rows in one block.
-fn block_width(rows: usize) -> usize {
-    (BLOCK_NUMBERS / rows).clamp(16, BLOCK)
+/// One number made of the sorted values of a column.
+pub(super) trait Statistic: Sync {
+    /// The positions that are sorted, and the only ones to be read.
+    fn needed(&self) -> std::ops::RangeInclusive<usize>;
+
+    /// Makes the numbers of several columns side by side: `sorted` has the values at each position.
+    fn of<S: Scalar>(&self, sorted: &[[S; TILE]]) -> [f64; TILE];
 }
 
-/// `Σ term(a, b)` in eight interleaved partial sums, which the compiler keeps in vector registers.
-fn sum_of(a: &[f64], b: &[f64], term: impl Fn(f64, f64) -> f64) -> f64 {
-    let mut partial = [0.0; 8];
-    let b = &b[..a.len()];
-    let (a_chunks, a_rest) = a.as_chunks::<8>();
-    let (b_chunks, b_rest) = b.as_chunks::<8>();
-    for (a, b) in a_chunks.iter().zip(b_chunks) {
-        for lane in 0..8 {
-            partial[lane] += term(a[lane], b[lane]);
+/// Sorts the columns from `start` on, as many as `result` has, and fills it.
+fn sort_block<S: Scalar>(
+    rows: &[Vec<S>],
+    sorter: &Sorter,
+    statistic: &impl Statistic,
+    start: usize,
+    result: &mut [f64],
+) {
+    let mut tile = vec![[S::default(); TILE]; rows.len()];
+    for (start, result) in (start..).step_by(TILE).zip(result.chunks_mut(TILE)) {
+        for (row, values) in rows.iter().zip(&mut tile) {
+            match row[start..].first_chunk() {
+                Some(whole) => *values = *whole,
+                None => values[..result.len()].copy_from_slice(&row[start..]),
+            }
         }
+        sorter.sort(&mut tile);
+        result.copy_from_slice(&statistic.of(&tile)[..result.len()]);
     }
-    for (lane, (&a, &b)) in a_rest.iter().zip(b_rest).enumerate() {
-        partial[lane] += term(a, b);
-    }
-    partial.iter().sum()
 }
 
-/// A block of columns, each sorted at the positions asked for.
-pub(super) struct Columns<'a> {
-    values: &'a [f64],
-    width: usize,
+/// Some columns of all rows in `f64`, each row padded with zeros to whole units, and rows of zeros after them.
+struct Block {
+    rows: usize,
+    /// Units of a row.
+    stride: usize,
+    units: Vec<[f64; LANES]>,
 }
 
-impl Columns<'_> {
-    /// The values at one position of each column.
-    pub(super) fn at(&self, position: usize) -> &[f64] {
-        &self.values[position * self.width..][..self.width]
+impl Block {
+    fn new(rows: usize) -> Self {
+        let rows = Self::padded(rows);
+        let stride = (BLOCK_NUMBERS / rows).clamp(LANES, PART) / LANES;
+        Self { rows, stride, units: vec![[0.0; LANES]; rows * stride] }
     }
 
-    /// Copies one column, by its place in the block.
-    pub(super) fn column(&self, column: usize, into: &mut Vec<f64>) {
-        into.clear();
-        into.extend(self.values[column..].iter().step_by(self.width));
+    /// Rows are compared two by two.
+    fn padded(rows: usize) -> usize {
+        rows.next_multiple_of(2)
+    }
+
+    fn width(&self) -> usize {
+        self.stride * LANES
+    }
+}
+
+fn squared_difference(a: f64, b: f64) -> f64 {
+    (a - b) * (a - b)
+}
+
+fn product(a: f64, b: f64) -> f64 {
+    a * b
+}
+
+fn add<const N: usize>(sum: &mut [f64; N], more: &[f64; N]) {
+    for (sum, more) in sum.iter_mut().zip(more) {
+        *sum += more;
     }
 }
 

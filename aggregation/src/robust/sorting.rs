@@ -1,10 +1,12 @@
 //! Sorting many columns at once.
 //!
 //! Batcher's merge exchange (Knuth, The Art of Computer Programming 3, §5.2.2, algorithm M) compares positions in an
-//! order that does not depend on the values. Applied to blocks of columns that lie side by side, each comparison is a
-//! minimum and a maximum of two contiguous slices, which the compiler turns into vector instructions. Comparisons
-//! that no needed position depends on are left out.
+//! order that does not depend on the values. Applied to columns that lie side by side, each comparison is a minimum and a
+//! maximum of vectors. Comparisons that no needed position depends on are left out. Values keep their type: an order
+//! is as exact in `f32`, and twice as many fit a vector.
 
+use super::lanes::TILE;
+use super::rows::Scalar;
 use std::ops::RangeInclusive;
 
 /// Rows beyond which a network makes more comparisons than sorting each column by itself is worth.
@@ -38,23 +40,23 @@ impl Sorter {
         Self::Network(network)
     }
 
-    /// Sorts columns that lie side by side: `values` has `width` numbers for each position.
-    pub(super) fn sort(&self, values: &mut [f64], width: usize) {
+    /// Sorts columns that lie side by side: `columns` has their values at each position.
+    pub(super) fn sort<S: Scalar>(&self, columns: &mut [[S; TILE]]) {
         match self {
             Self::Network(network) => {
                 for &(low, high) in network {
-                    let (head, tail) = values.split_at_mut(high * width);
-                    exchange(&mut head[low * width..][..width], &mut tail[..width]);
+                    let (head, tail) = columns.split_at_mut(high);
+                    exchange(&mut head[low], &mut tail[0]);
                 }
             }
             Self::Columns => {
-                let mut column = Vec::with_capacity(values.len() / width);
-                for at in 0..width {
+                let mut column = Vec::with_capacity(columns.len());
+                for lane in 0..TILE {
                     column.clear();
-                    column.extend(values[at..].iter().step_by(width));
-                    column.sort_unstable_by(f64::total_cmp);
-                    for (to, from) in values[at..].iter_mut().step_by(width).zip(&column) {
-                        *to = *from;
+                    column.extend(columns.iter().map(|values| values[lane]));
+                    column.sort_unstable_by(|a: &S, b| a.partial_cmp(b).expect("rows have no NaN"));
+                    for (to, from) in columns.iter_mut().zip(&column) {
+                        to[lane] = *from;
                     }
                 }
             }
@@ -81,12 +83,15 @@ fn merge_exchange(rows: usize) -> Vec<(usize, usize)> {
     network
 }
 
-fn exchange(low: &mut [f64], high: &mut [f64]) {
-    for (low, high) in low.iter_mut().zip(high) {
-        let (a, b) = (*low, *high);
-        // Not f64::min and f64::max, which cost more because they look for NaN.
-        *low = if a < b { a } else { b };
-        *high = if a < b { b } else { a };
+fn exchange<S: Scalar>(low: &mut [S; TILE], high: &mut [S; TILE]) {
+    // Not f64::min and f64::max, which cost more because they look for NaN; and in two loops over copies, since one loop
+    // over both is read as a swap under a condition, for which vectors have only slow instructions.
+    let (a, b) = (*low, *high);
+    for lane in 0..TILE {
+        low[lane] = if a[lane] < b[lane] { a[lane] } else { b[lane] };
+    }
+    for lane in 0..TILE {
+        high[lane] = if a[lane] > b[lane] { a[lane] } else { b[lane] };
     }
 }
 
@@ -100,20 +105,17 @@ mod tests {
         for rows in 1..=12 {
             for needed in [0..=rows - 1, (rows - 1) / 2..=rows / 2] {
                 let sorter = Sorter::new(rows, needed.clone());
-                let width = 1 << rows;
-                let bit = |row: usize, column: usize| (column >> row & 1) as f64;
-                let mut values: Vec<f64> =
-                    (0..rows).flat_map(|row| (0..width).map(move |column| bit(row, column))).collect();
-                sorter.sort(&mut values, width);
-                for column in 0..width {
-                    let ones = column.count_ones() as usize;
+                for first in (0..1_usize << rows).step_by(TILE) {
+                    let bit = |row: usize, lane: usize| f32::from(u8::from((first + lane) >> row & 1 == 1));
+                    let mut columns: Vec<[f32; TILE]> =
+                        (0..rows).map(|row| std::array::from_fn(|lane| bit(row, lane))).collect();
+                    sorter.sort(&mut columns);
                     for position in needed.clone() {
-                        let expected = f64::from(u8::from(position >= rows - ones));
-                        assert_eq!(
-                            values[position * width + column],
-                            expected,
-                            "{rows} rows, column {column:b}"
-                        );
+                        for (lane, found) in columns[position].iter().enumerate() {
+                            let ones = ((first + lane) % (1 << rows)).count_ones() as usize;
+                            let expected = f32::from(u8::from(position >= rows - ones));
+                            assert_eq!(*found, expected, "{rows} rows, {first} + {lane}");
+                        }
                     }
                 }
             }
@@ -123,15 +125,14 @@ mod tests {
     #[test]
     fn large_columns_are_sorted_too() {
         let rows = MAX_NETWORK_ROWS + 1;
-        let mut values: Vec<f64> = (0..rows * 3).map(|at| (at * 7919 % 1009) as f64).collect();
-        let mut sorted: Vec<Vec<f64>> =
-            (0..3).map(|column| values[column..].iter().step_by(3).copied().collect()).collect();
-        for column in &mut sorted {
-            column.sort_by(f64::total_cmp);
-        }
-        Sorter::new(rows, 0..=rows - 1).sort(&mut values, 3);
-        for (column, expected) in sorted.iter().enumerate() {
-            assert!(values[column..].iter().step_by(3).eq(expected));
+        let value = |row: usize, lane: usize| ((row * TILE + lane) * 7919 % 1009) as f64;
+        let mut columns: Vec<[f64; TILE]> =
+            (0..rows).map(|row| std::array::from_fn(|lane| value(row, lane))).collect();
+        Sorter::new(rows, 0..=rows - 1).sort(&mut columns);
+        for lane in 0..TILE {
+            let mut expected: Vec<f64> = (0..rows).map(|row| value(row, lane)).collect();
+            expected.sort_by(f64::total_cmp);
+            assert!(columns.iter().map(|values| values[lane]).eq(expected));
         }
     }
 

@@ -4,11 +4,12 @@
 //! The paper selects one row at a time, by Krum among those that are left. Flower's newer code takes the `n − 2f` best
 //! scores of one Krum, which is another rule, and named so.
 
-use super::{krum, meamed};
+use super::krum;
+use super::meamed::MeanAroundMedian;
 use crate::robust::Aggregate;
 use crate::robust::options::OptionSpec;
 use crate::robust::registry::{About, Bound, Call, Needs, RuleSpec};
-use crate::robust::rows::{Rows, least};
+use crate::robust::rows::least;
 
 pub(in crate::robust) const SPEC: RuleSpec = RuleSpec {
     about: About {
@@ -48,6 +49,7 @@ fn run(&Call { rows, f, options }: &Call) -> Aggregate {
         kept
     };
     let selected = rows.select(&kept);
-    let vector = meamed::mean_around_median(&Rows::made(&selected), n - 4 * f);
+    let around = MeanAroundMedian { rows: kept.len(), keep: n - 4 * f };
+    let vector = rows.made(&selected).per_column(&around);
     Aggregate { vector, kept, scores }
 }

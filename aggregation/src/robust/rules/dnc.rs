@@ -46,7 +46,7 @@ fn run(&Call { rows, f, options }: &Call) -> Aggregate {
             extremes(&rows)
         } else {
             let columns = draw(rows.dimension(), options.count("b"), &mut rng);
-            extremes(&Rows::made(&rows.project(&columns)))
+            extremes(&rows.made(&rows.project(&columns)))
         };
         let best = least(&extremes, n - dropped);
         kept.retain(|row| best.binary_search(row).is_ok());

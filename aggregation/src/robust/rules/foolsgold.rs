@@ -33,7 +33,7 @@ const ALMOST_ONE: f64 = 0.99;
 /// If all rows are alike, the result is zero and no row is kept. Scores are one minus the weight before scaling.
 fn run(&Call { rows, options, .. }: &Call) -> Aggregate {
     let weights =
-        options.rows("history").map_or_else(|| weights(&rows), |history| weights(&Rows::made(history)));
+        options.rows("history").map_or_else(|| weights(&rows), |history| weights(&rows.made(history)));
     let total: f64 = weights.iter().sum();
     let kept: Vec<usize> = (0..rows.count()).filter(|&row| weights[row] > 0.0).collect();
     let shares: Vec<_> = kept.iter().map(|&row| (row, weights[row] / total)).collect();
@@ -45,12 +45,12 @@ fn run(&Call { rows, options, .. }: &Call) -> Aggregate {
 fn weights(history: &Rows) -> Vec<f64> {
     let n = history.count();
     let norms = history.norms();
+    let products = history.products();
     let cosines: Vec<Vec<f64>> = (0..n)
         .map(|i| {
-            let products = history.products_with(&history.combine(&[(i, 1.0)]));
             let cosine = |j: usize| {
                 let norm = norms[i] * norms[j];
-                if i == j || norm == 0.0 { 0.0 } else { products[j] / norm }
+                if i == j || norm == 0.0 { 0.0 } else { products[i * n + j] / norm }
             };
             (0..n).map(cosine).collect()
         })

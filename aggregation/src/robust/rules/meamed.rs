@@ -1,8 +1,11 @@
 //! The mean around the median (Xie, Koyejo, Gupta: "Generalized Byzantine-tolerant SGD", 2018).
 
+use super::median::middle;
 use crate::robust::Aggregate;
+use crate::robust::lanes::TILE;
 use crate::robust::registry::{About, Call, Needs, RuleSpec};
-use crate::robust::rows::Rows;
+use crate::robust::rows::{Scalar, Statistic};
+use std::ops::RangeInclusive;
 
 pub(in crate::robust) const SPEC: RuleSpec = RuleSpec {
     about: About {
@@ -14,26 +17,43 @@ pub(in crate::robust) const SPEC: RuleSpec = RuleSpec {
     },
     breakdown: "f < n/2",
     needs: Needs::COMMON,
-    run: |&Call { rows, f, .. }| Aggregate::of_every_row(&rows, mean_around_median(&rows, rows.count() - f)),
+    run: |Call { rows, f, .. }| {
+        Aggregate::of_columns(rows, &MeanAroundMedian { rows: rows.count(), keep: rows.count() - f })
+    },
 };
 
 /// The mean of the `keep` values of each coordinate that are closest to its median; of two equally close ones the
 /// lower is kept.
-pub(super) fn mean_around_median(rows: &Rows, keep: usize) -> Vec<f64> {
-    let mut column = Vec::with_capacity(rows.count());
-    rows.per_column(0..=rows.count() - 1, |columns, means| {
-        for (at, mean) in means.iter_mut().enumerate() {
-            columns.column(at, &mut column);
-            let median = column[(column.len() - 1) / 2].midpoint(column[column.len() / 2]);
-            // What is closest to a number is contiguous among sorted ones: drop the farther end until enough are left.
-            let mut closest = &column[..];
-            while let [low, .., high] = closest
-                && closest.len() > keep
-            {
-                closest =
-                    if median - low > high - median { &closest[1..] } else { &closest[..closest.len() - 1] };
+pub(super) struct MeanAroundMedian {
+    pub(super) rows: usize,
+    pub(super) keep: usize,
+}
+
+impl Statistic for MeanAroundMedian {
+    fn needed(&self) -> RangeInclusive<usize> {
+        0..=self.rows - 1
+    }
+
+    /// What is closest to a number is contiguous among sorted ones. It begins one position later for each value that is
+    /// farther from the median than the one `keep` positions above it: when one of these is not, none after it is.
+    fn of<S: Scalar>(&self, sorted: &[[S; TILE]]) -> [f64; TILE] {
+        let Self { rows, keep } = *self;
+        let median = middle(&sorted[(rows - 1) / 2], &sorted[rows / 2]);
+        let mut first = [0.0; TILE];
+        for (low, high) in sorted.iter().zip(&sorted[keep..]) {
+            for lane in 0..TILE {
+                let farther = median[lane] - low[lane].into() > high[lane].into() - median[lane];
+                first[lane] += f64::from(u8::from(farther));
             }
-            *mean = closest.iter().sum::<f64>() / keep as f64;
         }
-    })
+        let mut sums = [0.0; TILE];
+        for (position, values) in sorted.iter().enumerate() {
+            let position = position as f64;
+            for lane in 0..TILE {
+                let is_kept = position >= first[lane] && position < first[lane] + keep as f64;
+                sums[lane] += if is_kept { values[lane].into() } else { 0.0 };
+            }
+        }
+        sums.map(|sum| sum / keep as f64)
+    }
 }

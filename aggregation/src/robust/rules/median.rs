@@ -1,7 +1,10 @@
 //! The coordinate-wise median.
 
+use crate::robust::Aggregate;
+use crate::robust::lanes::TILE;
 use crate::robust::registry::{About, Call, Needs, RuleSpec};
-use crate::robust::{Aggregate, rows::Rows};
+use crate::robust::rows::{Rows, Scalar, Statistic};
+use std::ops::RangeInclusive;
 
 pub(in crate::robust) const SPEC: RuleSpec = RuleSpec {
     about: About {
@@ -13,15 +16,41 @@ pub(in crate::robust) const SPEC: RuleSpec = RuleSpec {
     },
     breakdown: "f < n/2",
     needs: Needs::COMMON,
-    run: |Call { rows, .. }| Aggregate::of_every_row(rows, median(rows)),
+    run: |Call { rows, .. }| Aggregate::of_columns(rows, &Median::of_rows(rows)),
 };
 
 /// The median of each coordinate.
 pub(super) fn median(rows: &Rows) -> Vec<f64> {
-    let (low, high) = ((rows.count() - 1) / 2, rows.count() / 2);
-    rows.per_column(low..=high, |columns, medians| {
-        for ((median, low), high) in medians.iter_mut().zip(columns.at(low)).zip(columns.at(high)) {
-            *median = low.midpoint(*high);
-        }
-    })
+    rows.per_column(&Median::of_rows(rows))
+}
+
+/// Positions of the two middle values, which are one where the rows are odd in number.
+struct Median {
+    low: usize,
+    high: usize,
+}
+
+impl Median {
+    fn of_rows(rows: &Rows) -> Self {
+        Self { low: (rows.count() - 1) / 2, high: rows.count() / 2 }
+    }
+}
+
+impl Statistic for Median {
+    fn needed(&self) -> RangeInclusive<usize> {
+        self.low..=self.high
+    }
+
+    fn of<S: Scalar>(&self, sorted: &[[S; TILE]]) -> [f64; TILE] {
+        middle(&sorted[self.low], &sorted[self.high])
+    }
+}
+
+/// Half-way between two values, which are too small to overflow.
+pub(super) fn middle<S: Scalar>(low: &[S; TILE], high: &[S; TILE]) -> [f64; TILE] {
+    let mut middle = [0.0; TILE];
+    for lane in 0..TILE {
+        middle[lane] = (low[lane].into() + high[lane].into()) * 0.5;
+    }
+    middle
 }

@@ -29,7 +29,7 @@ fn run(&Call { rows, f, options }: &Call) -> Aggregate {
     let all: Vec<usize> = (0..rows.count()).collect();
     let mut vector = rows.mean(&all);
     for (value, agreement) in vector.iter_mut().zip(rows.sign_sums()) {
-        if agreement.unsigned_abs() < threshold as u64 {
+        if agreement.abs() < threshold as f64 {
             *value = -*value;
         }
     }

@@ -9,6 +9,7 @@
 
 use super::centered_clipping::clip_factor;
 use crate::robust::Aggregate;
+use crate::robust::lanes::sum_of;
 use crate::robust::options::{Kind, OptionSpec};
 use crate::robust::registry::{About, Call, Needs, RuleSpec, value};
 
@@ -59,11 +60,13 @@ fn run(&Call { rows, options, .. }: &Call) -> Aggregate {
 }
 
 fn signs_of(rows: &crate::robust::rows::Rows) -> Vec<Signs> {
-    let counts = rows.fold_each(|_, values, [positive, negative]: &mut [usize; 2]| {
-        *positive += values.iter().filter(|value| **value > 0.0).count();
-        *negative += values.iter().filter(|value| **value < 0.0).count();
+    let one_if = |holds| f64::from(u8::from(holds));
+    let counts = rows.sums(|_, values| {
+        let positive = sum_of(values, values, |value, _| one_if(value > 0.0));
+        let negative = sum_of(values, values, |value, _| one_if(value < 0.0));
+        [positive, negative]
     });
-    counts.into_iter().map(|counts| counts.map(|count| count as f64 / rows.dimension() as f64)).collect()
+    counts.into_iter().map(|counts| counts.map(|count| count / rows.dimension() as f64)).collect()
 }
 
 /// A bound on the work; a mean stops moving after a few steps.

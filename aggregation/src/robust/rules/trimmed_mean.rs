@@ -1,7 +1,10 @@
 //! The coordinate-wise trimmed mean.
 
 use crate::robust::Aggregate;
+use crate::robust::lanes::TILE;
 use crate::robust::registry::{About, Call, Needs, RuleSpec};
+use crate::robust::rows::{Scalar, Statistic};
+use std::ops::RangeInclusive;
 
 pub(in crate::robust) const SPEC: RuleSpec = RuleSpec {
     about: About {
@@ -13,22 +16,30 @@ pub(in crate::robust) const SPEC: RuleSpec = RuleSpec {
     },
     breakdown: "f < n/2",
     needs: Needs::COMMON,
-    run,
+    run: |Call { rows, f, .. }| {
+        Aggregate::of_columns(rows, &TrimmedMean { first: *f, last: rows.count() - f - 1 })
+    },
 };
 
-fn run(&Call { rows, f, .. }: &Call) -> Aggregate {
-    let (first, last) = (f, rows.count() - f - 1);
-    let vector = rows.per_column(first..=last, |columns, means| {
-        means.fill(0.0);
-        for position in first..=last {
-            for (sum, value) in means.iter_mut().zip(columns.at(position)) {
-                *sum += value;
+/// The mean of the values at these positions and all between them.
+struct TrimmedMean {
+    first: usize,
+    last: usize,
+}
+
+impl Statistic for TrimmedMean {
+    fn needed(&self) -> RangeInclusive<usize> {
+        self.first..=self.last
+    }
+
+    fn of<S: Scalar>(&self, sorted: &[[S; TILE]]) -> [f64; TILE] {
+        let kept = &sorted[self.first..=self.last];
+        let mut means = [0.0; TILE];
+        for values in kept {
+            for lane in 0..TILE {
+                means[lane] += values[lane].into();
             }
         }
-        let count = (last - first + 1) as f64;
-        for sum in means {
-            *sum /= count;
-        }
-    });
-    Aggregate::of_every_row(&rows, vector)
+        means.map(|sum| sum / kept.len() as f64)
+    }
 }

@@ -483,3 +483,29 @@ fn monna_wants_a_row_that_there_is() {
     let last = set("monna", &[("index", "4")]).aggregate(&column(&[1.0; 5]), 2).unwrap();
     assert_eq!(last.kept, [0, 1, 4]);
 }
+
+#[test]
+fn rounds_bring_their_seed_and_their_memory() {
+    let rows: Vec<Vec<f64>> = (0..9).map(|row| vec![f64::from(row * row), f64::from(row)]).collect();
+    let bucketing = Rule::new("median", &["bucketing"], &[]).unwrap();
+    let in_round = |rule: &Rule, seed| rule.in_round(seed, None).aggregate(&rows, 1).unwrap();
+    let seeded = Rule::new("median", &["bucketing"], &[("seed", "7")]).unwrap();
+    assert_eq!(in_round(&bucketing, 7), seeded.aggregate(&rows, 1).unwrap());
+    assert!((0..8).any(|seed| in_round(&bucketing, seed) != in_round(&bucketing, 7)));
+    assert_eq!(in_round(&seeded, 3), in_round(&seeded, 4));
+
+    let clipping = set("centered-clipping", &[("tau", "1")]);
+    assert!(clipping.remembers() && !rule("median").remembers());
+    let first = clipping.in_round(1, None).aggregate(&rows, 1).unwrap();
+    assert_eq!(first, clipping.aggregate(&rows, 1).unwrap());
+    let second = clipping.in_round(2, Some(&first.vector)).aggregate(&rows, 1).unwrap();
+    let start = first.vector.iter().map(f64::to_string).collect::<Vec<_>>().join(",");
+    assert_eq!(
+        second,
+        set("centered-clipping", &[("tau", "1"), ("start", &start)]).aggregate(&rows, 1).unwrap()
+    );
+    assert_ne!(second.vector, first.vector);
+    // Whoever asks for a start gets it in every round.
+    let median = set("centered-clipping", &[("start", "median")]);
+    assert!(!median.remembers() && median == median.in_round(1, Some(&[1.0, 2.0])));
+}

@@ -88,7 +88,7 @@ fn pre_aggregators_agree_with_byzfl() {
         ] {
             let Output::Rows(expected) = &case.out[name] else { panic!("{name} makes rows") };
             let options = Options::new(pre.about.name, pre.about.options, settings).unwrap();
-            let call = Call { rows: Rows::check(&case.rows).unwrap(), f: case.f, options: &options };
+            let call = Call { rows: Rows::check(&case.rows, &Serial).unwrap(), f: case.f, options: &options };
             let found = (pre.run)(&call);
             assert_eq!(found.rows.len(), expected.len());
             for (found, expected) in found.rows.iter().zip(expected) {
