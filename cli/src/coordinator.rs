@@ -194,6 +194,7 @@ impl Run<'_> {
                 .next_back()
                 .map_or(watch.initial_accuracy, |round| round.test_accuracy),
             initial_accuracy: watch.initial_accuracy,
+            attack_success: None,
             epsilon: rounds.last().map_or(0.0, |round| round.epsilon),
             epsilon_budget: self.privacy.epsilon_budget,
             delta: self.privacy.delta,

@@ -6,13 +6,14 @@
 use crate::audit::CANARIES_FILE;
 use crate::config::CoordinatorConfig;
 use crate::coordinator::{Run, follow, server_failure, task_id};
-use crate::device::{Role, Share, Staged, shares, test_set};
+use crate::device::{Role, Staged, features, shares, test_images};
 use crate::exit::{Exit, Failure};
 use crate::folder::RunFolder;
 use crate::privacy::spends;
 use crate::progress::Progress;
 use crate::verify::verify;
 use crate::watch::{Evaluate, Watch};
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use fedveil_aggregation::robust::{GROUP_RULE_NAMES, Rule};
 use fedveil_client::agent::{self, AgentOptions};
 use fedveil_client::enroll::enroll;
@@ -26,7 +27,7 @@ use fedveil_privacy::Placement;
 use fedveil_proto::JoinToken;
 use fedveil_proto_plan::{AdaptiveClipping, Cohort, TaskPlan, Terms};
 use fedveil_provenance::Digest;
-use fedveil_simulations::attack::Attack;
+use fedveil_simulations::attack::{ATTACKS, Attack};
 use fedveil_simulations::canary::{Canaries, Canary, CanarySeed};
 use fedveil_simulations::record::Summary;
 use serde::{Deserialize, Serialize};
@@ -56,9 +57,12 @@ pub(crate) struct Args {
     /// Poisoned clients: they ignore the clip and send what they like.
     #[arg(long, default_value_t = 4, value_name = "N")]
     byzantine: u32,
-    /// What poisoned clients send: sign-flip, gaussian, scale or label-flip.
-    #[arg(long, default_value = "sign-flip", value_name = "NAME")]
-    attack: Attack,
+    /// What poisoned clients send; `fedveil robust attacks` explains it.
+    #[arg(long, default_value = "sign-flip", value_name = "NAME", value_parser = attack_names())]
+    attack: String,
+    /// How strong the attack is, in its own measure. [default: as published, or loud]
+    #[arg(long, value_name = "NUMBER")]
+    attack_strength: Option<f64>,
     /// Clients that audit: each flips a coin and submits a random direction at the clip norm in every round, or zeros.
     /// `fedveil privacy audit` reads the run afterwards.
     #[arg(long, default_value_t = 0, value_name = "N")]
@@ -110,15 +114,23 @@ fn rule_help() -> String {
     format!("Byzantine-robust rule over group means: {GROUP_RULE_NAMES}; `fedveil robust list` explains them")
 }
 
+/// The names that `--attack` takes with a line on each, from the registry.
+fn attack_names() -> PossibleValuesParser {
+    ATTACKS.iter().map(|attack| PossibleValue::new(attack.name).help(attack.summary)).collect::<Vec<_>>().into()
+}
+
 /// Concentration of the Dirichlet split over clients.
 const ALPHA: f64 = 1.0;
 
 /// Runs the demo.
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let (plan, terms, spec) = args.plan()?;
+    let attack = Attack::new(&args.attack, args.attack_strength)
+        .map_err(|error| Failure::new(Exit::Usage, format!("--attack-strength: {error}")))?;
     let out = args.out.clone().unwrap_or_else(default_folder);
     let folder = RunFolder::create(&out, false)?;
-    let test = test_set(args.seed).map_err(|error| Failure::new(Exit::General, error))?;
+    let images = test_images(args.seed).map_err(|error| Failure::new(Exit::General, error))?;
+    let bait = attack.success_set(&images).map_err(|error| Failure::new(Exit::General, error))?;
     let initial = model_file::to_safetensors(&spec, &spec.initial(args.seed))
         .map_err(|error| Failure::new(Exit::General, error))?;
     let keys = Keys::ephemeral().map_err(|error| server_failure(&error))?;
@@ -139,12 +151,12 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let mut running = start(config, keys).await.map_err(|error| server_failure(&error))?;
 
     let progress = Progress::new(args.json, plan.rounds);
-    progress.say(&args.opening(&plan, &terms, &running, &out));
-    let evaluate = evaluator(out.clone(), spec, test);
-    let mut watch = Watch::new(progress, plan.rounds, plan.privacy.epsilon, Some(evaluate));
+    progress.say(&args.opening(attack, &plan, &terms, &running, &out));
+    let accuracy = evaluator(out.clone(), spec.clone(), features(&images));
+    let mut watch = Watch::new(progress, plan.rounds, plan.privacy.epsilon, Some(accuracy));
     let canary_seed = canary_seed()?;
     let secrets: Vec<[u8; 32]> = running.tokens.iter().map(JoinToken::secret_digest).collect();
-    let mut clients = args.start_clients(&mut running, canary_seed)?;
+    let mut clients = args.start_clients(attack, &mut running, canary_seed)?;
     let interrupted = follow(&mut running, &mut watch, &folder).await?;
     let store = running.finish().await.map_err(|error| server_failure(&error))?;
     let farewell = async { while clients.join_next().await.is_some() {} };
@@ -157,12 +169,18 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         clients: args.clients,
         byzantine: args.byzantine,
         dropout: args.dropout,
-        attack: args.attack.to_string(),
+        attack: attack.to_string(),
         dataset: "digits".to_owned(),
         seed: args.seed,
         wall_seconds: started.elapsed().as_secs_f64(),
     };
-    let summary = run.summary(&watch);
+    let mut summary = run.summary(&watch);
+    if let Some(bait) = bait {
+        let success = evaluator(out.clone(), spec, features(&bait));
+        let measured = watch.model.map(|model| success(&model)).transpose();
+        let measured = measured.map_err(|error| Failure::new(Exit::General, error))?;
+        summary.attack_success = measured.map(|(share, _)| share);
+    }
     let mut notes = privacy_notes(&plan, &terms, &watch);
     if args.canaries > 0 {
         let canaries = args.canaries(canary_seed, &secrets, &store)?;
@@ -290,7 +308,7 @@ impl Args {
         Ok((config.plan(task_id()?, spec.parameters() as u32), spec))
     }
 
-    fn opening(&self, plan: &TaskPlan, terms: &Terms, running: &Running, out: &Path) -> String {
+    fn opening(&self, attack: Attack, plan: &TaskPlan, terms: &Terms, running: &Running, out: &Path) -> String {
         format!(
             "coordinator on {} (mutual TLS), run folder {}\n\
              {} clients on UCI digits, {} poisoned ({}), {} drop out in each round\n\
@@ -299,7 +317,7 @@ impl Args {
             out.display(),
             self.clients,
             self.byzantine,
-            self.attack,
+            attack,
             self.dropouts(),
             plan.aggregation.group_size,
             terms.largest_group,
@@ -349,7 +367,12 @@ impl Args {
     }
 
     /// Starts every client, as a task or as a process.
-    fn start_clients(&self, running: &mut Running, canary_seed: CanarySeed) -> Result<JoinSet<()>, Failure> {
+    fn start_clients(
+        &self,
+        attack: Attack,
+        running: &mut Running,
+        canary_seed: CanarySeed,
+    ) -> Result<JoinSet<()>, Failure> {
         let url = format!("https://{}", running.address);
         let tokens = std::mem::take(&mut running.tokens);
         let starting = Arc::new(Semaphore::new(STARTING_TOGETHER));
@@ -362,7 +385,8 @@ impl Args {
                     url: url.clone(),
                     token: token.to_text().to_string(),
                     role: self.role(index, canary_seed),
-                    attack: self.attack.to_string(),
+                    attack: self.attack.clone(),
+                    attack_strength: self.attack_strength,
                     max_epsilon: self.epsilon,
                 };
                 clients.spawn(report(index, supervise(program.clone(), order)));
@@ -372,8 +396,8 @@ impl Args {
         let data =
             shares(self.clients, ALPHA, self.seed).map_err(|error| Failure::new(Exit::Usage, error))?;
         let workers = workers();
-        for ((index, token), data) in (0..).zip(tokens).zip(data) {
-            let device = Staged::new(data, self.role(index, canary_seed), self.attack);
+        for (index, token) in (0..).zip(tokens) {
+            let device = Staged::new(&data, self.role(index, canary_seed), attack);
             let client =
                 participate(url.clone(), token, device, self.epsilon, workers.clone(), starting.clone());
             clients.spawn(report(index, client));
@@ -412,6 +436,7 @@ struct Order {
     token: String,
     role: Role,
     attack: String,
+    attack_strength: Option<f64>,
     max_epsilon: f64,
 }
 
@@ -421,10 +446,11 @@ pub(crate) async fn client_process() -> Result<(), Failure> {
     let order: Order = serde_json::from_reader(std::io::stdin().lock())
         .map_err(|error| failure(format!("standard input: {error}")))?;
     let token: JoinToken = order.token.parse().map_err(|error| failure(format!("{error}")))?;
-    let attack = order.attack.parse().map_err(|error| failure(format!("{error}")))?;
-    let Role { clients, index, seed, .. } = order.role;
-    let data = Share { clients, index, alpha: ALPHA, seed }.load().map_err(failure)?;
-    let device = Staged::new(data, order.role, attack);
+    let attack =
+        Attack::new(&order.attack, order.attack_strength).map_err(|error| failure(error.to_string()))?;
+    let Role { clients, seed, .. } = order.role;
+    let data = shares(clients, ALPHA, seed).map_err(failure)?;
+    let device = Staged::new(&data, order.role, attack);
     participate(order.url, token, device, order.max_epsilon, workers(), Arc::new(Semaphore::new(1)))
         .await
         .map_err(failure)
@@ -508,6 +534,7 @@ fn default_folder() -> PathBuf {
 fn table(summary: &Summary) -> String {
     let percent =
         |share: Option<f64>| share.map_or("-".to_owned(), |share| format!("{:.1} %", 100.0 * share));
+    let backdoor = summary.attack_success.map(|share| ("backdoor", format!("{} of its examples succeed", percent(Some(share)))));
     let rows = [
         ("rounds", format!("{} published, {} aborted", summary.rounds, summary.rounds_aborted)),
         (
@@ -539,7 +566,8 @@ fn table(summary: &Summary) -> String {
         ("time", format!("{:.1} s", summary.wall_seconds)),
         ("ended", summary.stopped_because.clone()),
     ];
-    rows.map(|(name, value)| format!("  {name:<14} {value}")).join("\n")
+    let lines = rows.into_iter().chain(backdoor).map(|(name, value)| format!("  {name:<14} {value}"));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// What the number means, in words.

@@ -1,17 +1,13 @@
 //! A device that holds a share of a dataset: what `fedveil client` and the demo's clients train on.
 
 use fedveil_client::agent::{Behavior, Contribution};
-use fedveil_learning::{
-    Dataset, LocalTraining, ModelSpec, NoisedSum, PrivateTraining, model_file, permutation, train,
-    train_private,
-};
+use fedveil_learning::{Dataset, ModelSpec, NoisedSum, PrivateTraining, permutation, train_private};
 use fedveil_privacy::GradientSum;
-use fedveil_privacy::Rotation;
 use fedveil_proto::Kind;
 use fedveil_proto_plan::{ExamplePrivacy, TaskPlan};
-use fedveil_provenance::Digest;
-use fedveil_simulations::attack::{self, Attack};
+use fedveil_simulations::attack::{Attack, Conspiracy, Member};
 use fedveil_simulations::canary::CanarySeed;
+use fedveil_simulations::training::{agreed_model, local_update};
 use fedveil_simulations::{datasets, partition};
 use rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
@@ -30,12 +26,17 @@ pub(crate) struct Share {
     pub(crate) seed: u64,
 }
 
-/// The test examples that no device holds.
-pub(crate) fn test_set(seed: u64) -> Result<Dataset, String> {
+/// The test examples that no device holds, as images.
+pub(crate) fn test_images(seed: u64) -> Result<Dataset, String> {
     Ok(split(seed)?.1)
 }
 
-/// The share of every device in one go.
+/// What the model takes of images.
+pub(crate) fn features(images: &Dataset) -> Dataset {
+    datasets::spectrum_of(images)
+}
+
+/// The share of every device in one go, as images.
 pub(crate) fn shares(clients: u32, alpha: f64, seed: u64) -> Result<Vec<Dataset>, String> {
     let (train, _) = split(seed)?;
     let rows = partition::dirichlet(train.labels(), train.classes(), clients as usize, alpha, seed)
@@ -51,13 +52,12 @@ impl Share {
         if index >= all.len() {
             return Err(format!("data.index is {index}, accepted is 0 to {}", all.len() - 1));
         }
-        Ok(all.swap_remove(index))
+        Ok(features(&all.swap_remove(index)))
     }
 }
 
 fn split(seed: u64) -> Result<(Dataset, Dataset), String> {
-    datasets::split(&datasets::digits_spectrum(), datasets::TEST_SHARE, seed)
-        .map_err(|error| error.to_string())
+    datasets::split(&datasets::digits(), datasets::TEST_SHARE, seed).map_err(|error| error.to_string())
 }
 
 /// A device that trains honestly.
@@ -71,29 +71,14 @@ impl Honest {
         Self { data, seed }
     }
 
-    fn update(&self, data: &Dataset, round: u32, model: &[u8], plan: &TaskPlan) -> Result<Vec<f32>, String> {
-        let (spec, old) = model_file::from_safetensors(model).map_err(|error| error.to_string())?;
-        let planned: ModelSpec =
-            plan.model.architecture.parse().map_err(|error| format!("model.architecture: {error}"))?;
-        if spec != planned || spec.inputs() != data.inputs() || spec.classes() != data.classes() {
-            return Err(format!(
-                "the model is {spec}, the plan says {planned}, this device's data is for {} inputs and {} classes",
-                data.inputs(),
-                data.classes()
-            ));
-        }
+    fn update(&self, round: u32, model: &[u8], plan: &TaskPlan) -> Result<Vec<f32>, String> {
         if let Some(section) = &plan.training.example_privacy {
-            let new = train_examples(&spec, &old, data, plan, section)?;
+            let (spec, old) = agreed_model(&self.data, model, plan).map_err(|error| error.to_string())?;
+            let new = train_examples(&spec, &old, &self.data, plan, section)?;
             return Ok(new.iter().zip(&old).map(|(new, old)| new - old).collect());
         }
-        let training = LocalTraining {
-            epochs: plan.training.epochs,
-            batch_size: plan.training.batch_size,
-            learning_rate: plan.training.learning_rate as f32,
-        };
         let seed = self.seed.wrapping_add(u64::from(round));
-        let new = train(&spec, &old, data, &training, seed).map_err(|error| error.to_string())?;
-        Ok(new.iter().zip(&old).map(|(new, old)| new - old).collect())
+        local_update(&self.data, model, plan, seed).map_err(|error| error.to_string())
     }
 }
 
@@ -142,7 +127,7 @@ impl NoisedSum for Noised {
 
 impl Behavior for Honest {
     fn contribute(&mut self, round: u32, model: &[u8], plan: &TaskPlan) -> Result<Contribution, String> {
-        self.update(&self.data, round, model, plan).map(Contribution::Update)
+        self.update(round, model, plan).map(Contribution::Update)
     }
 }
 
@@ -166,11 +151,6 @@ pub(crate) struct Role {
 }
 
 impl Role {
-    /// Whether this device is poisoned.
-    pub(crate) fn is_poisoned(&self) -> bool {
-        self.poisoned().contains(&(self.index as usize))
-    }
-
     /// Whether this device is a canary. None is poisoned.
     pub(crate) fn is_canary(&self) -> bool {
         let (poisoned, canaries) = (self.byzantine as usize, self.canaries as usize);
@@ -186,6 +166,10 @@ impl Role {
         let place = order.iter().position(|&index| index == self.index as usize)?;
         let moments = [Kind::Shares, Kind::Input, Kind::Consistency, Kind::Unmask];
         (place < self.dropouts as usize).then(|| moments[place % moments.len()])
+    }
+
+    fn training_seed(&self) -> u64 {
+        self.rng("training", self.index).next_u64()
     }
 
     fn poisoned(&self) -> Vec<usize> {
@@ -209,15 +193,36 @@ impl Role {
 
 /// A device of the demo: honest, poisoned or a canary, and now and then gone.
 pub(crate) struct Staged {
-    honest: Honest,
     role: Role,
-    attack: Option<Attack>,
+    conduct: Conduct,
+}
+
+enum Conduct {
+    Honest(Honest),
+    Canary,
+    /// One of the poisoned, and its number among them.
+    Poisoned(Box<Conspiracy>, usize),
 }
 
 impl Staged {
-    pub(crate) fn new(data: Dataset, role: Role, attack: Attack) -> Self {
-        let seed = role.rng("training", role.index).next_u64();
-        Self { honest: Honest::new(data, seed), role, attack: role.is_poisoned().then_some(attack) }
+    /// `shares` are the images of every device; an honest one looks at its own alone, a poisoned one at those of its
+    /// fellows too.
+    pub(crate) fn new(shares: &[Dataset], role: Role, attack: Attack) -> Self {
+        let poisoned = role.poisoned();
+        let conduct = match poisoned.iter().position(|&index| index == role.index as usize) {
+            None if role.is_canary() => Conduct::Canary,
+            None => Conduct::Honest(Honest::new(features(&shares[role.index as usize]), role.training_seed())),
+            Some(member) => {
+                let fellow = |index: usize| Member {
+                    data: shares[index].clone(),
+                    seed: Role { index: index as u32, ..role }.training_seed(),
+                };
+                let fellows = poisoned.into_iter().map(fellow).collect();
+                let seed = role.rng("attack", 0).next_u64();
+                Conduct::Poisoned(Box::new(Conspiracy::new(attack, fellows, features, seed)), member)
+            }
+        };
+        Self { role, conduct }
     }
 
     /// Which device of the demo this is.
@@ -228,31 +233,18 @@ impl Staged {
 
 impl Behavior for Staged {
     fn contribute(&mut self, round: u32, model: &[u8], plan: &TaskPlan) -> Result<Contribution, String> {
-        if self.role.is_canary() {
-            let (length, clip_norm) = (plan.model.parameters as usize, plan.privacy.clip_norm);
-            return Ok(Contribution::Update(self.role.canary_seed.update(
-                self.role.index,
-                length,
-                clip_norm,
-            )));
+        match &mut self.conduct {
+            Conduct::Honest(honest) => honest.contribute(round, model, plan),
+            Conduct::Canary => {
+                let (length, clip_norm) = (plan.model.parameters as usize, plan.privacy.clip_norm);
+                let update = self.role.canary_seed.update(self.role.index, length, clip_norm);
+                Ok(Contribution::Update(update))
+            }
+            Conduct::Poisoned(conspiracy, member) => conspiracy
+                .contribute(*member, round, model, plan)
+                .map(Contribution::DangerUnbounded)
+                .map_err(|error| error.to_string()),
         }
-        let Some(attack) = self.attack else { return self.honest.contribute(round, model, plan) };
-        let data = if attack.flips_labels() {
-            attack::poisoned_labels(&self.honest.data)
-        } else {
-            self.honest.data.clone()
-        };
-        let update = self.honest.update(&data, round, model, plan)?;
-        let mut forged = attack.forge(&update, plan.privacy.clip_norm, &mut self.role.rng("attack", round));
-        // What enters the sum is rotated: a poisoned client turns its forgery the same way, or it would be noise.
-        let seed = plan.rotation_seed(round, &Digest::of(model));
-        Rotation::new(&seed, forged.len()).forward(&mut forged);
-        let steps_per_unit = f64::from(plan.privacy.resolution) / plan.privacy.clip_norm;
-        let terms = plan.check().map_err(|error| error.to_string())?;
-        let largest = (1i64 << (terms.guarantee.ring_bits - 1)) - 1;
-        let steps =
-            |value: &f32| ((f64::from(*value) * steps_per_unit).round() as i64).clamp(-largest, largest);
-        Ok(Contribution::DangerUnbounded(forged.iter().map(steps).collect()))
     }
 
     fn vanishes(&mut self, round: u32, before: Kind) -> bool {
@@ -263,6 +255,7 @@ impl Behavior for Staged {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fedveil_learning::model_file;
     use fedveil_provenance::Digest;
 
     fn roles(byzantine: u32, dropouts: u32) -> impl Iterator<Item = Role> {
@@ -278,13 +271,17 @@ mod tests {
         })
     }
 
+    fn is_poisoned(role: &Role) -> bool {
+        role.poisoned().contains(&(role.index as usize))
+    }
+
     #[test]
     fn exactly_as_many_are_poisoned_and_drop_out_as_asked() {
-        assert_eq!(roles(4, 10).filter(Role::is_poisoned).count(), 4);
+        assert_eq!(roles(4, 10).filter(is_poisoned).count(), 4);
         for round in 1..6 {
             let gone: Vec<Role> = roles(4, 10).filter(|role| role.vanishes_before(round).is_some()).collect();
             assert_eq!(gone.len(), 10);
-            assert!(!gone.iter().any(Role::is_poisoned));
+            assert!(!gone.iter().any(is_poisoned));
         }
         assert_eq!(roles(0, 0).filter(|role| role.vanishes_before(1).is_some()).count(), 0);
     }
@@ -294,9 +291,9 @@ mod tests {
         let with = |canaries| roles(4, 10).map(move |role| Role { canaries, ..role });
         assert_eq!(with(60).filter(Role::is_canary).count(), 60);
         assert_eq!(with(0).filter(Role::is_canary).count(), 0);
-        assert!(!with(196).any(|role| role.is_canary() && role.is_poisoned()));
+        assert!(!with(196).any(|role| role.is_canary() && is_poisoned(&role)));
         for (role, same) in with(60).zip(roles(4, 10)) {
-            assert_eq!(role.is_poisoned(), same.is_poisoned());
+            assert_eq!(is_poisoned(&role), is_poisoned(&same));
             assert_eq!(role.vanishes_before(3), same.vanishes_before(3));
         }
     }
@@ -306,7 +303,7 @@ mod tests {
         let poisoned = |seed| -> Vec<u32> {
             roles(4, 0)
                 .map(|role| Role { seed, ..role })
-                .filter(Role::is_poisoned)
+                .filter(is_poisoned)
                 .map(|role| role.index)
                 .collect()
         };
@@ -321,7 +318,7 @@ mod tests {
         let mut plan = config.plan(Digest::of("examples"), spec.parameters() as u32);
         plan.training.example_privacy = example_privacy;
         let mut devices: Vec<Honest> =
-            shares(10, 1.0, 3).unwrap().into_iter().map(|data| Honest::new(data, 5)).collect();
+            shares(10, 1.0, 3).unwrap().iter().map(|images| Honest::new(features(images), 5)).collect();
         let mut parameters = spec.initial(1);
         for round in 1..=3 {
             let model = model_file::to_safetensors(&spec, &parameters).unwrap();
@@ -334,7 +331,7 @@ mod tests {
                 }
             }
         }
-        fedveil_learning::evaluate(&spec, &parameters, &test_set(3).unwrap()).unwrap().accuracy
+        fedveil_learning::evaluate(&spec, &parameters, &features(&test_images(3).unwrap())).unwrap().accuracy
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::exit::{Exit, Failure};
 use crate::vectors::{Table, TableError};
 use clap::{Args, Subcommand};
 use fedveil_aggregation::robust::{About, OptionSpec, PRE_AGGREGATORS, RULES, Rule, RuleError};
+use fedveil_simulations::attack::{ATTACKS, Strength};
 use serde_json::json;
 use std::fmt::Write as _;
 use std::io::Write;
@@ -26,6 +27,8 @@ pub(crate) enum Command {
     Plan(plan::PlanArgs),
     /// Print every rule and pre-aggregator with its options, bound, cost and source.
     List,
+    /// Print every attack that `fedveil demo --attack` knows with its formula, knowledge, strength and source.
+    Attacks,
 }
 
 /// Arguments of `fedveil robust aggregate`.
@@ -60,6 +63,7 @@ pub(crate) fn run(command: Command, out: &mut impl Write) -> Result<(), Failure>
         Command::Aggregate(args) => aggregate(&args)?,
         Command::Plan(args) => plan::text(&args)?,
         Command::List => list(),
+        Command::Attacks => attacks(),
     };
     out.write_all(text.as_bytes())
         .map_err(|error| Failure::new(Exit::General, format!("cannot print the result: {error}")))
@@ -133,6 +137,24 @@ fn list() -> String {
     for pre in &PRE_AGGREGATORS {
         begin(&mut text, &pre.about);
         end(&mut text, &pre.about);
+    }
+    text
+}
+
+/// Every attack, for reading.
+fn attacks() -> String {
+    let mut text = "Attacks: what poisoned clients send. u is the client's own update, x are the honest rows, \
+                    w the published models\n"
+        .to_owned();
+    for attack in &ATTACKS {
+        writeln!(text, "\n{}: {}", attack.name, attack.summary).expect("a string can be written to");
+        line(&mut text, "formula", attack.formula);
+        line(&mut text, "knows", &attack.needs().to_string());
+        line(&mut text, "sends", &attack.sends.to_string());
+        if let Some(Strength { default, meaning }) = attack.strength {
+            line(&mut text, "strength", &format!("{default}: {meaning}"));
+        }
+        line(&mut text, "source", attack.source);
     }
     text
 }

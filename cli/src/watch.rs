@@ -20,6 +20,8 @@ pub(crate) struct Watch {
     pub(crate) rounds: Vec<RoundRecord>,
     /// Accuracy of the initial model.
     pub(crate) initial_accuracy: Option<f64>,
+    /// The last published model.
+    pub(crate) model: Option<Digest>,
     /// Why the task is over.
     pub(crate) closed: Option<String>,
     /// When the round in progress was opened, if this process saw it.
@@ -43,6 +45,7 @@ impl Watch {
             standing: Standing { rounds, epsilon_budget, ..Standing::default() },
             rounds: Vec::new(),
             initial_accuracy: None,
+            model: None,
             closed: None,
             opened_at: None,
             bytes_before: (0, 0),
@@ -96,6 +99,7 @@ impl Watch {
             Event::AggregationStarted => standing.phase = "aggregating",
             Event::Published { round, model, manifest, groups, .. } => {
                 self.log_size += 1;
+                self.model = Some(*model);
                 let metrics = self.evaluate.as_ref().map(|evaluate| evaluate(model)).transpose()?;
                 standing.accuracy = metrics.map(|(accuracy, _)| accuracy);
                 if *round == 0 {

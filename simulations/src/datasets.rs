@@ -62,7 +62,12 @@ pub fn digits() -> Dataset {
 /// as these live in the low frequencies. The map is fixed and looks at one image at a time, so that a client applies
 /// it alone and at no cost in privacy. Its shape was chosen by the accuracy on these digits, which no ε covers.
 pub fn digits_spectrum() -> Dataset {
-    let images = digits();
+    spectrum_of(&digits())
+}
+
+/// The same for some images of 64 inputs in `[0, 1]`. Panics for examples of another size.
+pub fn spectrum_of(images: &Dataset) -> Dataset {
+    assert_eq!(images.inputs(), DIGIT_PIXELS, "inputs of an image of 8 × 8 pixels");
     let basis = dct_basis();
     let features = images.features().chunks_exact(DIGIT_PIXELS).flat_map(|image| spectrum(image, &basis));
     Dataset::new(features.collect(), images.labels().to_vec(), basis.len(), images.classes())

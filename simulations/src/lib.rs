@@ -10,3 +10,4 @@ pub mod partition;
 pub mod record;
 pub mod report;
 mod sampling;
+pub mod training;

@@ -110,6 +110,10 @@ pub struct Summary {
     pub test_accuracy: Option<f64>,
     /// Accuracy of the model before round 1.
     pub initial_accuracy: Option<f64>,
+    /// Where the attack is a backdoor: share of its examples, made of the test set, that the published model labels
+    /// as the attacker wants.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attack_success: Option<f64>,
     /// Epsilon spent by the client that was charged most, at `delta`.
     pub epsilon: f64,
     /// Epsilon at which the task stops.

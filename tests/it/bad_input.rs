@@ -79,6 +79,7 @@ fn folders_that_cannot_take_a_run() {
 fn misspelt_options_and_values() {
     for (arguments, part) in [
         (["demo", "--attack", "sing-flip"], "sign-flip"),
+        (["demo", "--attack-strength", "0"], "above 0"),
         (["demo", "--rule", "medain"], "median"),
         (["demo", "--dropout", "0.9"], "0.5"),
         (["demo", "--group-size", "2"], "3 to"),

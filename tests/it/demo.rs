@@ -127,14 +127,14 @@ fn no_private_key_is_in_the_folder() {
 }
 
 #[test]
-fn clients_as_processes_and_every_attack() {
+fn clients_as_processes_and_loud_attacks() {
     let temporary = tempfile::tempdir().unwrap();
-    for attack in ["sign-flip", "gaussian", "scale", "label-flip"] {
+    for attack in ["sign-flip", "gaussian", "scale", "label-flip", "infinity", "backdoor"] {
         let out = temporary.path().join(attack);
         let mut demo = small_demo(&out);
         demo.args(["--rounds", "1", "--json", "--attack", attack]);
         if attack == "sign-flip" {
-            demo.arg("--processes");
+            demo.args(["--processes", "--attack-strength", "41"]);
         }
         let output = run(&mut demo);
         assert!(output.status.success(), "{attack}: {:?}", failure(&output));
@@ -143,7 +143,28 @@ fn clients_as_processes_and_every_attack() {
         let round: serde_json::Value =
             serde_json::from_str(std::fs::read_to_string(out.join("rounds.jsonl")).unwrap().trim()).unwrap();
         assert_eq!(round["groups_dropped"], 1, "{round}");
+        let summary = json(&out.join("summary.json"));
+        let named = if attack == "sign-flip" { "sign-flip, strength 41" } else { attack };
+        assert_eq!(summary["attack"], named);
+        // Only a backdoor has a success of its own, and a dropped group gives it none.
+        assert_eq!(summary["attack_success"].is_null(), attack != "backdoor", "{summary}");
+        if attack == "backdoor" {
+            assert!(summary["attack_success"].as_f64().unwrap() < 0.5, "{summary}");
+        }
     }
+}
+
+#[test]
+fn a_plain_mean_lets_a_backdoor_in_and_the_table_says_so() {
+    let temporary = tempfile::tempdir().unwrap();
+    let out = temporary.path().join("run");
+    let mut demo = small_demo(&out);
+    let output = run(demo.args(["--attack", "backdoor", "--rule", "mean"]));
+    assert!(output.status.success(), "{:?}", failure(&output));
+    let success = json(&out.join("summary.json"))["attack_success"].as_f64().unwrap();
+    assert!(success > 0.5, "{success}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("of its examples succeed"));
+    assert!(std::fs::read_to_string(out.join("report.html")).unwrap().contains("Backdoor success"));
 }
 
 #[test]

@@ -290,3 +290,25 @@ fn plans_that_cannot_be_are_refused() {
         assert!(error.contains(expected), "{error}");
     }
 }
+
+#[test]
+fn the_attacks_in_the_documents_and_the_help_are_those_of_the_program() {
+    let output = run(fedveil().args(["robust", "attacks"]));
+    let list = printed(&output);
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/robustness.md");
+    let text = fs::read_to_string(document).unwrap();
+    assert!(
+        text.contains(&format!("```text\n{list}```\n")),
+        "docs/robustness.md does not have this list:\n{list}"
+    );
+    let output = run(fedveil().args(["demo", "--help"]));
+    let help = printed(&output);
+    let heads = list.lines().skip(1).filter(|line| !line.is_empty() && !line.starts_with(' '));
+    let mut count = 0;
+    for head in heads {
+        let (name, _) = head.split_once(": ").unwrap();
+        assert!(help.contains(&format!("- {name}:")), "{name} is not in the help text");
+        count += 1;
+    }
+    assert_eq!(count, 16);
+}

@@ -387,12 +387,15 @@ fn setting(summary: &Summary) -> Markup {
         ("Rounds aborted", summary.rounds_aborted.to_string()),
         ("Seed", summary.seed.to_string()),
     ];
+    let backdoor = summary.attack_success.map(|share| ("Backdoor success", percent(share)));
     html! {
         section {
             h2 { "Setting" }
             div.panel {
                 dl.facts {
-                    @for (name, value) in facts { div { dt { (name) } dd { (value) } } }
+                    @for (name, value) in facts.into_iter().chain(backdoor) {
+                        div { dt { (name) } dd { (value) } }
+                    }
                 }
             }
         }

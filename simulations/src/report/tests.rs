@@ -12,6 +12,7 @@ fn summary() -> Summary {
         aggregation_mode: "secagg".to_owned(),
         test_accuracy: Some(0.871),
         initial_accuracy: Some(0.104),
+        attack_success: Some(0.125),
         epsilon: 12.96,
         epsilon_budget: 15.0,
         delta: 1e-5,

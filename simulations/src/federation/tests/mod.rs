@@ -1,6 +1,7 @@
 //! The two cores against each other, against drop-outs and crashes, against hostile coordinators and clients.
 
 mod adaptive_clip;
+mod attacks;
 mod canaries;
 mod hostile_clients;
 mod hostile_coordinator;

@@ -1,0 +1,65 @@
+//! A client's update: what the plan's training makes of its data.
+
+use fedveil_learning::{Dataset, LearningError, LocalTraining, ModelSpec, model_file, train};
+use fedveil_proto_plan::TaskPlan;
+
+/// Why there is no update.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainingError {
+    /// The model file cannot be read, or training fails.
+    #[error(transparent)]
+    Learning(#[from] LearningError),
+    /// The plan's architecture is no model.
+    #[error("model.architecture: {0}")]
+    Architecture(LearningError),
+    /// Model, plan and data are not for one another.
+    #[error(
+        "the model is {found}, the plan says {planned}, this device's data is for {inputs} inputs and {classes} classes"
+    )]
+    Mismatch {
+        /// The model that was sent.
+        found: ModelSpec,
+        /// The model of the plan.
+        planned: ModelSpec,
+        /// Inputs of the data.
+        inputs: usize,
+        /// Classes of the data.
+        classes: usize,
+    },
+}
+
+/// The architecture and the parameters of `model`, a safetensors file that plan and data agree with.
+pub fn agreed_model(
+    data: &Dataset,
+    model: &[u8],
+    plan: &TaskPlan,
+) -> Result<(ModelSpec, Vec<f32>), TrainingError> {
+    let (found, old) = model_file::from_safetensors(model)?;
+    let planned: ModelSpec = plan.model.architecture.parse().map_err(TrainingError::Architecture)?;
+    let (inputs, classes) = (data.inputs(), data.classes());
+    if found != planned || found.inputs() != inputs || found.classes() != classes {
+        return Err(TrainingError::Mismatch { found, planned, inputs, classes });
+    }
+    Ok((found, old))
+}
+
+/// New parameters minus old, in file order, after the plan's training on `data` from `model`, a safetensors file.
+///
+/// No noise is added for single examples, whatever the plan says: an honest client whose plan has a section
+/// `training.example_privacy` must train otherwise. Colluders, who owe their data nothing, train like this.
+pub fn local_update(
+    data: &Dataset,
+    model: &[u8],
+    plan: &TaskPlan,
+    seed: u64,
+) -> Result<Vec<f32>, TrainingError> {
+    let (spec, old) = agreed_model(data, model, plan)?;
+    let training = LocalTraining {
+        epochs: plan.training.epochs,
+        batch_size: plan.training.batch_size,
+        learning_rate: plan.training.learning_rate as f32,
+    };
+    let new = train(&spec, &old, data, &training, seed)?;
+    Ok(new.iter().zip(&old).map(|(new, old)| new - old).collect())
+}
