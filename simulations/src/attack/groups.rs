@@ -19,7 +19,7 @@
 use chacha20::ChaCha20Rng;
 use fedveil_learning::{Dataset, model_file};
 use fedveil_privacy::{Guarantee, Rotation};
-use fedveil_proto_plan::{TaskPlan, Terms};
+use fedveil_proto_plan::{Mode, TaskPlan, Terms};
 use fedveil_provenance::Digest;
 use rand_core::{Rng, SeedableRng};
 
@@ -107,7 +107,7 @@ impl Conspiracy {
                 vector.iter().map(|value| factor * value).collect()
             }
             Sends::GroupMean => {
-                let (size, divisor) = group(plan, &terms);
+                let (_, size, divisor) = rows(plan, &terms);
                 let rest = (size - 1) as f64;
                 vector.iter().zip(&expected).map(|(wanted, rest_of)| divisor * wanted - rest * rest_of).collect()
             }
@@ -205,10 +205,16 @@ fn on_the_grid(sent: &[f64], rotation: &Rotation, guarantee: &Guarantee) -> Vec<
     sent.iter().map(|value| steps(value).clamp(-largest, largest)).collect()
 }
 
-/// Clients that a group is expected to have, and what its sum is divided by.
-fn group(plan: &TaskPlan, terms: &Terms) -> (usize, f64) {
-    let size = f64::from(plan.cohort.clients) / f64::from(terms.groups);
-    (size.round() as usize, f64::from(plan.aggregation.group_size))
+/// Rows that the rule is expected to see, clients in each, and what their sums are divided by.
+fn rows(plan: &TaskPlan, terms: &Terms) -> (usize, usize, f64) {
+    let clients = plan.cohort.clients;
+    match terms.mode {
+        Mode::InsecurePlain => (clients as usize, 1, 1.0),
+        Mode::Secagg => {
+            let size = f64::from(clients) / f64::from(terms.groups);
+            (terms.groups as usize, size.round() as usize, f64::from(plan.aggregation.group_size))
+        }
+    }
 }
 
 /// Rounds as they may come: groups drawn from the fellows' updates, under the plan's noise.
@@ -219,8 +225,12 @@ fn imagine(
     terms: &Terms,
     rng: &mut impl Rng,
 ) -> Vec<Scene> {
-    let (size, divisor) = group(plan, terms);
-    let share = (terms.guarantee.share.get() as f64).sqrt() / terms.guarantee.grid.scale();
+    let (groups, size, divisor) = rows(plan, terms);
+    // Without groups the coordinator adds the noise, after the rule.
+    let share = match terms.mode {
+        Mode::InsecurePlain => 0.0,
+        Mode::Secagg => (terms.guarantee.share.get() as f64).sqrt() / terms.guarantee.grid.scale(),
+    };
     let mut sum = |addends: usize| -> Vec<f64> {
         let noise = share * (addends as f64).sqrt();
         let mut sum: Vec<f64> = expected.iter().map(|_| noise * standard_normal(rng)).collect();
@@ -230,7 +240,7 @@ fn imagine(
         }
         sum
     };
-    let groups = (terms.groups as usize).max(2);
+    let groups = groups.max(2);
     let byzantine = fellows.len().min(groups - 1);
     let mut scene = || Scene {
         honest: (byzantine..groups)
