@@ -116,7 +116,11 @@ fn rule_help() -> String {
 
 /// The names that `--attack` takes with a line on each, from the registry.
 fn attack_names() -> PossibleValuesParser {
-    ATTACKS.iter().map(|attack| PossibleValue::new(attack.name).help(attack.summary)).collect::<Vec<_>>().into()
+    ATTACKS
+        .iter()
+        .map(|attack| PossibleValue::new(attack.name).help(attack.summary))
+        .collect::<Vec<_>>()
+        .into()
 }
 
 /// Concentration of the Dirichlet split over clients.
@@ -308,7 +312,14 @@ impl Args {
         Ok((config.plan(task_id()?, spec.parameters() as u32), spec))
     }
 
-    fn opening(&self, attack: Attack, plan: &TaskPlan, terms: &Terms, running: &Running, out: &Path) -> String {
+    fn opening(
+        &self,
+        attack: Attack,
+        plan: &TaskPlan,
+        terms: &Terms,
+        running: &Running,
+        out: &Path,
+    ) -> String {
         format!(
             "coordinator on {} (mutual TLS), run folder {}\n\
              {} clients on UCI digits, {} poisoned ({}), {} drop out in each round\n\
@@ -534,7 +545,9 @@ fn default_folder() -> PathBuf {
 fn table(summary: &Summary) -> String {
     let percent =
         |share: Option<f64>| share.map_or("-".to_owned(), |share| format!("{:.1} %", 100.0 * share));
-    let backdoor = summary.attack_success.map(|share| ("backdoor", format!("{} of its examples succeed", percent(Some(share)))));
+    let backdoor = summary
+        .attack_success
+        .map(|share| ("backdoor", format!("{} of its examples succeed", percent(Some(share)))));
     let rows = [
         ("rounds", format!("{} published, {} aborted", summary.rounds, summary.rounds_aborted)),
         (

@@ -143,9 +143,10 @@ fn list() -> String {
 
 /// Every attack, for reading.
 fn attacks() -> String {
-    let mut text = "Attacks: what poisoned clients send. u is the client's own update, x are the honest rows, \
+    let mut text =
+        "Attacks: what poisoned clients send. u is the client's own update, x are the honest rows, \
                     w the published models\n"
-        .to_owned();
+            .to_owned();
     for attack in &ATTACKS {
         writeln!(text, "\n{}: {}", attack.name, attack.summary).expect("a string can be written to");
         line(&mut text, "formula", attack.formula);

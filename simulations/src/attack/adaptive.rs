@@ -25,7 +25,8 @@ fn craft(others: &Others, defence: &Defence) -> Vec<f64> {
     let Some(forward) = with_norm(&centre, 1.0) else { return centre };
     let fallback = |target: &[f64]| fallback(others, defence, target, &forward);
 
-    let signs: Vec<f64> = centre.iter().map(|value| if *value == 0.0 { 0.0 } else { value.signum() }).collect();
+    let signs: Vec<f64> =
+        centre.iter().map(|value| if *value == 0.0 { 0.0 } else { value.signum() }).collect();
     let signed: Vec<f64> = deviations(&honest).iter().zip(&signs).map(|(by, sign)| by * sign).collect();
     // Backwards, at the honest rows' own distance from their mean: 1 is the natural unit of the factor.
     let unit = if spread > 0.0 { spread } else { 1.0 };

@@ -57,12 +57,7 @@ impl Conspiracy {
     /// Colluders who run `attack`. `features` makes of data what the model takes. Randomness comes from `seed`.
     ///
     /// Panics without a member.
-    pub fn new(
-        attack: Attack,
-        members: Vec<Member>,
-        features: fn(&Dataset) -> Dataset,
-        seed: u64,
-    ) -> Self {
+    pub fn new(attack: Attack, members: Vec<Member>, features: fn(&Dataset) -> Dataset, seed: u64) -> Self {
         assert!(!members.is_empty(), "a conspiracy has a member");
         Self { attack, members, features, seed, published: None }
     }
@@ -109,7 +104,11 @@ impl Conspiracy {
             Sends::GroupMean => {
                 let (_, size, divisor) = rows(plan, &terms);
                 let rest = (size - 1) as f64;
-                vector.iter().zip(&expected).map(|(wanted, rest_of)| divisor * wanted - rest * rest_of).collect()
+                vector
+                    .iter()
+                    .zip(&expected)
+                    .map(|(wanted, rest_of)| divisor * wanted - rest * rest_of)
+                    .collect()
             }
         };
         let seed = plan.rotation_seed(round, &Digest::of(model));
@@ -149,7 +148,12 @@ impl Conspiracy {
     }
 
     /// What every member would send if it were honest.
-    fn honest_updates(&self, round: u32, model: &[u8], plan: &TaskPlan) -> Result<Vec<Vec<f64>>, AttackError> {
+    fn honest_updates(
+        &self,
+        round: u32,
+        model: &[u8],
+        plan: &TaskPlan,
+    ) -> Result<Vec<Vec<f64>>, AttackError> {
         let honest = |Member { data, seed }: &Member| {
             let update = self.trained(data, *seed, round, model, plan)?;
             let shrink = (plan.privacy.clip_norm / norm(&update)).min(1.0);

@@ -96,6 +96,5 @@ impl fmt::Display for Sends {
 
 impl Strength {
     /// Of the loud attacks.
-    pub(super) const NORM: Self =
-        Self { default: "40", meaning: "L2 norm of what is sent, in clip norms" };
+    pub(super) const NORM: Self = Self { default: "40", meaning: "L2 norm of what is sent, in clip norms" };
 }

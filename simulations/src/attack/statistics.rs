@@ -44,7 +44,8 @@ pub(super) fn along(base: &[f64], factor: f64, direction: &[f64]) -> Vec<f64> {
 /// `vector` at an L2 norm, if it has a direction.
 pub(super) fn with_norm(vector: &[f64], wanted: f64) -> Option<Vec<f64>> {
     let length = norm(vector);
-    (length.is_finite() && length > 0.0).then(|| vector.iter().map(|value| value * (wanted / length)).collect())
+    (length.is_finite() && length > 0.0)
+        .then(|| vector.iter().map(|value| value * (wanted / length)).collect())
 }
 
 /// The z below which a standard Gaussian falls with probability `p`, cut to −8..8.

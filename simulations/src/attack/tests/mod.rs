@@ -180,7 +180,10 @@ fn edge_cases_are_turned_sevens() {
     assert_eq!(bait.labels(), [1; 2]);
     // Turned clockwise: what was in the lower left corner comes to the upper left.
     let seven = &images.features()[7 * 64..8 * 64];
-    assert_eq!((bait.features()[0], bait.features()[7], bait.features()[63]), (seven[56], seven[0], seven[7]));
+    assert_eq!(
+        (bait.features()[0], bait.features()[7], bait.features()[63]),
+        (seven[56], seven[0], seven[7])
+    );
     let mut sorted = [bait.features()[..64].to_vec(), seven.to_vec()];
     sorted.iter_mut().for_each(|image| image.sort_by(f32::total_cmp));
     assert_eq!(sorted[0], sorted[1]);

@@ -25,9 +25,8 @@ struct Case {
 }
 
 fn cases() -> Vec<Case> {
-    let vectors: Vectors =
-        serde_json::from_str(include_str!("../../../../tests/vectors/robust/byzfl.json"))
-            .expect("a valid vector file");
+    let vectors: Vectors = serde_json::from_str(include_str!("../../../../tests/vectors/robust/byzfl.json"))
+        .expect("a valid vector file");
     assert_eq!(vectors.cases.len(), 6);
     vectors.cases
 }

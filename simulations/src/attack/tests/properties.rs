@@ -71,7 +71,8 @@ fn the_adaptive_attack_turns_the_aggregate_back_furthest() {
             let found = attack("adaptive").craft(&knowledge, &mut rng()).unwrap();
             let found = fallback(&others, &defence, &found, &forward);
             // Nobody along its own direction, nor any attack that does not know the rule, does better.
-            let grid = (0..=1000).map(|at| along(&centre, -30.0 * (f64::from(at) / 1000.0).powi(3), &forward));
+            let grid =
+                (0..=1000).map(|at| along(&centre, -30.0 * (f64::from(at) / 1000.0).powi(3), &forward));
             let blind = ["ipm", "alie", "min-max", "min-sum", "mimic"]
                 .map(|name| attack(name).craft(&knowledge, &mut rng()).unwrap());
             let best = grid.chain(blind).map(|target| fallback(&others, &defence, &target, &forward));
@@ -87,7 +88,8 @@ fn min_max_is_as_far_from_some_honest_row_as_two_honest_are_apart() {
         for seed in 0..10 {
             let rows = honest(rows, d, seed);
             let found = attack("min-max").craft(&Knowledge::of_honest(&rows, byzantine), &mut rng()).unwrap();
-            let farthest = |from: &[f64]| rows.iter().map(|row| squared_distance(from, row)).fold(0.0, f64::max);
+            let farthest =
+                |from: &[f64]| rows.iter().map(|row| squared_distance(from, row)).fold(0.0, f64::max);
             let diameter = rows.iter().map(|row| farthest(row)).fold(0.0, f64::max);
             assert!((farthest(&found) / diameter - 1.0).abs() < 1e-12, "{} {diameter}", farthest(&found));
             assert_is_backwards(&found, &rows);
@@ -120,7 +122,8 @@ fn assert_is_backwards(found: &[f64], rows: &[Vec<f64>]) {
 fn distances_hold_for_what_arrives_veiled() {
     let rows = honest(7, 40, 5);
     let veils: Vec<Vec<f64>> = honest(3, 40, 6).iter().map(|row| along(row, -1.0, &centre(&rows))).collect();
-    let small: Vec<Vec<f64>> = veils.iter().map(|veil| veil.iter().map(|value| value / 3.0).collect()).collect();
+    let small: Vec<Vec<f64>> =
+        veils.iter().map(|veil| veil.iter().map(|value| value / 3.0).collect()).collect();
     let craft = |veils: &[Vec<f64>], name| {
         let scene = Scene { honest: rows.clone(), veils: veils.to_vec() };
         let knowledge = Knowledge::alone(&rows[0]).with_others(rows.clone(), vec![scene]);
@@ -132,7 +135,8 @@ fn distances_hold_for_what_arrives_veiled() {
     let arriving = small.iter().map(|veil| farthest(&along(&target, 1.0, veil))).fold(0.0, f64::max);
     assert!((arriving / diameter - 1.0).abs() < 1e-12, "{arriving} {diameter}");
     // Where the veil alone is too long, nothing is added to it.
-    let long: Vec<Vec<f64>> = veils.iter().map(|veil| veil.iter().map(|value| value * 30.0).collect()).collect();
+    let long: Vec<Vec<f64>> =
+        veils.iter().map(|veil| veil.iter().map(|value| value * 30.0).collect()).collect();
     for name in ["min-max", "min-sum"] {
         assert_eq!(craft(&long, name), centre(&rows));
     }
