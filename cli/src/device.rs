@@ -211,7 +211,9 @@ impl Staged {
         let poisoned = role.poisoned();
         let conduct = match poisoned.iter().position(|&index| index == role.index as usize) {
             None if role.is_canary() => Conduct::Canary,
-            None => Conduct::Honest(Honest::new(features(&shares[role.index as usize]), role.training_seed())),
+            None => {
+                Conduct::Honest(Honest::new(features(&shares[role.index as usize]), role.training_seed()))
+            }
             Some(member) => {
                 let fellow = |index: usize| Member {
                     data: shares[index].clone(),
@@ -301,11 +303,7 @@ mod tests {
     #[test]
     fn the_seed_decides_who() {
         let poisoned = |seed| -> Vec<u32> {
-            roles(4, 0)
-                .map(|role| Role { seed, ..role })
-                .filter(is_poisoned)
-                .map(|role| role.index)
-                .collect()
+            roles(4, 0).map(|role| Role { seed, ..role }).filter(is_poisoned).map(|role| role.index).collect()
         };
         assert_eq!(poisoned(1), poisoned(1));
         assert_ne!(poisoned(1), poisoned(2));

@@ -88,8 +88,7 @@ impl fmt::Display for Sends {
         f.pad(match self {
             Self::OfNorm(_) => "the vector at the norm that is its strength",
             Self::GroupMean => "what is to move its group's mean to the vector",
-            Self::Replacing => "the vector",
-            Self::AsItIs => "the vector",
+            Self::Replacing | Self::AsItIs => "the vector",
         })
     }
 }

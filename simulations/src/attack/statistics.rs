@@ -52,14 +52,14 @@ pub(super) fn with_norm(vector: &[f64], wanted: f64) -> Option<Vec<f64>> {
 pub(super) fn normal_quantile(p: f64) -> f64 {
     let (mut low, mut high) = (-8.0, 8.0);
     for _ in 0..80 {
-        let middle = (low + high) / 2.0;
+        let middle = f64::midpoint(low, high);
         if normal_cdf(middle) < p {
             low = middle;
         } else {
             high = middle;
         }
     }
-    (low + high) / 2.0
+    f64::midpoint(low, high)
 }
 
 /// Φ(z) = 1/2 + φ(z) (z + z³/3 + z⁵/(3·5) + …) (Marsaglia 2004).
