@@ -126,7 +126,7 @@ fn gaussian_ignores_the_update_and_has_its_moments() {
     };
     assert_eq!(craft(&[1.0; 8], 2), craft(&[-3.0; 8], 2));
     assert_ne!(craft(&[1.0; 8], 2), craft(&[1.0; 8], 3));
-    let many = craft(&[0.0; 100_000], 4);
+    let many = craft(&vec![0.0; 100_000], 4);
     let mean = many.iter().sum::<f64>() / many.len() as f64;
     assert!(mean.abs() < 0.02 && (dot(&many, &many) / many.len() as f64 - 1.0).abs() < 0.03);
 }
@@ -185,7 +185,9 @@ fn edge_cases_are_turned_sevens() {
         (seven[56], seven[0], seven[7])
     );
     let mut sorted = [bait.features()[..64].to_vec(), seven.to_vec()];
-    sorted.iter_mut().for_each(|image| image.sort_by(f32::total_cmp));
+    for image in &mut sorted {
+        image.sort_by(f32::total_cmp);
+    }
     assert_eq!(sorted[0], sorted[1]);
 }
 
