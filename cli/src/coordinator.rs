@@ -187,7 +187,7 @@ impl Run<'_> {
             dropout: self.dropout,
             attack: self.attack.clone(),
             dataset: self.dataset.clone(),
-            rule: self.plan.server.rule.clone(),
+            rule: self.plan.server.steps(),
             aggregation_mode: self.plan.mode.clone(),
             test_accuracy: published
                 .clone()

@@ -25,7 +25,7 @@ use fedveil_coordinator::store::SqliteStore;
 use fedveil_learning::{Dataset, ModelSpec, evaluate, model_file};
 use fedveil_privacy::Placement;
 use fedveil_proto::JoinToken;
-use fedveil_proto_plan::{AdaptiveClipping, Cohort, TaskPlan, Terms};
+use fedveil_proto_plan::{AdaptiveClipping, Cohort, Server, Setting, TaskPlan, Terms};
 use fedveil_provenance::Digest;
 use fedveil_simulations::attack::{ATTACKS, Attack};
 use fedveil_simulations::canary::{Canaries, Canary, CanarySeed};
@@ -72,6 +72,12 @@ pub(crate) struct Args {
     dropout: f64,
     #[arg(long, default_value = "mda", value_name = "NAME", help = rule_help())]
     rule: String,
+    /// Pre-aggregator before the rule, of `fedveil robust list`; repeat for more, in order.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pre: Vec<String>,
+    /// Option of the rule or of a pre-aggregator, as in tau=10; NAME.key=value where several have the key.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// Poisoned groups that the rule is set to bear.
     #[arg(long, default_value_t = 4, value_name = "F")]
     assumed_byzantine: u32,
@@ -224,7 +230,13 @@ impl Args {
                 self.clients
             )));
         }
-        let rule: Rule = self.rule.parse().map_err(|error| usage(format!("--rule: {error}")))?;
+        let server = self.server()?;
+        let settings: Vec<(&str, String)> =
+            server.options.iter().map(|(key, value)| (key.as_str(), value.to_string())).collect();
+        let settings: Vec<_> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        let pre: Vec<&str> = self.pre.iter().map(String::as_str).collect();
+        let rule =
+            Rule::new(&self.rule, &pre, &settings).map_err(|error| usage(format!("--rule: {error}")))?;
         let needed = rule.minimum_rows(self.assumed_byzantine as usize) as u32;
         let groups = self.clients / size;
         if needed > groups {
@@ -254,7 +266,7 @@ impl Args {
                 ),
             ));
         }
-        let (plan, spec) = self.plan_for(needed)?;
+        let (plan, spec) = self.plan_for(needed, server)?;
         let terms = plan.check().map_err(|error| usage(error.to_string()))?;
         if terms.affordable_rounds == 0 {
             return Err(Failure::new(
@@ -269,7 +281,24 @@ impl Args {
         Ok((plan, terms, spec))
     }
 
-    fn plan_for(&self, needed_groups: u32) -> Result<(TaskPlan, ModelSpec), Failure> {
+    /// What becomes of the group sums.
+    fn server(&self) -> Result<Server, Failure> {
+        let mut server = CoordinatorConfig::default().server;
+        server.rule.clone_from(&self.rule);
+        server.pre.clone_from(&self.pre);
+        server.assumed_byzantine = self.assumed_byzantine;
+        for setting in &self.set {
+            let (key, value) = setting.split_once('=').ok_or_else(|| {
+                let message = format!("--set is {setting:?}, accepted is KEY=VALUE, as in tau=10");
+                Failure::new(Exit::Usage, message)
+            })?;
+            let value = value.parse().map_or_else(|_| Setting::Word(value.to_owned()), Setting::Number);
+            server.options.insert(key.to_owned(), value);
+        }
+        Ok(server)
+    }
+
+    fn plan_for(&self, needed_groups: u32, server: Server) -> Result<(TaskPlan, ModelSpec), Failure> {
         let size = self.group_size;
         let max_missing_reveals = (self.clients - needed_groups * size).min(2).min(self.clients / 20);
         let minimum = (needed_groups * size + max_missing_reveals).max(self.clients * 9 / 10);
@@ -302,8 +331,7 @@ impl Args {
         config.aggregation.threshold =
             (2 * size / 3 + 1).min(config.aggregation.min_survivors.saturating_sub(1));
         config.aggregation.max_missing_reveals = max_missing_reveals;
-        config.server.rule.clone_from(&self.rule);
-        config.server.assumed_byzantine = self.assumed_byzantine;
+        config.server = server;
         let spec: ModelSpec = config
             .model
             .architecture
@@ -333,7 +361,7 @@ impl Args {
             plan.aggregation.group_size,
             terms.largest_group,
             plan.aggregation.min_survivors,
-            plan.server.rule,
+            plan.server.steps(),
             terms.groups,
             plan.server.assumed_byzantine,
             spends(plan, terms),

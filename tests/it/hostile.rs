@@ -10,6 +10,7 @@ use fedveil_proto::v1::{Frame, training_client::TrainingClient};
 use fedveil_proto::{Assembler, ErrorCode, Kind, frames, hello};
 use fedveil_proto_plan::{Aggregation, Cohort, Model, Privacy, Server, TaskPlan, Training, VERSION};
 use fedveil_provenance::Digest;
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -62,6 +63,8 @@ impl Stage {
             },
             server: Server {
                 rule: "mean".to_owned(),
+                pre: Vec::new(),
+                options: BTreeMap::new(),
                 assumed_byzantine: 0,
                 learning_rate: 1.0,
                 momentum: 0.0,

@@ -1,5 +1,6 @@
 //! The coordinator's file: where it listens and writes, and the task that it runs.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -134,6 +135,8 @@ impl Default for CoordinatorConfig {
             },
             server: Server {
                 rule: "mda".to_owned(),
+                pre: Vec::new(),
+                options: BTreeMap::new(),
                 assumed_byzantine: 4,
                 learning_rate: 4.0,
                 momentum: 0.5,
@@ -419,6 +422,16 @@ impl Config for CoordinatorConfig {
         ),
         section("server", "What becomes of the group sums."),
         key("server.rule", "Byzantine-robust rule over the group means.", GROUP_RULE_NAMES),
+        optional(
+            "server.pre",
+            "Pre-aggregators, which make rows of rows before the rule, in order.",
+            "a list of names of `fedveil robust list`, as in [\"clip\", \"nnm\"]",
+        ),
+        optional(
+            "server.options",
+            "Options of the rule and the pre-aggregators, as in { c = 1.5 }; \"clip.c\" where several have the option.",
+            "a table of names and values of `fedveil robust list`, but for seeds, which each round draws",
+        ),
         key(
             "server.assumed_byzantine",
             "Poisoned groups f that the rule is set to bear.",

@@ -417,6 +417,18 @@ mod tests {
     }
 
     #[test]
+    fn steps_of_the_rule_and_their_options_are_read() {
+        let text = "[server]\nrule = \"trimmed-mean\"\npre = [\"clip\", \"nnm\"]\noptions = { c = 2 }\n";
+        let server = read::<CoordinatorConfig>(text).unwrap().server;
+        assert_eq!(server.steps(), "clip+nnm+trimmed-mean");
+        assert_eq!(server.options["c"].to_string(), "2");
+        for (options, expected) in [("{ seed = 1 }", "seed = 1"), ("{ c = [1] }", "server.options")] {
+            let found = refusal(&format!("[server]\npre = [\"bucketing\"]\noptions = {options}\n"));
+            assert!(found.contains("server.options") && found.contains(expected), "{found}");
+        }
+    }
+
+    #[test]
     fn keys_left_out_have_their_defaults() {
         assert_eq!(read::<CoordinatorConfig>("").unwrap(), CoordinatorConfig::default());
         let config: CoordinatorConfig = read("training.epochs = 9\n[privacy]\nepsilon = 9\n").unwrap();

@@ -108,6 +108,7 @@ pub struct CloseJob {
     model: Digest,
     /// Parameters of the plan's model.
     parameters: usize,
+    /// What the round before left: see [`Memory`].
     momentum: Option<Digest>,
     updates: Updates,
     rule: Rule,
@@ -218,35 +219,51 @@ impl CloseJob {
 
     /// Group means or single updates → robust rule → server optimiser.
     fn step(&mut self, old_file: &[u8], store: &dyn Store, noise: &NoiseKey) -> Result<Step, JobError> {
+        let mut model = parameters(old_file)?;
+        let mut memory = match &self.momentum {
+            Some(digest) => Memory::decode(&store.blob(digest)?, model.len()),
+            None => Memory { momentum: vec![0.0; model.len()], aggregate: None },
+        };
         let (update, groups) = match std::mem::take(&mut self.updates) {
             Updates::Groups { results, planned_size, rotation_seed } => {
                 let rotation = Rotation::new(&rotation_seed, self.parameters);
-                self.of_groups(&results, planned_size, &rotation, store)?
+                let rule = self.rule_of_round(&memory);
+                self.of_groups(&rule, &results, planned_size, &rotation, store)?
             }
             Updates::Clients { cohort, rows } => {
                 self.cohort_commitment = self.commit(&cohort, noise);
                 let members = cohort.len() as u32;
                 match self.central_noise(noise)? {
                     Some(noise) => self.with_noise(members, &rows, noise),
-                    None => self.of_clients(members, rows)?,
+                    None => self.of_clients(&self.rule_of_round(&memory), members, rows)?,
                 }
             }
         };
-        let mut model = parameters(old_file)?;
-        let mut momentum = match &self.momentum {
-            Some(digest) => decode_reals(&store.blob(digest)?),
-            None => vec![0.0; model.len()],
-        };
-        self.optimizer.step(&mut momentum, &mut model, &update);
+        self.optimizer.step(&mut memory.momentum, &mut model, &update);
         if model.iter().any(|value| !value.is_finite()) {
             return Err(JobError::NonFinite);
         }
         let file = with_parameters(old_file, &model)?;
-        Ok(Step { file, momentum: encode_reals(&momentum), groups })
+        memory.aggregate = self.rule.remembers().then_some(update);
+        Ok(Step { file, momentum: memory.encode(), groups })
+    }
+
+    /// The rule of this round, which starts where it ended, and draws from the task, the round and the commitment to its
+    /// cohort. That follows from fresh keys of every client, or in mode `insecure_plain` from a secret of the coordinator's,
+    /// so that no client knows the seed when it is drawn; a replay draws the same.
+    fn rule_of_round(&self, memory: &Memory) -> Rule {
+        let mut text = b"fedveil/rule/v1".to_vec();
+        text.extend(self.task_digest.0);
+        text.extend(self.round.to_le_bytes());
+        text.extend(self.cohort_commitment.0);
+        let Digest(digest) = Digest::of(&text);
+        let seed = u64::from_le_bytes(*digest.first_chunk().expect("a digest has 32 bytes"));
+        self.rule.in_round(seed, memory.aggregate.as_deref())
     }
 
     fn of_groups(
         &mut self,
+        rule: &Rule,
         results: &[GroupResult],
         planned_size: u32,
         rotation: &Rotation,
@@ -265,7 +282,7 @@ impl CloseJob {
             }
             rows.push(mean);
         }
-        let Aggregate { vector, kept, scores } = self.rule.aggregate(&rows, self.byzantine)?;
+        let Aggregate { vector, kept, scores } = rule.aggregate(&rows, self.byzantine)?;
         if let Some(indicator) = &self.guarantee.indicator {
             let kept: Vec<i64> = kept.iter().filter_map(|&row| indicators.get(row)).copied().collect();
             let fraction = indicator.clip.fraction(&kept, planned_size);
@@ -292,6 +309,7 @@ impl CloseJob {
     /// their number (`fedveil_proto_plan::MAX_ROWS`).
     fn of_clients(
         &self,
+        rule: &Rule,
         members: u32,
         rows: Vec<Vec<i32>>,
     ) -> Result<(Vec<f64>, Vec<GroupDecision>), JobError> {
@@ -309,7 +327,7 @@ impl CloseJob {
         let real =
             |row: Vec<i32>| self.guarantee.grid.to_real(&row.into_iter().map(i64::from).collect::<Vec<_>>());
         let rows: Vec<Vec<f64>> = rows.into_iter().map(real).collect();
-        let Aggregate { vector, kept, scores } = self.rule.aggregate(&rows, self.byzantine)?;
+        let Aggregate { vector, kept, scores } = rule.aggregate(&rows, self.byzantine)?;
         let decide = |row: usize| {
             let (decision, score) = Self::decision(row, &kept, &scores);
             let reason = self.reason(decision, "clients");
@@ -381,7 +399,7 @@ impl CloseJob {
     }
 
     fn reason(&self, decision: Decision, rows: &str) -> String {
-        let name = self.rule.name();
+        let name = &self.rule;
         match decision {
             Decision::Kept => format!("{name}: among the rows it keeps"),
             _ => format!("{name}: too far from the other {rows}"),
@@ -398,12 +416,33 @@ impl CloseJob {
                 task_digest: self.task_digest,
                 cohort_commitment: self.cohort_commitment,
                 groups,
-                rule: self.rule.name().to_owned(),
+                rule: self.rule.to_string(),
                 privacy: self.privacy.clone(),
                 software: concat!("fedveil ", env!("CARGO_PKG_VERSION")).to_owned(),
                 files: vec![FileEntry { path: MODEL_FILE.to_owned(), digest: model }],
             },
         }
+    }
+}
+
+/// What one round leaves to the next, as one blob: the optimiser's momentum and, after it, the aggregate if the rule
+/// starts from that.
+struct Memory {
+    momentum: Vec<f64>,
+    aggregate: Option<Vec<f64>>,
+}
+
+impl Memory {
+    fn decode(bytes: &[u8], parameters: usize) -> Self {
+        let mut momentum = decode_reals(bytes);
+        let rest = momentum.split_off(parameters.min(momentum.len()));
+        Self { momentum, aggregate: (rest.len() == parameters).then_some(rest) }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = encode_reals(&self.momentum);
+        bytes.extend(self.aggregate.iter().flat_map(|aggregate| encode_reals(aggregate)));
+        bytes
     }
 }
 

@@ -301,7 +301,7 @@ impl Round {
                 let reason = format!(
                     "{sums} of {} groups gave a sum, the rule {} needs {minimum}",
                     groups.len(),
-                    coordinator.terms().rule.name()
+                    coordinator.terms().rule
                 );
                 vec![self.aborted(now, &reason)]
             }

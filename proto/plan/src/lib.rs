@@ -12,7 +12,8 @@ mod plain;
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use fedveil_aggregation::optimizer::ServerOptimizer;
-use fedveil_aggregation::robust::{GROUP_RULE_NAMES, Rule};
+use fedveil_aggregation::robust::grouping::chance_of_more;
+use fedveil_aggregation::robust::{Kind, RULES, Rule, RuleSpec, SEED};
 use fedveil_aggregation::secagg::parameters::{Population, ServerModel};
 use fedveil_aggregation::secagg::{Prg, ProtocolKind, SessionConfig, SessionParameters};
 use fedveil_privacy::{
@@ -21,6 +22,8 @@ use fedveil_privacy::{
 };
 use fedveil_provenance::{Digest, Envelope, PrivacyClaim};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
 
 /// DSSE payload type of a task plan.
 pub const PAYLOAD_TYPE: &str = "application/vnd.fedveil.task-plan.v1+json";
@@ -34,6 +37,8 @@ pub const MAX_PARAMETERS: u32 = 1 << 22;
 pub const MAX_ROWS: u32 = 2_000;
 /// Most steps of example-level training in one round.
 const MAX_STEPS: f64 = 1e6;
+/// Most pre-aggregators before a rule.
+pub const MAX_PRE: usize = 4;
 /// Most clients in one round.
 pub const MAX_CLIENTS: u32 = 20_000;
 
@@ -215,12 +220,45 @@ pub struct Aggregation {
 pub struct Server {
     /// Byzantine-robust rule over group means, or over updates in mode `insecure_plain`.
     pub rule: String,
+    /// Pre-aggregators before the rule, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pre: Vec<String>,
+    /// Options of the rule and of its pre-aggregators; `step.option` where several have the option.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, Setting>,
     /// Poisoned groups f that the rule is set to bear; poisoned clients in mode `insecure_plain`.
     pub assumed_byzantine: u32,
     /// Step size of the server optimiser.
     pub learning_rate: f64,
     /// Momentum of the server optimiser.
     pub momentum: f64,
+}
+
+impl Server {
+    /// The names of the pre-aggregators and the rule in their order, as in `clip+nnm+trimmed-mean`.
+    pub fn steps(&self) -> String {
+        let names: Vec<&str> = self.pre.iter().chain([&self.rule]).map(String::as_str).collect();
+        names.join("+")
+    }
+}
+
+/// The value of a rule's option.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Setting {
+    /// A number.
+    Number(f64),
+    /// One of the option's words.
+    Word(String),
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(out),
+            Self::Word(word) => word.fmt(out),
+        }
+    }
 }
 
 /// Why a plan is not acceptable.
@@ -294,8 +332,11 @@ pub struct Terms {
     pub affordable_rounds: u32,
     /// Privacy of single examples, where the plan asks for it.
     pub example: Option<ExampleTerms>,
-    /// The robust rule.
+    /// The robust rule with its pre-aggregators and options.
     pub rule: Rule,
+    /// Bound on the probability that in one round of a full cohort `cohort.assumed_malicious` clients poison more groups
+    /// than the rule is set to bear. As many clients as `server.assumed_byzantine` never do.
+    pub too_many_poisoned: f64,
     /// The server optimiser.
     pub optimizer: ServerOptimizer,
     /// What masks, and with what; nothing in mode `insecure_plain`.
@@ -357,6 +398,7 @@ impl TaskPlan {
             affordable_rounds,
             example,
             rule,
+            too_many_poisoned: self.too_many_poisoned(mode, shape.groups),
             optimizer,
             masking: shape.masking,
         })
@@ -373,13 +415,7 @@ impl TaskPlan {
                     .to_owned(),
             ));
         }
-        let rule: Rule = self
-            .server
-            .rule
-            .parse()
-            .ok()
-            .filter(|rule: &Rule| rule.spec().takes_group_means())
-            .ok_or_else(|| field("server.rule", &self.server.rule, GROUP_RULE_NAMES))?;
+        let rule = self.rule(RuleSpec::takes_group_means)?;
         let masks = match self.aggregation.masks.as_str() {
             "aes-256-ctr" => Prg::Aes256Ctr,
             "chacha20" => Prg::ChaCha20,
@@ -393,12 +429,9 @@ impl TaskPlan {
         let minimum_rows = rule.minimum_rows(self.server.assumed_byzantine as usize) as u32;
         if fewest_groups < minimum_rows {
             return Err(PlanError::Inconsistent(format!(
-                "server.rule {} bears {} poisoned groups only among {minimum_rows} or more, and \
+                "server.rule {rule} bears {} poisoned groups only among {minimum_rows} or more, and \
                  cohort.minimum {} makes {fewest_groups} groups of aggregation.group_size {}",
-                rule.name(),
-                self.server.assumed_byzantine,
-                self.cohort.minimum,
-                self.aggregation.group_size
+                self.server.assumed_byzantine, self.cohort.minimum, self.aggregation.group_size
             )));
         }
         rule.check_counts(fewest_groups as usize, self.server.assumed_byzantine as usize)
@@ -432,6 +465,58 @@ impl TaskPlan {
             masking: Some((protocol, masks)),
         };
         Ok((rule, shape))
+    }
+
+    /// Bound on the probability that the assumed malicious clients poison more rows than the rule is set to bear.
+    fn too_many_poisoned(&self, mode: Mode, groups: u32) -> f64 {
+        let [malicious, most] = [self.cohort.assumed_malicious, self.server.assumed_byzantine];
+        match mode {
+            Mode::Secagg => chance_of_more(
+                self.cohort.clients as usize,
+                groups as usize,
+                malicious as usize,
+                most as usize,
+            ),
+            Mode::InsecurePlain => f64::from(u8::from(malicious > most)),
+        }
+    }
+
+    /// The robust rule, of those that `fits`, with options that a plan may set: seeds are drawn for each round, and vectors
+    /// have no place in a plan.
+    fn rule(&self, fits: fn(&RuleSpec) -> bool) -> Result<Rule, PlanError> {
+        let Server { rule, pre, options, .. } = &self.server;
+        let spec = RULES.iter().find(|spec| spec.about.name == rule && fits(spec)).ok_or_else(|| {
+            let names: Vec<&str> =
+                RULES.iter().filter(|spec| fits(spec)).map(|spec| spec.about.name).collect();
+            field("server.rule", rule, names.join(", "))
+        })?;
+        let texts: Vec<(&str, String)> =
+            options.iter().map(|(key, value)| (key.as_str(), value.to_string())).collect();
+        let settings: Vec<(&str, &str)> = texts.iter().map(|(key, text)| (*key, text.as_str())).collect();
+        let pre: Vec<&str> = pre.iter().map(String::as_str).collect();
+        if pre.len() > MAX_PRE {
+            return Err(field("server.pre", format!("{} names", pre.len()), format!("up to {MAX_PRE}")));
+        }
+        let made = Rule::new(rule, &pre, &settings)
+            .map_err(|error| PlanError::Inconsistent(format!("server: {error}")))?;
+        for &(key, text) in &settings {
+            let name = key.rsplit('.').next().unwrap_or(key);
+            if name == SEED {
+                let accepted = "no value: it is drawn anew for each round";
+                return Err(field("server.options", format!("{key} = {text}"), accepted));
+            }
+            let words: Option<&[&str]> = spec.about.options.iter().find_map(|option| match option.kind {
+                Kind::Vector(words) if option.key == name => Some(words),
+                Kind::Rows if option.key == name => Some(&[]),
+                _ => None,
+            });
+            if let Some(words) = words.filter(|words| !words.contains(&text)) {
+                let accepted =
+                    if words.is_empty() { "no value in a plan".to_owned() } else { words.join(", ") };
+                return Err(field("server.options", format!("{key} = {text}"), accepted));
+            }
+        }
+        Ok(made)
     }
 
     fn check_ranges(&self) -> Result<(), PlanError> {

@@ -1,6 +1,6 @@
 //! Mode `insecure_plain`: no session of secure aggregation, and every update a row of its own.
 
-use fedveil_aggregation::robust::{RULES, Rule};
+use fedveil_aggregation::robust::{Rule, RuleSpec};
 use fedveil_privacy::{MatrixKind, Participation, Placement, Sampling, SamplingRate};
 
 use crate::{
@@ -48,17 +48,7 @@ impl TaskPlan {
                     .to_owned(),
             ));
         }
-        let rule: Rule = self
-            .server
-            .rule
-            .parse()
-            .ok()
-            .filter(|rule: &Rule| rule.spec().takes_client_updates())
-            .ok_or_else(|| {
-                let takes = RULES.iter().filter(|rule| rule.takes_client_updates());
-                let names: Vec<&str> = takes.map(|rule| rule.about.name).collect();
-                field("server.rule", &self.server.rule, names.join(", "))
-            })?;
+        let rule = self.rule(RuleSpec::takes_client_updates)?;
         let placement = self.placement_in_the_clear(&rule)?;
         let byzantine = self.server.assumed_byzantine as usize;
         let minimum_rows = match placement {
@@ -68,9 +58,8 @@ impl TaskPlan {
         };
         if self.cohort.minimum < minimum_rows {
             return Err(PlanError::Inconsistent(format!(
-                "server.rule {} bears {byzantine} poisoned clients only among {minimum_rows} or more, and \
+                "server.rule {rule} bears {byzantine} poisoned clients only among {minimum_rows} or more, and \
                  cohort.minimum is {}",
-                rule.name(),
                 self.cohort.minimum
             )));
         }

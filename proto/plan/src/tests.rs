@@ -36,7 +36,14 @@ fn plan() -> TaskPlan {
             masks: "chacha20".to_owned(),
             break_probability: 0.0,
         },
-        server: Server { rule: "mean".to_owned(), assumed_byzantine: 0, learning_rate: 1.0, momentum: 0.0 },
+        server: Server {
+            rule: "mean".to_owned(),
+            pre: Vec::new(),
+            options: BTreeMap::new(),
+            assumed_byzantine: 0,
+            learning_rate: 1.0,
+            momentum: 0.0,
+        },
     }
 }
 
@@ -636,4 +643,51 @@ fn an_adaptive_clip_norm_is_for_secure_aggregation_alone() {
         error.contains("privacy.adaptive_clip is a section, accepted is nothing but in mode secagg"),
         "{error}"
     );
+}
+
+#[test]
+fn pre_aggregators_and_options_make_the_rule() {
+    let mut plan = plan();
+    let options = |plan: &mut TaskPlan, pairs: &[(&str, Setting)]| {
+        plan.server.options = pairs.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+    };
+    let word = |text: &str| Setting::Word(text.to_owned());
+    plan.server.rule = "centered-clipping".to_owned();
+    plan.server.pre = vec!["clip".to_owned(), "nnm".to_owned()];
+    options(&mut plan, &[("c", Setting::Number(1.5)), ("start", word("median"))]);
+    let rule = plan.check().unwrap().rule;
+    let expected =
+        Rule::new("centered-clipping", &["clip", "nnm"], &[("c", "1.5"), ("start", "median")]).unwrap();
+    assert!(rule == expected);
+    assert_eq!(rule.to_string(), "clip+nnm+centered-clipping");
+
+    // What is signed is what is read.
+    let text = serde_json::to_string(&plan).unwrap();
+    assert!(text.contains(r#""pre":["clip","nnm"],"options":{"c":1.5,"start":"median"}"#), "{text}");
+    assert_eq!(serde_json::from_str::<TaskPlan>(&text).unwrap(), plan);
+
+    for (key, value, expected) in [
+        ("c", Setting::Number(-1.0), "option c of clip is \"-1\", accepted is a number above 0"),
+        ("depth", Setting::Number(1.0), "clip + nnm + centered-clipping has no option \"depth\""),
+        ("start", word("1,2"), "server.options is start = 1,2, accepted is zero, median"),
+        ("start", Setting::Number(3.0), "server.options is start = 3, accepted is zero, median"),
+    ] {
+        options(&mut plan, &[(key, value)]);
+        let error = plan.check().unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    options(&mut plan, &[("seed", Setting::Number(4.0))]);
+    plan.server.pre = vec!["bucketing".to_owned()];
+    let error = plan.check().unwrap_err().to_string();
+    assert!(error.contains("server.options is seed = 4, accepted is no value"), "{error}");
+    options(&mut plan, &[]);
+    plan.server.pre = vec!["mixing".to_owned()];
+    let error = plan.check().unwrap_err().to_string();
+    assert!(
+        error.contains("unknown pre-aggregator \"mixing\"; accepted are clip, arc, nnm, bucketing"),
+        "{error}"
+    );
+    plan.server.pre = vec!["clip".to_owned(); 5];
+    let error = plan.check().unwrap_err().to_string();
+    assert!(error.contains("server.pre is 5 names, accepted is up to 4"), "{error}");
 }

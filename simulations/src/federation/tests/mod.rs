@@ -12,7 +12,7 @@ mod rounds;
 
 use super::*;
 use fedveil_privacy::Rotation;
-use fedveil_proto_plan::{Aggregation, Cohort, Model, Privacy, Server, Training, VERSION};
+use fedveil_proto_plan::{Aggregation, Cohort, Model, Privacy, Server, Setting, Training, VERSION};
 use std::collections::BTreeSet;
 
 /// The federation of the tests.
@@ -141,7 +141,14 @@ fn one_group() -> Setup {
             masks: "chacha20".to_owned(),
             break_probability: 0.0,
         },
-        server: Server { rule: "mean".to_owned(), assumed_byzantine: 0, learning_rate: 1.0, momentum: 0.0 },
+        server: Server {
+            rule: "mean".to_owned(),
+            pre: Vec::new(),
+            options: BTreeMap::new(),
+            assumed_byzantine: 0,
+            learning_rate: 1.0,
+            momentum: 0.0,
+        },
     };
     Setup { clients: plan.cohort.clients as usize, plan, policy: Policy::default(), seed: 1 }
 }

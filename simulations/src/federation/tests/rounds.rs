@@ -245,6 +245,70 @@ fn a_robust_rule_runs_on_the_group_means() {
 }
 
 #[test]
+fn pre_aggregators_compose_with_a_rule_on_the_group_means() {
+    let composed = |pre: &[&str]| {
+        let mut setup = groups_of_nine(5);
+        setup.plan.server.rule = "trimmed-mean".to_owned();
+        setup.plan.server.pre = pre.iter().map(|name| (*name).to_owned()).collect();
+        setup.plan.server.assumed_byzantine = 1;
+        let poisoned = |client: usize, _| {
+            let value = if client == 5 { 1 << 15 } else { 1 };
+            Ok(Contribution::DangerUnbounded(vec![value; PARAMETERS]))
+        };
+        finished(setup, Script::default().contributing(poisoned))
+    };
+    for pre in [&["clip", "nnm"][..], &["bucketing"]] {
+        let federation = composed(pre);
+        let named = format!("{}+trimmed-mean", pre.join("+"));
+        let reasons = federation.events().into_iter().find_map(|event| match event {
+            Event::Published { round: 1, groups, .. } => Some(groups),
+            _ => None,
+        });
+        assert!(reasons.unwrap().iter().all(|group| group.reason.starts_with(&named)));
+        if pre != ["bucketing"] {
+            // The poisoned row is mixed from clean ones and itself; every clean one is as before.
+            moved_by(&federation, &[1; PARAMETERS], 1.0);
+        }
+        // What is drawn follows from the transcript.
+        let histories =
+            [federation, composed(pre)].map(|federation| serde_json::to_vec(&federation.events()).unwrap());
+        assert!(histories[0] == histories[1], "{named}: one seed gave two histories");
+    }
+}
+
+#[test]
+fn a_rule_with_a_memory_starts_where_it_ended() {
+    let mut setup = groups_of_nine(2);
+    // Every row is one step in each coordinate, and half as far is gone at once.
+    let step = setup.plan.privacy.clip_norm / f64::from(setup.plan.privacy.resolution);
+    let tau = step * (PARAMETERS as f64).sqrt() / 2.0;
+    setup.plan.server.rule = "centered-clipping".to_owned();
+    setup.plan.server.options.insert("tau".to_owned(), Setting::Number(tau));
+    let ones = |_, _| Ok(Contribution::DangerUnbounded(vec![1; PARAMETERS]));
+    let federation = finished(setup, Script::default().contributing(ones));
+    let rows = [1, 2].map(|round| rotated_back(&federation, round, &[1; PARAMETERS]));
+    let norm = |vector: &[f64]| vector.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let mut center = vec![0.0; PARAMETERS];
+    let mut moved = vec![0.0; PARAMETERS];
+    for row in &rows {
+        let difference: Vec<f64> = row.iter().zip(&center).map(|(row, center)| row - center).collect();
+        let factor = (tau / norm(&difference)).min(1.0);
+        for ((center, moved), difference) in center.iter_mut().zip(&mut moved).zip(difference) {
+            *center += factor * difference;
+            *moved += *center;
+        }
+    }
+    let (_, parameters) = model_file::from_safetensors(federation.devices()[0].model().unwrap().1).unwrap();
+    for (value, moved) in parameters.into_iter().zip(&moved) {
+        assert!((f64::from(value) - moved).abs() <= 1e-5 * tau, "{value}, expected {moved}");
+    }
+    let forgetful: Vec<f64> =
+        rows[0].iter().zip(&rows[1]).map(|(a, b)| tau * (a / norm(&rows[0]) + b / norm(&rows[1]))).collect();
+    let apart: Vec<f64> = moved.iter().zip(&forgetful).map(|(a, b)| a - b).collect();
+    assert!(norm(&apart) > 0.1 * tau, "a start at zero would have given the same");
+}
+
+#[test]
 fn nobody_is_asked_to_unmask_before_the_charge_is_durable() {
     let mut federation = federation(groups_of_nine(3), Script::default());
     let mut seen = 0;
