@@ -162,7 +162,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 
     let progress = Progress::new(args.json, plan.rounds);
     progress.say(&args.opening(attack, &plan, &terms, &running, &out));
-    let accuracy = evaluator(out.clone(), spec, features(&images));
+    let accuracy = evaluator(out.clone(), spec.clone(), features(&images));
     let mut watch = Watch::new(progress, plan.rounds, plan.privacy.epsilon, Some(accuracy));
     let canary_seed = canary_seed()?;
     let secrets: Vec<[u8; 32]> = running.tokens.iter().map(JoinToken::secret_digest).collect();

@@ -5,11 +5,14 @@
 //! as a safetensors file, whose data section is the flat vector itself.
 //!
 //! ```text
-//! ModelSpec::initial(seed) ──► parameters ──► train(spec, parameters, data, …) ──► new parameters
+//! ModelSpec::initial(seed) ──► parameters ──► train(spec, parameters, data, …) ──► Trained
 //!                                  │  ▲
 //!                                  ▼  │
 //!                       model_file::{to,from}_safetensors        evaluate(spec, parameters, data) ──► Metrics
 //! ```
+//!
+//! A spec is a name, such as `mlp:784x200x10`, and a [`Model`] behind it: one of the built-in [`models`], or one of a
+//! program's own, which [`Models`] finds under its name.
 //!
 //! Invariants
 //! - Every function is a pure function of its arguments: batches and initial weights come from the given seed or
@@ -20,19 +23,21 @@
 //! - No parameter that leaves this crate is NaN or infinite.
 //!
 //! Absent on purpose: clipping of updates, and noise (`fedveil-privacy`; [`train_private`] takes it as a
-//! [`NoisedSum`]), files and networking (the shells), optimiser state that outlives a call (a client keeps nothing
-//! between rounds but the model).
+//! [`NoisedSum`]), files and networking (the shells), and state that outlives a call: what an algorithm keeps between
+//! rounds goes in and out through [`Guidance`].
 
 mod dataset;
 mod model;
 pub mod model_file;
+pub mod models;
 mod private;
 mod training;
 
 pub use dataset::{Dataset, permutation};
-pub use model::{MAX_PARAMETERS, ModelSpec};
+pub use model::{Batch, Input, MAX_PARAMETERS, Model, ModelSpec, Role, Start, TensorSpec, Weights};
+pub use models::Models;
 pub use private::{NoisedSum, PrivateTraining, train_private};
-pub use training::{LocalTraining, Metrics, evaluate, train};
+pub use training::{Guidance, LocalTraining, Metrics, Trained, evaluate, train, train_with};
 
 /// Why data, a model or a training run was refused.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -79,21 +84,53 @@ pub enum LearningError {
         /// Rows there are.
         rows: usize,
     },
-    /// A text that names no model.
+    /// Tables of tokens and labels that are not both rows × length.
     #[error(
-        "unknown model {found:?}: expected softmax:INPUTSxCLASSES or mlp:INPUTSxHIDDENxCLASSES, such as softmax:64x10"
+        "{tokens} tokens and {labels} labels in sequences of {length}: expected as many of each, in whole rows"
     )]
-    UnknownModel {
-        /// The text.
-        found: String,
+    TokenCount {
+        /// Tokens in the table.
+        tokens: usize,
+        /// Labels in the table.
+        labels: usize,
+        /// Tokens per row.
+        length: usize,
     },
-    /// A model without inputs, hidden units or two classes, or a model that is too large.
+    /// A token outside the vocabulary.
+    #[error("token {token} at place {place} of row {row} is out of range: expected 0 to {}", vocabulary.saturating_sub(1))]
+    TokenOutOfRange {
+        /// Row, from 0.
+        row: usize,
+        /// Place in the row, from 0.
+        place: usize,
+        /// What was found.
+        token: u32,
+        /// Size of the vocabulary.
+        vocabulary: usize,
+    },
+    /// A name of no model that is known here.
+    #[error("unknown model {found:?}: expected {expected}")]
+    UnknownModel {
+        /// The name, or what it opens with.
+        found: String,
+        /// The names that are accepted.
+        expected: String,
+    },
+    /// A name that a model of one's own cannot have.
+    #[error("model name {found:?}: expected {expected}")]
+    ModelName {
+        /// The name, or what it opens with.
+        found: String,
+        /// What is accepted.
+        expected: &'static str,
+    },
+    /// A model with a size that makes no sense, or one that is too large.
     #[error(
-        "model {spec} is out of bounds: expected at least 1 input, 1 hidden unit, 2 classes and at most {MAX_PARAMETERS} parameters"
+        "model {name} is out of bounds: expected every size to be at least 1, at least 2 classes and at most {MAX_PARAMETERS} parameters"
     )]
     ModelOutOfBounds {
-        /// The model.
-        spec: ModelSpec,
+        /// The model's name.
+        name: String,
     },
     /// A parameter vector of another length than the model has.
     #[error("{found} parameters for model {spec}: expected {expected}")]
@@ -113,15 +150,13 @@ pub enum LearningError {
         /// What was found.
         value: f32,
     },
-    /// Data of another width or number of classes than the model's.
-    #[error("data of {inputs} inputs and {classes} classes does not fit model {spec}")]
+    /// Data of another kind, width or number of classes than the model's.
+    #[error("data of {data} does not fit model {spec}")]
     DataMismatch {
         /// The model.
         spec: ModelSpec,
-        /// Features per row of the data.
-        inputs: usize,
-        /// Classes of the data.
-        classes: usize,
+        /// What the data is.
+        data: String,
     },
     /// A training setting outside its range.
     #[error("training setting {name} is {found}: expected {expected}")]

@@ -1,7 +1,7 @@
 //! Models as safetensors files (<https://github.com/huggingface/safetensors>).
 //!
-//! One `F32` tensor per weight and bias, named and shaped as [`ModelSpec`] lists them, and the text form of the
-//! spec under the metadata key `fedveil.model`. Writing is byte-deterministic, so the digest of a file names its
+//! One `F32` tensor per weight and bias, named and shaped as [`ModelSpec::tensors`] lists them, and the name of the
+//! model under the metadata key `fedveil.model`. Writing is byte-deterministic, so the digest of a file names its
 //! model. Reading is strict: exactly those tensors, all finite. Other metadata keys are ignored.
 //!
 //! The data section of a file is the flat vector, in little-endian `f32`: safetensors lays tensors of one type out
@@ -13,8 +13,7 @@ use std::collections::HashMap;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
-use crate::model::Layer;
-use crate::{LearningError, MAX_PARAMETERS, ModelSpec};
+use crate::{LearningError, MAX_PARAMETERS, ModelSpec, Models, TensorSpec};
 
 /// Largest file read, in bytes.
 pub const MAX_BYTES: usize = MAX_PARAMETERS * size_of::<f32>() + MAX_HEADER_BYTES + LENGTH_BYTES;
@@ -22,10 +21,10 @@ pub const MAX_BYTES: usize = MAX_PARAMETERS * size_of::<f32>() + MAX_HEADER_BYTE
 /// Bytes of the header's length, which opens the file (little-endian).
 const LENGTH_BYTES: usize = 8;
 
-/// Largest JSON header read. Four tensors take about 400 bytes; the library would parse 100 MB.
+/// Largest JSON header read. A tensor takes about 100 bytes; the library would parse 100 MB.
 const MAX_HEADER_BYTES: usize = 1 << 16;
 
-/// Metadata key of the spec's text form.
+/// Metadata key of the model's name.
 const SPEC_KEY: &str = "fedveil.model";
 
 /// The file of a model; the same model gives the same bytes.
@@ -34,18 +33,24 @@ pub fn to_safetensors(spec: &ModelSpec, parameters: &[f32]) -> Result<Vec<u8>, L
     let bytes: Vec<u8> = parameters.iter().flat_map(|value| value.to_le_bytes()).collect();
     let mut rest = bytes.as_slice();
     let mut tensors = Vec::new();
-    for (name, shape) in spec.layers().flat_map(tensors_of) {
-        let (data, after) = rest.split_at(shape.iter().product::<usize>() * size_of::<f32>());
+    for tensor in spec.layout() {
+        let (data, after) = rest.split_at(tensor.size() * size_of::<f32>());
         rest = after;
-        tensors.push((name, TensorView::new(Dtype::F32, shape, data).map_err(invalid)?));
+        let view = TensorView::new(Dtype::F32, tensor.shape.clone(), data).map_err(invalid)?;
+        tensors.push((&tensor.name, view));
     }
     // A single key: the library writes the metadata in the order of a HashMap.
     let metadata = HashMap::from([(SPEC_KEY.to_owned(), spec.to_string())]);
     safetensors::serialize(tensors, Some(metadata)).map_err(invalid)
 }
 
-/// Reads what [`to_safetensors`] wrote.
+/// Reads what [`to_safetensors`] wrote of a built-in model.
 pub fn from_safetensors(bytes: &[u8]) -> Result<(ModelSpec, Vec<f32>), LearningError> {
+    read(bytes, &Models::default())
+}
+
+/// Reads what [`to_safetensors`] wrote of one of these models.
+pub fn read(bytes: &[u8], models: &Models) -> Result<(ModelSpec, Vec<f32>), LearningError> {
     if bytes.len() > MAX_BYTES {
         return refuse(format!("{} bytes: expected at most {MAX_BYTES}", bytes.len()));
     }
@@ -57,19 +62,19 @@ pub fn from_safetensors(bytes: &[u8]) -> Result<(ModelSpec, Vec<f32>), LearningE
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(invalid)?;
     let Some(text) = header.metadata().as_ref().and_then(|metadata| metadata.get(SPEC_KEY)) else {
         return refuse(format!(
-            "no metadata key {SPEC_KEY}: expected the model's text form, such as softmax:64x10"
+            "no metadata key {SPEC_KEY}: expected the model's name, such as softmax:64x10"
         ));
     };
-    let spec: ModelSpec = text.parse()?;
+    let spec = models.find(text)?;
 
     let file = SafeTensors::deserialize(bytes).map_err(invalid)?;
-    let expected: Vec<_> = spec.layers().flat_map(tensors_of).collect();
+    let expected = spec.layout();
     if file.len() != expected.len() {
         return refuse(format!("{} tensors: expected {} for model {spec}", file.len(), expected.len()));
     }
     let mut parameters = Vec::with_capacity(spec.parameters());
-    for (name, shape) in expected {
-        let tensor = file.tensor(&name).map_err(invalid)?;
+    for TensorSpec { name, shape, .. } in expected {
+        let tensor = file.tensor(name).map_err(invalid)?;
         if tensor.dtype() != Dtype::F32 || tensor.shape() != shape {
             return refuse(format!(
                 "tensor {name} is {:?} {:?}: expected F32 {shape:?}",
@@ -82,14 +87,6 @@ pub fn from_safetensors(bytes: &[u8]) -> Result<(ModelSpec, Vec<f32>), LearningE
     }
     spec.check_parameters(&parameters)?;
     Ok((spec, parameters))
-}
-
-/// Name and shape of the tensors of a layer, in the order of the flat vector.
-fn tensors_of(layer: Layer) -> [(String, Vec<usize>); 2] {
-    [
-        (format!("{}.bias", layer.name), vec![layer.outputs]),
-        (format!("{}.weight", layer.name), vec![layer.inputs, layer.outputs]),
-    ]
 }
 
 fn refuse<T>(detail: String) -> Result<T, LearningError> {
@@ -107,9 +104,11 @@ mod tests {
 
     use super::*;
 
-    const MLP: ModelSpec = ModelSpec::Mlp { inputs: 2, hidden: 3, classes: 2 };
+    fn mlp() -> ModelSpec {
+        "mlp:2x3x2".parse().unwrap()
+    }
 
-    fn counting(spec: ModelSpec) -> Vec<f32> {
+    fn counting(spec: &ModelSpec) -> Vec<f32> {
         (0..spec.parameters()).map(|i| i as f32).collect()
     }
 
@@ -130,16 +129,17 @@ mod tests {
 
     #[test]
     fn round_trips_and_is_deterministic() {
-        for spec in [ModelSpec::Softmax { inputs: 64, classes: 10 }, MLP] {
-            let bytes = to_safetensors(&spec, &counting(spec)).unwrap();
-            assert_eq!(bytes, to_safetensors(&spec, &counting(spec)).unwrap());
-            assert_eq!(from_safetensors(&bytes).unwrap(), (spec, counting(spec)));
+        for spec in ["softmax:64x10".parse().unwrap(), mlp()] {
+            let bytes = to_safetensors(&spec, &counting(&spec)).unwrap();
+            assert_eq!(bytes, to_safetensors(&spec, &counting(&spec)).unwrap());
+            let parameters = counting(&spec);
+            assert_eq!(from_safetensors(&bytes).unwrap(), (spec, parameters));
         }
     }
 
     #[test]
     fn other_tools_find_named_tensors() {
-        let bytes = to_safetensors(&MLP, &counting(MLP)).unwrap();
+        let bytes = to_safetensors(&mlp(), &counting(&mlp())).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let mut names = file.names();
         names.sort_unstable();
@@ -152,23 +152,26 @@ mod tests {
 
     #[test]
     fn the_data_section_is_the_flat_vector() {
-        for spec in [ModelSpec::Softmax { inputs: 25, classes: 10 }, MLP] {
-            let bytes = to_safetensors(&spec, &counting(spec)).unwrap();
+        for spec in ["softmax:25x10".parse().unwrap(), mlp()] {
+            let bytes = to_safetensors(&spec, &counting(&spec)).unwrap();
             let (length, rest) = bytes.split_at(8);
             let header = u64::from_le_bytes(length.try_into().unwrap()) as usize;
             let (_json, data) = rest.split_at(header);
             let (values, odd_bytes) = data.as_chunks();
             assert!(odd_bytes.is_empty());
             let found: Vec<f32> = values.iter().map(|value| f32::from_le_bytes(*value)).collect();
-            assert_eq!(found, counting(spec), "{spec}");
+            assert_eq!(found, counting(&spec), "{spec}");
         }
     }
 
     #[test]
     fn refuses_to_write_what_is_no_model() {
-        assert!(matches!(to_safetensors(&MLP, &[0.0]), Err(LearningError::ParameterCount { found: 1, .. })));
-        let infinite = vec![f32::INFINITY; MLP.parameters()];
-        assert!(matches!(to_safetensors(&MLP, &infinite), Err(LearningError::NonFiniteParameter { .. })));
+        assert!(matches!(
+            to_safetensors(&mlp(), &[0.0]),
+            Err(LearningError::ParameterCount { found: 1, .. })
+        ));
+        let infinite = vec![f32::INFINITY; mlp().parameters()];
+        assert!(matches!(to_safetensors(&mlp(), &infinite), Err(LearningError::NonFiniteParameter { .. })));
     }
 
     #[test]
@@ -206,7 +209,7 @@ mod tests {
 
     #[test]
     fn refuses_values_that_are_not_finite() {
-        let mut bytes = to_safetensors(&MLP, &counting(MLP)).unwrap();
+        let mut bytes = to_safetensors(&mlp(), &counting(&mlp())).unwrap();
         let last = bytes.len() - size_of::<f32>();
         bytes[last..].copy_from_slice(&f32::NAN.to_le_bytes());
         assert_eq!(refusal(&bytes), "parameter 16 is NaN: expected a finite number");
@@ -222,7 +225,7 @@ mod tests {
 
     #[test]
     fn every_truncation_and_extension_is_refused() {
-        let bytes = to_safetensors(&MLP, &counting(MLP)).unwrap();
+        let bytes = to_safetensors(&mlp(), &counting(&mlp())).unwrap();
         for length in 0..bytes.len() {
             assert!(from_safetensors(&bytes[..length]).is_err(), "{length} bytes of {}", bytes.len());
         }
@@ -233,7 +236,7 @@ mod tests {
         /// A changed byte is refused, changes the content, or sits in the spelling of the header; none panics.
         #[test]
         fn damage_never_panics(at in 0_usize..400, flip in 1_u8..) {
-            let mut bytes = to_safetensors(&MLP, &counting(MLP)).unwrap();
+            let mut bytes = to_safetensors(&mlp(), &counting(&mlp())).unwrap();
             let at = at % bytes.len();
             bytes[at] ^= flip;
             if let Ok((spec, parameters)) = from_safetensors(&bytes) {

@@ -6,7 +6,9 @@
 //!
 //! The gradient of a row with respect to an affine layer is the outer product of the layer's inputs a and the gradient
 //! δ of its outputs, and δ itself for the bias. Its squared norm is therefore (‖a‖² + 1)·‖δ‖², summed over the layers
-//! (Goodfellow 2015, arXiv:1510.01799): clipping is known before the gradient is written down, once.
+//! (Goodfellow 2015, arXiv:1510.01799): clipping is known before the gradient is written down, once. That is how softmax
+//! and multilayer perceptrons are trained; the gradients of other models are those of batches of one row, which takes
+//! longer.
 //!
 //! Invariants
 //! - A clipped gradient has an L2 norm of at most the clip norm, as a vector of f32.
@@ -17,8 +19,8 @@
 
 use rand_core::CryptoRng;
 
-use crate::model::Layer;
-use crate::training::check_fit;
+use crate::models::{Dense, Layer};
+use crate::training::{Network, check_fit};
 use crate::{Dataset, LearningError, ModelSpec};
 
 /// A sum that can be read after noise was added to it, and not before.
@@ -61,14 +63,14 @@ pub fn train_private(
     let mut parameters = parameters.to_vec();
     let mut gradient = Gradient::new(spec);
     for _ in 0..training.steps {
+        gradient.start(&parameters);
         for row in poisson_batch(data.len(), training.sampling_rate, rng) {
-            let label = data.labels()[row] as usize;
-            sum.add(gradient.clipped(&parameters, data.row(row), label, training.clip_norm));
+            sum.add(gradient.clipped(&parameters, data, row, training.clip_norm)?);
         }
         let released = sum.release();
         if released.len() != parameters.len() {
             return Err(LearningError::ParameterCount {
-                spec: *spec,
+                spec: spec.clone(),
                 found: released.len(),
                 expected: parameters.len(),
             });
@@ -117,28 +119,89 @@ fn poisson_batch(rows: usize, rate: f64, rng: &mut impl CryptoRng) -> Vec<usize>
 const ROUNDING_MARGIN: f64 = 1.0 - 1.0 / (1u64 << 22) as f64;
 
 /// The gradient of the cross-entropy of one row, and the room that computing it takes.
-struct Gradient {
+struct Gradient<'a> {
+    source: Source<'a>,
+    flat: Vec<f32>,
+}
+
+enum Source<'a> {
+    /// Affine layers, whose norm is known before the gradient is written down.
+    Dense(Chain),
+    /// Any other model: a batch of one row.
+    Any(Network<'a>),
+}
+
+impl<'a> Gradient<'a> {
+    fn new(spec: &'a ModelSpec) -> Self {
+        let source = match Dense::layers_of(spec) {
+            Some(layers) => Source::Dense(Chain::new(layers)),
+            None => Source::Any(Network::empty(spec)),
+        };
+        Self { source, flat: Vec::with_capacity(spec.parameters()) }
+    }
+
+    /// Before the rows of a step.
+    fn start(&mut self, parameters: &[f32]) {
+        if let Source::Any(network) = &mut self.source {
+            network.load(parameters);
+        }
+    }
+
+    /// The gradient at checked parameters, scaled down to `clip` where it is longer.
+    fn clipped(
+        &mut self,
+        parameters: &[f32],
+        data: &Dataset,
+        row: usize,
+        clip: f64,
+    ) -> Result<&[f32], LearningError> {
+        self.flat.clear();
+        match &mut self.source {
+            Source::Dense(chain) => {
+                let label = data.labels()[row] as usize;
+                chain.clipped(parameters, data.row(row), label, clip, &mut self.flat);
+            }
+            Source::Any(network) => {
+                network.gradients(data, &[row])?.1.write(&mut self.flat)?;
+                let norm = self.flat.iter().map(|slope| f64::from(*slope).powi(2)).sum::<f64>().sqrt();
+                // A gradient out of range says nothing about a direction; to fail would tell that there was one.
+                let factor = if norm.is_finite() { (clip * ROUNDING_MARGIN / norm).min(1.0) } else { 0.0 };
+                for slope in &mut self.flat {
+                    *slope = if factor == 0.0 { 0.0 } else { (f64::from(*slope) * factor) as f32 };
+                }
+            }
+        }
+        Ok(&self.flat)
+    }
+}
+
+/// The gradient of a chain of affine layers.
+struct Chain {
     layers: Vec<Layer>,
     /// Inputs of each layer: the features, then rectified outputs.
     inputs: Vec<Vec<f64>>,
     /// Gradients of the outputs of each layer.
     deltas: Vec<Vec<f64>>,
-    flat: Vec<f32>,
 }
 
-impl Gradient {
-    fn new(spec: &ModelSpec) -> Self {
-        let layers: Vec<Layer> = spec.layers().collect();
+impl Chain {
+    fn new(layers: Vec<Layer>) -> Self {
         Self {
             inputs: layers.iter().map(|layer| vec![0.0; layer.inputs]).collect(),
             deltas: layers.iter().map(|layer| vec![0.0; layer.outputs]).collect(),
-            flat: Vec::with_capacity(spec.parameters()),
             layers,
         }
     }
 
-    /// The gradient at checked parameters, scaled down to `clip` where it is longer.
-    fn clipped(&mut self, parameters: &[f32], features: &[f32], label: usize, clip: f64) -> &[f32] {
+    /// Appends the gradient at checked parameters, scaled down to `clip` where it is longer.
+    fn clipped(
+        &mut self,
+        parameters: &[f32],
+        features: &[f32],
+        label: usize,
+        clip: f64,
+        flat: &mut Vec<f32>,
+    ) {
         let tensors = self.tensors(parameters);
         self.forward(&tensors, features);
         self.backward(&tensors, label);
@@ -150,15 +213,13 @@ impl Gradient {
             .map(|(input, delta)| (squared(input) + 1.0) * squared(delta));
         let norm = per_layer.sum::<f64>().sqrt();
         let factor = (clip * ROUNDING_MARGIN / norm).min(1.0);
-        self.flat.clear();
         for (input, delta) in self.inputs.iter().zip(&self.deltas) {
-            self.flat.extend(delta.iter().map(|slope| (slope * factor) as f32));
+            flat.extend(delta.iter().map(|slope| (slope * factor) as f32));
             for value in input {
                 let scaled = value * factor;
-                self.flat.extend(delta.iter().map(|slope| (slope * scaled) as f32));
+                flat.extend(delta.iter().map(|slope| (slope * scaled) as f32));
             }
         }
-        &self.flat
     }
 
     /// Bias and weight of each layer.
@@ -230,8 +291,6 @@ mod tests {
     use super::*;
     use crate::{LocalTraining, train};
 
-    const SOFTMAX: ModelSpec = ModelSpec::Softmax { inputs: 3, classes: 4 };
-    const MLP: ModelSpec = ModelSpec::Mlp { inputs: 3, hidden: 5, classes: 4 };
     const TRAINING: PrivateTraining =
         PrivateTraining { steps: 1, sampling_rate: 1.0, batch_size: 1, clip_norm: 1.0, learning_rate: 1.0 };
 
@@ -258,7 +317,15 @@ mod tests {
         }
     }
 
-    fn recorder(spec: ModelSpec) -> Recorder {
+    fn softmax() -> ModelSpec {
+        "softmax:3x4".parse().unwrap()
+    }
+
+    fn mlp() -> ModelSpec {
+        "mlp:3x5x4".parse().unwrap()
+    }
+
+    fn recorder(spec: &ModelSpec) -> Recorder {
         Recorder { length: spec.parameters(), ..Recorder::default() }
     }
 
@@ -280,27 +347,27 @@ mod tests {
     }
 
     /// The gradient of one row as burn's autodiff has it: one step of rate 1 on that row alone.
-    fn reference(spec: ModelSpec, parameters: &[f32], data: &Dataset, row: usize) -> Vec<f32> {
+    fn reference(spec: &ModelSpec, parameters: &[f32], data: &Dataset, row: usize) -> Vec<f32> {
         let one = data.subset(&[row]).unwrap();
-        let step = LocalTraining { epochs: 1, batch_size: 1, learning_rate: 1.0 };
-        let moved = train(&spec, parameters, &one, &step, 0).unwrap();
+        let step = LocalTraining::sgd(1, 1, 1.0);
+        let moved = train(spec, parameters, &one, &step, 0).unwrap().parameters;
         parameters.iter().zip(moved).map(|(before, after)| before - after).collect()
     }
 
     #[test]
     fn clipped_gradients_are_those_of_one_example_at_a_time() {
         let data = data(24);
-        for spec in [SOFTMAX, MLP] {
+        for spec in [softmax(), mlp()] {
             let start = wave(spec.parameters(), 0.7);
             for clip_norm in [0.05, 0.6, 1.0, 100.0] {
-                let mut sum = recorder(spec);
+                let mut sum = recorder(&spec);
                 let training = PrivateTraining { clip_norm, ..TRAINING };
                 train_private(&spec, &start, &data, &training, &mut rng(), &mut sum).unwrap();
                 let [batch] = sum.batches.as_slice() else { panic!("one step, one release") };
                 assert_eq!(batch.len(), 24);
                 let mut clipped = 0;
                 for (row, found) in batch.iter().enumerate() {
-                    let whole = reference(spec, &start, &data, row);
+                    let whole = reference(&spec, &start, &data, row);
                     let factor = (clip_norm / norm(&whole)).min(1.0);
                     clipped += usize::from(factor < 1.0);
                     for (found, whole) in found.iter().zip(&whole) {
@@ -320,20 +387,19 @@ mod tests {
 
     #[test]
     fn the_analytic_norm_is_that_of_the_gradient() {
-        for spec in [SOFTMAX, MLP] {
+        for spec in [softmax(), mlp()] {
             let (start, data) = (wave(spec.parameters(), 0.9), data(8));
             for row in 0..8 {
-                let label = data.labels()[row] as usize;
                 let mut gradient = Gradient::new(&spec);
-                let whole = norm(gradient.clipped(&start, data.row(row), label, 1e9));
+                let whole = norm(gradient.clipped(&start, &data, row, 1e9).unwrap());
                 // Half of it as the clip norm scales every coordinate by a half; twice changes nothing.
-                let half = norm(gradient.clipped(&start, data.row(row), label, whole / 2.0));
+                let half = norm(gradient.clipped(&start, &data, row, whole / 2.0).unwrap());
                 assert!((half / whole - 0.5).abs() < 1e-6, "{spec}, row {row}");
-                let double = norm(gradient.clipped(&start, data.row(row), label, whole * 2.0));
+                let double = norm(gradient.clipped(&start, &data, row, whole * 2.0).unwrap());
                 assert_eq!(double, whole, "{spec}, row {row}");
                 // At its own norm, and next to it, the gradient keeps its length but for rounding and stays inside.
                 for clip in [whole, whole * (1.0 + 1e-7), whole * (1.0 - 1e-7)] {
-                    let edge = norm(gradient.clipped(&start, data.row(row), label, clip));
+                    let edge = norm(gradient.clipped(&start, &data, row, clip).unwrap());
                     assert!(
                         edge <= clip && edge > whole * (1.0 - 1e-6),
                         "{spec}, row {row}: {edge} at {clip}"
@@ -345,24 +411,25 @@ mod tests {
 
     #[test]
     fn huge_values_are_clipped_like_others() {
-        for spec in [SOFTMAX, MLP] {
+        for spec in [softmax(), mlp()] {
             let data = Dataset::new(vec![3e38; 3], vec![1], 3, 4).unwrap();
             let start: Vec<f32> = wave(spec.parameters(), 0.7).iter().map(|value| value * 1e38).collect();
-            let found = norm(Gradient::new(&spec).clipped(&start, data.row(0), 1, 0.25));
+            let found = norm(Gradient::new(&spec).clipped(&start, &data, 0, 0.25).unwrap());
             assert!(found <= 0.25, "{spec}: {found}");
         }
         // The gradient that vanishes has no direction to scale.
         let sure = [0.0, 1e9, 0.0, 0.0].into_iter().chain([0.0; 12]).collect::<Vec<f32>>();
-        assert_eq!(norm(Gradient::new(&SOFTMAX).clipped(&sure, &[1.0; 3], 1, 0.25)), 0.0);
+        let data = Dataset::new(vec![1.0; 3], vec![1], 3, 4).unwrap();
+        assert_eq!(norm(Gradient::new(&softmax()).clipped(&sure, &data, 0, 0.25).unwrap()), 0.0);
     }
 
     #[test]
     fn the_step_is_the_noised_sum_over_the_planned_batch() {
         let data = data(6);
-        let start = wave(MLP.parameters(), 0.7);
+        let start = wave(mlp().parameters(), 0.7);
         let training = PrivateTraining { batch_size: 3, learning_rate: 0.5, clip_norm: 0.3, ..TRAINING };
-        let mut sum = Recorder { noise: 0.25, ..recorder(MLP) };
-        let trained = train_private(&MLP, &start, &data, &training, &mut rng(), &mut sum).unwrap();
+        let mut sum = Recorder { noise: 0.25, ..recorder(&mlp()) };
+        let trained = train_private(&mlp(), &start, &data, &training, &mut rng(), &mut sum).unwrap();
         for (i, (after, before)) in trained.iter().zip(&start).enumerate() {
             let total: f64 = sum.batches[0].iter().map(|gradient| f64::from(gradient[i])).sum();
             let expected = f64::from(*before) - 0.5 * (total + 0.25) / 3.0;
@@ -372,27 +439,27 @@ mod tests {
 
     #[test]
     fn a_step_without_rows_is_released_and_moves_by_its_noise() {
-        let start = vec![0.0; SOFTMAX.parameters()];
+        let start = vec![0.0; softmax().parameters()];
         let training = PrivateTraining { steps: 3, sampling_rate: 1e-18, batch_size: 2, ..TRAINING };
-        let mut sum = Recorder { noise: -1.0, ..recorder(SOFTMAX) };
-        let trained = train_private(&SOFTMAX, &start, &data(5), &training, &mut rng(), &mut sum).unwrap();
+        let mut sum = Recorder { noise: -1.0, ..recorder(&softmax()) };
+        let trained = train_private(&softmax(), &start, &data(5), &training, &mut rng(), &mut sum).unwrap();
         assert_eq!(sum.batches, vec![Vec::<Vec<f32>>::new(); 3]);
-        assert_eq!(trained, vec![1.5; SOFTMAX.parameters()]);
+        assert_eq!(trained, vec![1.5; softmax().parameters()]);
     }
 
     #[test]
     fn rows_are_drawn_by_independent_coins() {
         let training = PrivateTraining { steps: 400, sampling_rate: 0.3, learning_rate: 1e-6, ..TRAINING };
-        let mut sum = recorder(SOFTMAX);
-        let start = vec![0.0; SOFTMAX.parameters()];
-        train_private(&SOFTMAX, &start, &data(50), &training, &mut rng(), &mut sum).unwrap();
+        let mut sum = recorder(&softmax());
+        let start = vec![0.0; softmax().parameters()];
+        train_private(&softmax(), &start, &data(50), &training, &mut rng(), &mut sum).unwrap();
         let sizes: Vec<f64> = sum.batches.iter().map(|batch| batch.len() as f64).collect();
         let mean = sizes.iter().sum::<f64>() / 400.0;
         let variance = sizes.iter().map(|size| (size - mean).powi(2)).sum::<f64>() / 400.0;
         // Binomial of 50 and 0.3: mean 15 ± 0.16, variance 10.5 ± 0.74.
         assert!((mean - 15.0).abs() < 0.8 && (variance - 10.5).abs() < 3.7, "{mean}, {variance}");
         let all = PrivateTraining { sampling_rate: 1.0, ..training };
-        train_private(&SOFTMAX, &start, &data(50), &all, &mut rng(), &mut sum).unwrap();
+        train_private(&softmax(), &start, &data(50), &all, &mut rng(), &mut sum).unwrap();
         assert!(sum.batches[400..].iter().all(|batch| batch.len() == 50));
     }
 
@@ -409,9 +476,9 @@ mod tests {
             clip_norm: 5.0,
             learning_rate: 0.5,
         };
-        for spec in [SOFTMAX, MLP] {
+        for spec in [softmax(), mlp()] {
             let start = spec.initial(1);
-            let mut sum = recorder(spec);
+            let mut sum = recorder(&spec);
             let trained = train_private(&spec, &start, &data, &training, &mut rng(), &mut sum).unwrap();
             let [before, after] =
                 [&start, &trained].map(|at| crate::evaluate(&spec, at, &data).unwrap().loss);
@@ -423,12 +490,12 @@ mod tests {
     fn refuses_what_cannot_be_trained() {
         let refusal = |training: PrivateTraining, length: usize| {
             let mut sum = Recorder { length, ..Recorder::default() };
-            let start = vec![0.0; SOFTMAX.parameters()];
-            train_private(&SOFTMAX, &start, &data(4), &training, &mut rng(), &mut sum)
+            let start = vec![0.0; softmax().parameters()];
+            train_private(&softmax(), &start, &data(4), &training, &mut rng(), &mut sum)
                 .unwrap_err()
                 .to_string()
         };
-        let whole = SOFTMAX.parameters();
+        let whole = softmax().parameters();
         for (training, expected) in [
             (PrivateTraining { steps: 0, ..TRAINING }, "training setting steps is 0: expected 1 or more"),
             (
@@ -455,9 +522,9 @@ mod tests {
             assert_eq!(refusal(training, whole), expected);
         }
         assert_eq!(refusal(TRAINING, whole - 1), "15 parameters for model softmax:3x4: expected 16");
-        let mut sum = Recorder { noise: f64::INFINITY, ..recorder(SOFTMAX) };
+        let mut sum = Recorder { noise: f64::INFINITY, ..recorder(&softmax()) };
         let start = vec![0.0; whole];
-        let error = train_private(&SOFTMAX, &start, &data(4), &TRAINING, &mut rng(), &mut sum).unwrap_err();
+        let error = train_private(&softmax(), &start, &data(4), &TRAINING, &mut rng(), &mut sum).unwrap_err();
         assert_eq!(error, LearningError::Diverged { what: "a trained parameter" });
     }
 }

@@ -234,14 +234,14 @@ mod tests {
 
     #[test]
     fn models_learn_the_digits_centrally() {
-        let training = LocalTraining { epochs: 15, batch_size: 16, learning_rate: 0.2 };
+        let training = LocalTraining::sgd(15, 16, 0.2);
         for (data, spec) in
             [(digits(), "softmax:64x10"), (digits(), "mlp:64x32x10"), (digits_spectrum(), "softmax:25x10")]
         {
             let (train_data, test_data) = split(&data, TEST_SHARE, 1).unwrap();
             let spec: ModelSpec = spec.parse().unwrap();
-            let parameters = train(&spec, &spec.initial(1), &train_data, &training, 1).unwrap();
-            let metrics = evaluate(&spec, &parameters, &test_data).unwrap();
+            let trained = train(&spec, &spec.initial(1), &train_data, &training, 1).unwrap();
+            let metrics = evaluate(&spec, &trained.parameters, &test_data).unwrap();
             assert!(metrics.accuracy > 0.93, "{spec}: {metrics:?}");
         }
     }

@@ -13,8 +13,9 @@ use rand_core::SeedableRng;
 
 use crate::datasets::digits;
 
-const SOFTMAX: ModelSpec = ModelSpec::Softmax { inputs: 64, classes: 10 };
-const MLP: ModelSpec = ModelSpec::Mlp { inputs: 64, hidden: 16, classes: 10 };
+const SOFTMAX: &str = "softmax:64x10";
+const SOFTMAX_PARAMETERS: usize = 65 * 10;
+const MLP: &str = "mlp:64x16x10";
 
 /// The members of a group, who hold one example each.
 const MEMBERS: usize = 18;
@@ -23,10 +24,11 @@ const MEMBERS: usize = 18;
 const GROUPS: usize = 20;
 
 /// New parameters minus old, after one step on one example.
-fn update(spec: &ModelSpec, data: &Dataset, row: usize) -> Vec<f32> {
-    let step = LocalTraining { epochs: 1, batch_size: 1, learning_rate: 0.5 };
+fn update(model: &str, data: &Dataset, row: usize) -> Vec<f32> {
+    let spec: ModelSpec = model.parse().unwrap();
+    let step = LocalTraining::sgd(1, 1, 0.5);
     let old = spec.initial(7);
-    let new = train(spec, &old, &data.subset(&[row]).unwrap(), &step, 0).unwrap();
+    let new = train(&spec, &old, &data.subset(&[row]).unwrap(), &step, 0).unwrap().parameters;
     new.iter().zip(&old).map(|(new, old)| new - old).collect()
 }
 
@@ -73,7 +75,7 @@ fn guarantee() -> Guarantee {
         adaptive_clip: None,
         clip: ClipNorm::new(0.5).unwrap(),
         resolution: 1 << 12,
-        dimension: SOFTMAX.parameters() as u32,
+        dimension: SOFTMAX_PARAMETERS as u32,
         noise: NoiseKind::DiscreteGaussian,
         noise_multiplier: NoiseMultiplier::new(1.12).unwrap(),
         placement: Placement::Distributed {
@@ -93,13 +95,13 @@ fn guarantee() -> Guarantee {
 #[test]
 fn a_single_update_gives_its_example_away() {
     let data = digits();
-    for (spec, outputs) in [(SOFTMAX, 10), (MLP, 16)] {
+    for (model, outputs) in [(SOFTMAX, 10), (MLP, 16)] {
         for row in 0..50 {
-            let update = wide(&update(&spec, &data, row));
+            let update = wide(&update(model, &data, row));
             let found = invert(&update, outputs, loudest(&update, outputs));
             // Pixels are multiples of 1/16: rounding gives every one of them back.
             for (found, pixel) in found.iter().zip(example(&data, row)) {
-                assert_eq!((found * 16.0).round(), pixel * 16.0, "{spec}, row {row}: {found}, not {pixel}");
+                assert_eq!((found * 16.0).round(), pixel * 16.0, "{model}, row {row}: {found}, not {pixel}");
             }
         }
     }
@@ -108,7 +110,7 @@ fn a_single_update_gives_its_example_away() {
 #[test]
 fn clipping_hides_nothing() {
     let data = digits();
-    let mut clipped = update(&SOFTMAX, &data, 3);
+    let mut clipped = update(SOFTMAX, &data, 3);
     assert!(clip_l2(&mut clipped, ClipNorm::new(0.01).unwrap()).unwrap().clipped);
     let clipped = wide(&clipped);
     let found = invert(&clipped, 10, loudest(&clipped, 10));
@@ -126,9 +128,9 @@ fn attack_on_sums(with_noise: bool) -> (f64, f64) {
     let (mut total, mut right) = (0.0, 0.0f64);
     for group in 0..GROUPS {
         let members: Vec<usize> = (0..MEMBERS).map(|member| (group * MEMBERS + member) * 5).collect();
-        let mut sum = vec![0i64; SOFTMAX.parameters()];
+        let mut sum = vec![0i64; SOFTMAX_PARAMETERS];
         for &row in &members {
-            let mut update = update(&SOFTMAX, &data, row);
+            let mut update = update(SOFTMAX, &data, row);
             clip_l2(&mut update, guarantee.grid.clip()).unwrap();
             let steps = guarantee.grid.round(&update, &mut rng);
             for (sum, step) in sum.iter_mut().zip(steps) {

@@ -13,19 +13,13 @@ pub enum TrainingError {
     /// The plan's architecture is no model.
     #[error("model.architecture: {0}")]
     Architecture(LearningError),
-    /// Model, plan and data are not for one another.
-    #[error(
-        "the model is {found}, the plan says {planned}, this device's data is for {inputs} inputs and {classes} classes"
-    )]
+    /// The model is not the plan's.
+    #[error("the model is {found}, the plan says {planned}")]
     Mismatch {
         /// The model that was sent.
         found: ModelSpec,
         /// The model of the plan.
         planned: ModelSpec,
-        /// Inputs of the data.
-        inputs: usize,
-        /// Classes of the data.
-        classes: usize,
     },
 }
 
@@ -37,10 +31,10 @@ pub fn agreed_model(
 ) -> Result<(ModelSpec, Vec<f32>), TrainingError> {
     let (found, old) = model_file::from_safetensors(model)?;
     let planned: ModelSpec = plan.model.architecture.parse().map_err(TrainingError::Architecture)?;
-    let (inputs, classes) = (data.inputs(), data.classes());
-    if found != planned || found.inputs() != inputs || found.classes() != classes {
-        return Err(TrainingError::Mismatch { found, planned, inputs, classes });
+    if found != planned {
+        return Err(TrainingError::Mismatch { found, planned });
     }
+    found.check_data(data)?;
     Ok((found, old))
 }
 
@@ -55,11 +49,8 @@ pub fn local_update(
     seed: u64,
 ) -> Result<Vec<f32>, TrainingError> {
     let (spec, old) = agreed_model(data, model, plan)?;
-    let training = LocalTraining {
-        epochs: plan.training.epochs,
-        batch_size: plan.training.batch_size,
-        learning_rate: plan.training.learning_rate as f32,
-    };
-    let new = train(&spec, &old, data, &training, seed)?;
+    let settings = &plan.training;
+    let training = LocalTraining::sgd(settings.epochs, settings.batch_size, settings.learning_rate as f32);
+    let new = train(&spec, &old, data, &training, seed)?.parameters;
     Ok(new.iter().zip(&old).map(|(new, old)| new - old).collect())
 }

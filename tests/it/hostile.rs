@@ -29,7 +29,7 @@ struct Stage {
 impl Stage {
     async fn set() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let spec = ModelSpec::Softmax { inputs: 4, classes: 3 };
+        let spec: ModelSpec = "softmax:4x3".parse().unwrap();
         let plan = TaskPlan {
             version: VERSION,
             task: "hostile".to_owned(),
