@@ -39,7 +39,7 @@ pub(crate) fn features(images: &Dataset) -> Dataset {
 /// The share of every device in one go, as images.
 pub(crate) fn shares(clients: u32, alpha: f64, seed: u64) -> Result<Vec<Dataset>, String> {
     let (train, _) = split(seed)?;
-    let rows = partition::dirichlet(train.labels(), train.classes(), clients as usize, alpha, seed)
+    let rows = partition::even::dirichlet(train.labels(), train.classes(), clients as usize, alpha, seed)
         .map_err(|error| error.to_string())?;
     rows.iter().map(|rows| train.subset(rows).map_err(|error| error.to_string())).collect()
 }

@@ -23,7 +23,7 @@ fn setup(rounds: u32) -> Setup {
 /// Images for each client.
 fn shares(clients: usize) -> Vec<Dataset> {
     let images = datasets::digits();
-    let rows = partition::dirichlet(images.labels(), images.classes(), clients, 1.0, 1).unwrap();
+    let rows = partition::even::dirichlet(images.labels(), images.classes(), clients, 1.0, 1).unwrap();
     rows.iter().map(|rows| images.subset(rows).unwrap()).collect()
 }
 

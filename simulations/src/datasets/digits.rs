@@ -1,4 +1,4 @@
-//! The data inside the binary, and the split into training and test rows.
+//! The data inside the binary, and the split of any rows into those for training and those for testing.
 
 use std::f64::consts::PI;
 use std::io::Read;
@@ -8,11 +8,14 @@ use fedveil_learning::{Dataset, permutation};
 use flate2::read::GzDecoder;
 use rand_core::SeedableRng;
 
+use super::table::{Part, Shape};
+use super::{Data, DatasetError, names_of};
+
 /// Share of the rows that a run keeps for testing unless told otherwise.
 pub const TEST_SHARE: f64 = 0.2;
 
 /// UCI optical digits (data/digits/README.md): gzipped CSV, 64 pixels from 0 to 16 and the digit in each row.
-const DIGITS: &[u8] = include_bytes!("../data/digits/digits.csv.gz");
+const DIGITS: &[u8] = include_bytes!("../../data/digits/digits.csv.gz");
 
 /// Pixels of an 8 × 8 image.
 const DIGIT_PIXELS: usize = 64;
@@ -25,21 +28,6 @@ const DIGIT_MEAN: f64 = 0.3;
 
 /// Frequencies kept along each side of an image.
 const DIGIT_FREQUENCIES: usize = 5;
-
-/// Why a dataset could not be split.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DatasetError {
-    /// A share that is no proper share.
-    #[error("test share {found}: expected a number above 0 and below 1")]
-    TestShare {
-        /// The share asked for.
-        found: f64,
-    },
-    /// Too few rows to train and to test.
-    #[error("1 row cannot be split: expected at least 2, one to train and one to test")]
-    SingleRow,
-}
 
 /// 1,797 images of handwritten digits: 64 inputs in `[0, 1]` (row by row, 1 is ink), 10 classes.
 pub fn digits() -> Dataset {
@@ -77,17 +65,51 @@ pub fn spectrum_of(images: &Dataset) -> Dataset {
 /// Training and test rows: a shuffle under `seed`, cut so that `test_share` of the rows (rounded, and at least one
 /// on either side) are for testing.
 pub fn split(data: &Dataset, test_share: f64, seed: u64) -> Result<(Dataset, Dataset), DatasetError> {
+    let (train, test) = split_rows(data.len(), test_share, seed)?;
+    let rows = |rows: &[usize]| data.subset(rows).expect("both sides hold existing rows");
+    Ok((rows(&train), rows(&test)))
+}
+
+/// The rows that [`split`] takes for training and for testing, in its order.
+pub(super) fn split_rows(
+    rows: usize,
+    test_share: f64,
+    seed: u64,
+) -> Result<(Vec<usize>, Vec<usize>), DatasetError> {
     if !(test_share > 0.0 && test_share < 1.0) {
         return Err(DatasetError::TestShare { found: test_share });
     }
-    if data.len() < 2 {
+    if rows < 2 {
         return Err(DatasetError::SingleRow);
     }
-    let order = permutation(data.len(), &mut ChaCha20Rng::seed_from_u64(seed));
-    let test_rows = (data.len() as f64 * test_share).round() as usize;
-    let (test, train) = order.split_at(test_rows.clamp(1, data.len() - 1));
-    let rows = |rows| data.subset(rows).expect("both sides hold existing rows");
-    Ok((rows(train), rows(test)))
+    let mut test = permutation(rows, &mut ChaCha20Rng::seed_from_u64(seed));
+    let test_rows = (rows as f64 * test_share).round() as usize;
+    let train = test.split_off(test_rows.clamp(1, rows - 1));
+    Ok((train, test))
+}
+
+/// The digits in training and test rows, as [`split`] makes them of [`digits`] or of [`digits_spectrum`].
+pub(super) fn data(spectrum: bool, test_share: f64, seed: u64) -> Result<Data, DatasetError> {
+    let all = if spectrum { digits_spectrum() } else { digits() };
+    let (train, test) = split(&all, test_share, seed)?;
+    let part = |data: &Dataset| {
+        let (features, labels) = (data.features(), data.labels().to_vec());
+        if spectrum {
+            return Part::floats(features.to_vec(), labels, data.inputs(), data.classes());
+        }
+        let bytes = features.iter().map(|value| (value * DIGIT_WHITE) as u8).collect();
+        let shape = Shape { channels: 1, height: 8, width: 8 };
+        let level = |byte: usize| byte as f32 / DIGIT_WHITE;
+        Part::images(bytes, labels, shape, data.classes(), vec![std::array::from_fn(level)])
+    };
+    Ok(Data {
+        name: "digits".to_owned(),
+        train: part(&train),
+        test: part(&test),
+        class_names: names_of("0123456789"),
+        clients: Vec::new(),
+        characters: Vec::new(),
+    })
 }
 
 /// Weighted coefficients of one image of 8 × 8 pixels in `[0, 1]`.
@@ -230,6 +252,17 @@ mod tests {
         assert!(split(&data, f64::NAN, 0).is_err());
         let one = data.subset(&[0]).unwrap();
         assert_eq!(split(&one, 0.5, 0), Err(DatasetError::SingleRow));
+    }
+
+    #[test]
+    fn rows_that_are_kept_as_bytes_are_the_same_rows() {
+        let all: Vec<u32> = (0..1438).collect();
+        for (spectrum, pixels) in [(false, digits()), (true, digits_spectrum())] {
+            let (train_rows, test_rows) = split(&pixels, TEST_SHARE, 7).unwrap();
+            let found = data(spectrum, TEST_SHARE, 7).unwrap();
+            assert_eq!(found.train.dataset(&all).unwrap(), train_rows);
+            assert_eq!(found.test.dataset(&all[..359]).unwrap(), test_rows);
+        }
     }
 
     #[test]

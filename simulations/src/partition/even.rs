@@ -1,4 +1,4 @@
-//! How the rows of a dataset fall to clients: label skew by a Dirichlet distribution.
+//! Label skew by a Dirichlet distribution, sizes even.
 //!
 //! Hsu, Qi and Brown 2019 (arXiv:1909.06335, §3): each client has a class mix q ~ Dir(c · p), with p the class
 //! shares of the whole dataset, and draws its rows by q without replacement. Here c = `alpha` × classes, so that on
@@ -12,37 +12,8 @@ use chacha20::ChaCha20Rng;
 use fedveil_learning::permutation;
 use rand_core::{Rng, SeedableRng};
 
-use crate::sampling::{ln_gamma_draw, uniform};
-
-/// Why rows could not be dealt to clients.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PartitionError {
-    /// No client, or fewer rows than clients.
-    #[error("{clients} clients for {rows} rows: expected 1 to {rows}, so that each client has a row")]
-    Clients {
-        /// Clients asked for.
-        clients: usize,
-        /// Rows there are.
-        rows: usize,
-    },
-    /// A concentration that is not positive and finite.
-    #[error("dirichlet alpha {found}: expected a finite number above 0")]
-    Alpha {
-        /// What was found.
-        found: f64,
-    },
-    /// A label outside `0..classes`.
-    #[error("label {label} of row {row} is out of range: there are {classes} classes")]
-    LabelOutOfRange {
-        /// Row, from 0.
-        row: usize,
-        /// What was found.
-        label: u32,
-        /// Number of classes.
-        classes: usize,
-    },
-}
+use super::PartitionError;
+use crate::sampling::{class_mix, uniform};
 
 /// Deals the rows `0..labels.len()` to `clients`, every row to exactly one, ⌊rows/clients⌋ or one more to each.
 ///
@@ -83,16 +54,6 @@ pub fn dirichlet(
         shards[client].push(remaining[class].pop().expect("a drawn class has rows left"));
     }
     Ok(shards)
-}
-
-/// A Dirichlet draw up to a factor: the largest weight is 1. A class of concentration 0 has weight 0.
-fn class_mix(concentration: &[f64], rng: &mut impl Rng) -> Vec<f64> {
-    let logs: Vec<f64> = concentration
-        .iter()
-        .map(|&shape| if shape > 0.0 { ln_gamma_draw(shape, rng) } else { f64::NEG_INFINITY })
-        .collect();
-    let largest = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    logs.iter().map(|log| (log - largest).exp()).collect()
 }
 
 /// A class that has rows left, by `mix` among those that do.
@@ -137,22 +98,6 @@ mod tests {
         assert!(tight > 0.6, "{tight}");
         assert!((0.27..0.33).contains(&plain), "{plain}");
         assert!((0.13..0.16).contains(&loose), "{loose}");
-    }
-
-    #[test]
-    fn mixes_follow_the_dirichlet() {
-        // Variance of a component of Dir(a, …, a) over k classes: (k − 1) / (k² (k a + 1)).
-        let mut rng = ChaCha20Rng::seed_from_u64(9);
-        for alpha in [0.2, 1.0, 5.0] {
-            let draws = 20_000;
-            let mut squares = 0.0;
-            for _ in 0..draws {
-                let mix = class_mix(&[alpha; 4], &mut rng);
-                squares += (mix[1] / mix.iter().sum::<f64>() - 0.25).powi(2);
-            }
-            let (found, expected) = (squares / f64::from(draws), 3.0 / (16.0 * (4.0 * alpha + 1.0)));
-            assert!((found / expected - 1.0).abs() < 0.05, "alpha {alpha}: {found}, expected {expected}");
-        }
     }
 
     #[test]
