@@ -39,8 +39,17 @@ pub struct Download {
 pub enum Unpack {
     /// It is kept as it is; readers unpack gzip on the way.
     No,
-    /// The files in a gzipped tar archive are put into the set's folder, without their folders.
-    TarGz,
+    /// These files of a gzipped tar archive are put into the set's folder, without their folders.
+    TarGz(&'static [Content]),
+}
+
+/// A file in an archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// Its name, without folders.
+    pub file: &'static str,
+    /// Its length.
+    pub bytes: u64,
 }
 
 /// Every set that has a name.
@@ -138,7 +147,14 @@ pub const KNOWN: &[Known] = &[
             url: "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
             bytes: 170_052_171,
             sha256: "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
-            unpack: Unpack::TarGz,
+            unpack: Unpack::TarGz(&[
+                Content { file: "data_batch_1.bin", bytes: 30_730_000 },
+                Content { file: "data_batch_2.bin", bytes: 30_730_000 },
+                Content { file: "data_batch_3.bin", bytes: 30_730_000 },
+                Content { file: "data_batch_4.bin", bytes: 30_730_000 },
+                Content { file: "data_batch_5.bin", bytes: 30_730_000 },
+                Content { file: "test_batch.bin", bytes: 30_730_000 },
+            ]),
         }],
     },
     Known {

@@ -2,9 +2,9 @@
 //!
 //! Source: Krizhevsky, "Learning multiple layers of features from tiny images" (2009), and the page of the data.
 
+use super::DatasetError;
 use super::read::{Files, Input, MAX_FILE_BYTES};
-use super::table::{Part, Shape};
-use super::{DatasetError, levels};
+use super::table::{Part, Shape, levels};
 
 const SHAPE: Shape = Shape { channels: 3, height: 32, width: 32 };
 

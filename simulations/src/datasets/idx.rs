@@ -8,9 +8,9 @@
 //! Source: the description by LeCun, Cortes and Burges that comes with MNIST. Only unsigned bytes are accepted, since
 //! no published set of images has anything else.
 
+use super::DatasetError;
 use super::read::{Files, Input, MAX_FILE_BYTES};
-use super::table::{Part, Shape};
-use super::{DatasetError, levels};
+use super::table::{Part, Shape, levels};
 
 /// Unsigned bytes in three dimensions, and in one.
 const IMAGES: u32 = 0x0000_0803;

@@ -404,8 +404,8 @@ mod tests {
     fn texts_become_sequences_with_what_follows() {
         let found = load(TEXTS, TEXTS).unwrap();
         assert_eq!(found.characters, [' ', '?', 'b', 'e', 'o', 't']);
-        let sequences = found.train.sequences(&[1]).unwrap();
-        assert_eq!((sequences.tokens, sequences.targets), (vec![4, 0, 2, 3], vec![0, 2, 3, 1]));
+        let sequences = found.train.dataset(&[1]).unwrap();
+        assert_eq!((sequences.tokens(), sequences.labels()), (&[4, 0, 2, 3][..], &[0, 2, 3, 1][..]));
         assert_eq!((found.train.rows(), found.train.owners(), found.clients.len()), (2, &[0, 0][..], 1));
     }
 

@@ -46,19 +46,6 @@ enum Values {
     Tokens { stream: Vec<u16>, starts: Vec<u32>, length: usize },
 }
 
-/// Sequences of tokens, each with the sequence of the tokens that come next.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sequences {
-    /// Sequences × length, one sequence after the other.
-    pub tokens: Vec<u32>,
-    /// The token after each of `tokens`, in the same order.
-    pub targets: Vec<u32>,
-    /// Tokens of a sequence.
-    pub length: usize,
-    /// Number of different tokens.
-    pub vocabulary: usize,
-}
-
 impl Part {
     /// Images as bytes, and a table of what each byte stands for in each channel.
     pub(super) fn images(
@@ -143,9 +130,18 @@ impl Part {
         matches!(self.values, Values::Tokens { .. })
     }
 
-    /// The named rows as features and labels. Refuses sequences, no rows, and rows that do not exist.
+    /// The named rows: features and labels, or sequences and what follows each of their tokens. Refuses no rows, and
+    /// rows that do not exist.
     pub fn dataset(&self, rows: &[u32]) -> Result<Dataset, DatasetError> {
-        self.with_features(self.features(rows)?, rows)
+        let Values::Tokens { stream, starts, length } = &self.values else {
+            return self.with_features(self.features(rows)?, rows);
+        };
+        self.check(rows)?;
+        let from = |shift: usize| {
+            let sequence = |row: &u32| &stream[starts[*row as usize] as usize + shift..][..*length];
+            rows.iter().flat_map(sequence).map(|&token| u32::from(token)).collect()
+        };
+        Ok(Dataset::sequences(from(0), from(1), *length, self.classes)?)
     }
 
     /// The named rows, with other features than their own.
@@ -187,19 +183,6 @@ impl Part {
         }
     }
 
-    /// The named rows as sequences. Refuses what is no text, no rows, and rows that do not exist.
-    pub fn sequences(&self, rows: &[u32]) -> Result<Sequences, DatasetError> {
-        self.check(rows)?;
-        let Values::Tokens { stream, starts, length } = &self.values else {
-            return Err(DatasetError::NoText);
-        };
-        let from = |shift: usize| {
-            let sequence = |row: &u32| &stream[starts[*row as usize] as usize + shift..][..*length];
-            rows.iter().flat_map(sequence).map(|&token| u32::from(token)).collect()
-        };
-        Ok(Sequences { tokens: from(0), targets: from(1), length: *length, vocabulary: self.classes })
-    }
-
     fn check(&self, rows: &[u32]) -> Result<(), DatasetError> {
         if rows.is_empty() {
             return Err(DatasetError::NoRows);
@@ -238,9 +221,9 @@ mod tests {
     #[test]
     fn sequences_come_with_what_follows() {
         let part = Part::tokens(vec![5, 6, 7, 8, 9], vec![0, 2], 2, 10);
-        let found = part.sequences(&[1, 0]).unwrap();
-        assert_eq!((found.tokens, found.targets), (vec![7, 8, 5, 6], vec![8, 9, 6, 7]));
-        assert_eq!((part.rows(), part.inputs(), found.length, found.vocabulary), (2, 2, 2, 10));
+        let found = part.dataset(&[1, 0]).unwrap();
+        assert_eq!((found.tokens(), found.labels()), (&[7, 8, 5, 6][..], &[8, 9, 6, 7][..]));
+        assert_eq!((part.rows(), part.inputs(), found.inputs(), found.classes()), (2, 2, 2, 10));
     }
 
     #[test]
@@ -248,8 +231,8 @@ mod tests {
         let text = Part::tokens(vec![1, 2, 3], vec![0], 2, 4);
         assert_eq!(images().dataset(&[]).unwrap_err(), DatasetError::NoRows);
         assert_eq!(images().dataset(&[0, 2]).unwrap_err(), DatasetError::NoSuchRow { row: 2, rows: 2 });
-        assert_eq!(text.dataset(&[0]).unwrap_err(), DatasetError::TextHasNoFeatures);
-        assert_eq!(images().sequences(&[0]).unwrap_err(), DatasetError::NoText);
-        assert_eq!(text.sequences(&[1]).unwrap_err(), DatasetError::NoSuchRow { row: 1, rows: 1 });
+        assert_eq!(text.features(&[0]).unwrap_err(), DatasetError::TextHasNoFeatures);
+        assert_eq!(text.dataset(&[1]).unwrap_err(), DatasetError::NoSuchRow { row: 1, rows: 1 });
+        assert_eq!(text.dataset(&[]).unwrap_err(), DatasetError::NoRows);
     }
 }

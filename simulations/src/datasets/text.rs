@@ -142,9 +142,9 @@ mod tests {
     }
 
     fn words(data: &Data, part: &Part, row: u32) -> (String, String) {
-        let found = part.sequences(&[row]).unwrap();
-        let text = |tokens: Vec<u32>| tokens.iter().map(|&token| data.characters[token as usize]).collect();
-        (text(found.tokens), text(found.targets))
+        let found = part.dataset(&[row]).unwrap();
+        let text = |tokens: &[u32]| tokens.iter().map(|&token| data.characters[token as usize]).collect();
+        (text(found.tokens()), text(found.labels()))
     }
 
     #[test]
@@ -187,7 +187,7 @@ mod tests {
         fn no_text_makes_it_panic(text in "[aB:\\n ]{0,60}", length in 1_usize..5, by_speaker: bool) {
             if let Ok(found) = load(&text, length, by_speaker) {
                 for part in [&found.train, &found.test] {
-                    prop_assert!(part.sequences(&(0..part.rows() as u32).collect::<Vec<_>>()).is_ok());
+                    prop_assert!(part.dataset(&(0..part.rows() as u32).collect::<Vec<_>>()).is_ok());
                 }
             }
         }
