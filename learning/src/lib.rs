@@ -37,7 +37,7 @@ pub use dataset::{Dataset, permutation};
 pub use model::{Batch, Input, MAX_PARAMETERS, Model, ModelSpec, Role, Start, TensorSpec, Weights};
 pub use models::Models;
 pub use private::{NoisedSum, PrivateTraining, train_private};
-pub use training::{Guidance, LocalTraining, Metrics, Trained, evaluate, train, train_with};
+pub use training::{Guidance, LocalTraining, Metrics, Trained, evaluate, predict, train, train_with};
 
 /// Why data, a model or a training run was refused.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

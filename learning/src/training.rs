@@ -138,6 +138,13 @@ pub fn evaluate(spec: &ModelSpec, parameters: &[f32], data: &Dataset) -> Result<
     Ok(Metrics { accuracy: correct as f64 / labels, loss: loss / labels })
 }
 
+/// The log-probability of every class at each label of `data`, labels × classes, row-major.
+pub fn predict(spec: &ModelSpec, parameters: &[f32], data: &Dataset) -> Result<Vec<f32>, LearningError> {
+    let mut all = Vec::with_capacity(data.labels().len() * data.classes());
+    for_each_score(spec, parameters, data, |_, scores| all.extend_from_slice(scores))?;
+    Ok(all)
+}
+
 /// Calls `visit` with each label of `data` and the log-probabilities of the classes there, label by label.
 fn for_each_score(
     spec: &ModelSpec,
@@ -354,7 +361,7 @@ fn one_hot_labels(data: &Dataset, rows: &[usize], device: &Device) -> Tensor<2> 
 }
 
 /// A vector. The element type is named, because burn's default for a device can be changed process-wide.
-fn vector(values: Vec<f32>, device: &Device) -> Tensor<1> {
+pub(crate) fn vector(values: Vec<f32>, device: &Device) -> Tensor<1> {
     let length = values.len();
     Tensor::from_data(TensorData::new(values, [length]), (device, DType::F32))
 }

@@ -70,14 +70,10 @@ impl Model for Dense {
 
     fn tensors(&self) -> Vec<TensorSpec> {
         let convex = self.layers.len() == 1;
-        let tensors = |layer: &Layer| {
-            let Layer { name, inputs, outputs } = layer;
-            let start = if convex { Start::Zeros } else { Start::he(*inputs) };
+        let tensors = |Layer { name, inputs, outputs }: &Layer| {
             let role = if name == "output" { Role::Head } else { Role::Body };
-            [
-                TensorSpec::new(format!("{name}.bias"), &[*outputs], Start::Zeros).with_role(role),
-                TensorSpec::new(format!("{name}.weight"), &[*inputs, *outputs], start).with_role(role),
-            ]
+            let tensors = affine_tensors(name, *inputs, *outputs, role);
+            if convex { tensors.map(|tensor| TensorSpec { start: Start::Zeros, ..tensor }) } else { tensors }
         };
         self.layers.iter().flat_map(tensors).collect()
     }
@@ -89,6 +85,14 @@ impl Model for Dense {
             affine(weights, &layer.name, activation::relu(values))
         })
     }
+}
+
+/// Bias and weight of an affine layer.
+pub(super) fn affine_tensors(name: &str, inputs: usize, outputs: usize, role: Role) -> [TensorSpec; 2] {
+    let tensor = |part, shape: &[usize], start| {
+        TensorSpec::new(format!("{name}.{part}"), shape, start).with_role(role)
+    };
+    [tensor("bias", &[outputs], Start::Zeros), tensor("weight", &[inputs, outputs], Start::he(inputs))]
 }
 
 /// `values · weight + bias` of the named layer.
