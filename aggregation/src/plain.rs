@@ -1,12 +1,13 @@
 //! A client's update in the clear, as it travels where the plan's mode is `insecure_plain`.
 //!
 //! ```text
-//!  round: u32 little-endian ‖ step: i32 little-endian, once for each parameter
+//!  round: u32 little-endian ‖ step: i32, or value: f32, little-endian, once for each parameter
 //! ```
 //!
 //! An update has one length and one encoding, and is of one round: one that comes late counts in no other. Thirty-two bits
 //! hold whatever the grid and a client's own noise make of a parameter; a narrower message would save a client bytes, and
-//! would have to know the noise to do so.
+//! would have to know the noise to do so. Where the plan has no noise there is no grid either, and a parameter travels as
+//! the f32 that training made of it: nothing is rounded.
 //!
 //! Absent: masks, and every promise that rests on them. Who decodes an update sees it.
 
@@ -16,20 +17,47 @@ pub const fn message_len(parameters: usize) -> usize {
 }
 
 /// The message of an update.
-pub fn encode(round: u32, steps: &[i32]) -> Vec<u8> {
-    let mut message = Vec::with_capacity(message_len(steps.len()));
+pub fn encode(round: u32, values: &Values) -> Vec<u8> {
+    let mut message = Vec::with_capacity(message_len(values.len()));
     message.extend_from_slice(&round.to_le_bytes());
-    message.extend(steps.iter().flat_map(|step| step.to_le_bytes()));
+    match values {
+        Values::Steps(steps) => message.extend(steps.iter().flat_map(|step| step.to_le_bytes())),
+        Values::Reals(reals) => message.extend(reals.iter().flat_map(|real| real.to_le_bytes())),
+    }
     message
 }
 
+/// What an update is made of, which the plan says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Values {
+    /// Steps of the plan's grid.
+    Steps(Vec<i32>),
+    /// Model units, in plans without noise. They are what came in, NaN and infinity included.
+    Reals(Vec<f32>),
+}
+
+impl Values {
+    /// How many.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Steps(steps) => steps.len(),
+            Self::Reals(reals) => reals.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// A client's update.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Update {
     /// The round that it is for.
     pub round: u32,
-    /// Steps of the plan's grid, one for each parameter.
-    pub steps: Vec<i32>,
+    /// One for each parameter.
+    pub values: Values,
 }
 
 /// The message is not of an update of as many parameters as the plan's model has.
@@ -56,7 +84,7 @@ pub enum LengthError {
 pub struct Upload {
     parameters: usize,
     round: Option<u32>,
-    steps: Vec<i32>,
+    values: Values,
     /// The beginning of a number whose end is in a later piece.
     carry: Vec<u8>,
     /// The first error is also the last word.
@@ -64,10 +92,18 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// For a model of so many parameters.
-    pub fn new(parameters: usize) -> Self {
-        let steps = Vec::with_capacity(parameters);
-        Self { parameters, round: None, steps, carry: Vec::with_capacity(4), failed: None }
+    /// For steps, of a model of so many parameters.
+    pub fn steps(parameters: usize) -> Self {
+        Self::of(parameters, Values::Steps(Vec::with_capacity(parameters)))
+    }
+
+    /// For model units, of a model of so many parameters.
+    pub fn reals(parameters: usize) -> Self {
+        Self::of(parameters, Values::Reals(Vec::with_capacity(parameters)))
+    }
+
+    fn of(parameters: usize, values: Values) -> Self {
+        Self { parameters, round: None, values, carry: Vec::with_capacity(4), failed: None }
     }
 
     /// Takes the next bytes of the message. What failed once fails always.
@@ -94,7 +130,7 @@ impl Upload {
     pub fn finish(self) -> Result<Update, LengthError> {
         self.failed.map_or(Ok(()), Err)?;
         match self.round {
-            Some(round) if self.steps.len() == self.parameters => Ok(Update { round, steps: self.steps }),
+            Some(round) if self.values.len() == self.parameters => Ok(Update { round, values: self.values }),
             _ => Err(LengthError::Short { parameters: self.parameters, found: self.taken() }),
         }
     }
@@ -104,11 +140,14 @@ impl Upload {
             self.round = Some(u32::from_le_bytes(*round));
             numbers = rest;
         }
-        self.steps.extend(numbers.iter().map(|step| i32::from_le_bytes(*step)));
+        match &mut self.values {
+            Values::Steps(steps) => steps.extend(numbers.iter().map(|step| i32::from_le_bytes(*step))),
+            Values::Reals(reals) => reals.extend(numbers.iter().map(|real| f32::from_le_bytes(*real))),
+        }
     }
 
     fn taken(&self) -> usize {
-        4 * (usize::from(self.round.is_some()) + self.steps.len()) + self.carry.len()
+        4 * (usize::from(self.round.is_some()) + self.values.len()) + self.carry.len()
     }
 }
 
@@ -121,7 +160,7 @@ mod tests {
         parameters: usize,
         pieces: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<Update, LengthError> {
-        let mut upload = Upload::new(parameters);
+        let mut upload = Upload::steps(parameters);
         pieces.into_iter().try_for_each(|piece| upload.push(piece))?;
         upload.finish()
     }
@@ -133,8 +172,8 @@ mod tests {
             round in any::<u32>(),
             cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..10),
         ) {
-            let message = encode(round, &steps);
-            let update = Update { round, steps: steps.clone() };
+            let update = Update { round, values: Values::Steps(steps.clone()) };
+            let message = encode(round, &update.values);
             prop_assert_eq!(message.len(), message_len(steps.len()));
             let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(message.len() + 1)).collect();
             cuts.extend([0, message.len()]);
@@ -142,6 +181,17 @@ mod tests {
             let pieces = cuts.windows(2).map(|cut| &message[cut[0]..cut[1]]);
             prop_assert_eq!(decode(steps.len(), pieces), Ok(update.clone()));
             prop_assert_eq!(decode(steps.len(), message.chunks(1)), Ok(update));
+        }
+
+        #[test]
+        fn model_units_arrive_to_the_bit(bits in prop::collection::vec(any::<u32>(), 1..60), chunk in 1_usize..9) {
+            let message = encode(7, &Values::Reals(bits.iter().map(|&bits| f32::from_bits(bits)).collect()));
+            let mut upload = Upload::reals(bits.len());
+            message.chunks(chunk).try_for_each(|piece| upload.push(piece)).unwrap();
+            let Update { round: 7, values: Values::Reals(reals) } = upload.finish().unwrap() else {
+                panic!("not what was sent");
+            };
+            prop_assert_eq!(reals.into_iter().map(f32::to_bits).collect::<Vec<_>>(), bits);
         }
 
         #[test]
@@ -158,7 +208,7 @@ mod tests {
 
     #[test]
     fn an_error_is_not_forgotten() {
-        let mut upload = Upload::new(1);
+        let mut upload = Upload::steps(1);
         let error = LengthError::Long { parameters: 1 };
         assert_eq!(upload.push(&[0; 9]), Err(error));
         assert_eq!(upload.push(&[]), Err(error));

@@ -2,7 +2,7 @@
 //!
 //! The first two bytes of an input are the number of parameters and how the message is cut; the rest is the message.
 
-use fedveil_aggregation::plain::{LengthError, Update, Upload, encode, message_len};
+use fedveil_aggregation::plain::{LengthError, Update, Upload, Values, encode, message_len};
 
 use super::{Seeds, seed};
 
@@ -10,8 +10,8 @@ use super::{Seeds, seed};
 pub fn run(input: &[u8]) -> bool {
     let Some((&[parameters, cut], message)) = input.split_first_chunk() else { return false };
     let parameters = usize::from(parameters) + 1;
-    let whole = decode(parameters, [message]);
-    let pieces = decode(parameters, message.chunks(usize::from(cut % 11) + 1));
+    let whole = decode(Upload::steps(parameters), [message]);
+    let pieces = decode(Upload::steps(parameters), message.chunks(usize::from(cut % 11) + 1));
     assert_eq!(whole, pieces, "how the message is cut makes no difference");
     assert_eq!(
         whole.is_ok(),
@@ -19,13 +19,21 @@ pub fn run(input: &[u8]) -> bool {
         "every message of the length is an update"
     );
     if let Ok(update) = &whole {
-        assert_eq!(encode(update.round, &update.steps), message, "an update has one encoding");
+        assert_eq!(encode(update.round, &update.values), message, "an update has one encoding");
+    }
+    let reals = decode(Upload::reals(parameters), [message]);
+    assert_eq!(reals.is_ok(), whole.is_ok(), "steps and model units are as long");
+    if let Ok(update @ Update { values: Values::Reals(_), .. }) = &reals {
+        assert_eq!(
+            encode(update.round, &update.values),
+            message,
+            "a bit pattern survives, also that of a NaN"
+        );
     }
     whole.is_ok()
 }
 
-fn decode<'a>(parameters: usize, pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Update, LengthError> {
-    let mut upload = Upload::new(parameters);
+fn decode<'a>(mut upload: Upload, pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Update, LengthError> {
     for piece in pieces {
         if let Err(error) = upload.push(piece) {
             assert_eq!(upload.push(&[]), Err(error), "an error stays");

@@ -55,6 +55,16 @@ fn in_the_clear(population: &str, correlated_noise: &str) -> String {
     format!("{head}{aggregation},\"server\":{server}")
 }
 
+/// The same, and nobody's noise.
+fn without_noise(clip_norm: &str) -> String {
+    let plan = in_the_clear("", "")
+        .replace("central", "insecure_none")
+        .replace("discrete-gaussian", "none")
+        .replace("\"clip_norm\":1.0", &format!("\"clip_norm\":{clip_norm}"));
+    let zeros = plan.replace("\"noise_multiplier\":1.5", "\"noise_multiplier\":0.0");
+    zeros.replace("\"resolution\":1024", "\"resolution\":0").replace("\"epsilon\":15.0", "\"epsilon\":null")
+}
+
 pub fn seeds() -> Seeds {
     let signed = |key: &SigningKey| Envelope::sign(PAYLOAD_TYPE, PLAN.into(), &[key]).to_json();
     let change = |from: &str, to: &str| {
@@ -73,6 +83,12 @@ pub fn seeds() -> Seeds {
                 r#","correlated_noise":{"matrix":"banded-toeplitz","bands":2,"min_separation":1,"max_participations":2}"#,
             ),
         ),
+        seed("accepted-no-noise", without_noise("null")),
+        seed("accepted-no-noise-clipped", without_noise("0.5")),
+        seed("refused-no-noise-negative-clip", without_noise("-0.5")),
+        seed("refused-no-clip-with-noise", change("\"clip_norm\":1.0", "\"clip_norm\":null")),
+        seed("refused-no-budget-with-noise", change("\"epsilon\":15.0", "\"epsilon\":null")),
+        seed("refused-no-noise-in-groups", change("distributed", "insecure_none")),
         seed("refused-groups-in-the-clear", change("\"mode\":\"secagg\"", "\"mode\":\"insecure_plain\"")),
         seed("accepted-most-parameters", change("\"parameters\":27", "\"parameters\":4194304")),
         seed("accepted-one-client-more", change("\"clients\":12", "\"clients\":13")),

@@ -39,6 +39,12 @@ impl Grid {
         Ok(Grid { clip, resolution, dimension, norm_bound_squared })
     }
 
+    /// The grid of plans without noise, on which nothing is rounded: updates travel as they are, and a step is 2^-24 of a
+    /// model unit whatever the clip norm, so that an attack that was written in steps has a unit there too.
+    pub(crate) fn without_rounding(clip: ClipNorm, dimension: usize) -> Grid {
+        Grid { clip, resolution: 0, dimension, norm_bound_squared: u64::MAX }
+    }
+
     /// The same steps at another clip norm: bounds in steps stay what they are.
     pub fn with_clip(&self, clip: ClipNorm) -> Grid {
         Grid { clip, ..self.clone() }
@@ -51,7 +57,10 @@ impl Grid {
 
     /// Steps per unit of a model parameter.
     pub fn scale(&self) -> f64 {
-        f64::from(self.resolution) / self.clip.get()
+        match self.resolution {
+            0 => UNROUNDED_SCALE,
+            resolution => f64::from(resolution) / self.clip.get(),
+        }
     }
 
     /// The largest squared L2 norm of a rounded update, in steps²: the squared sensitivity under zero-out adjacency.
@@ -110,13 +119,19 @@ impl Grid {
 
     /// Steps (of one update, or of a sum) in the unit of the model's parameters.
     pub fn to_real(&self, steps: &[i64]) -> Vec<f64> {
-        let unit = self.clip.get() / f64::from(self.resolution);
+        let unit = match self.resolution {
+            0 => 1.0 / UNROUNDED_SCALE,
+            resolution => self.clip.get() / f64::from(resolution),
+        };
         steps.iter().map(|&step| step as f64 * unit).collect()
     }
 }
 
 /// Keeps squared norms far below 2^53, where f64 stops counting every integer.
 const MAX_RESOLUTION: u32 = 1 << 24;
+
+/// Steps per model unit where nothing is rounded; a power of two, so that whole steps are exact.
+const UNROUNDED_SCALE: f64 = (1u64 << 24) as f64;
 
 /// A draw fails with probability at most β = e^-1/2, so all of them do with at most e^-32.
 const MAX_DRAWS: usize = 64;

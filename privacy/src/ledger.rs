@@ -132,8 +132,11 @@ impl Ledger {
         self.guarantee.epsilon(self.participations.values().copied().max().unwrap_or(0))
     }
 
-    /// The budget less [`Ledger::max_spent`], at least 0.
+    /// The budget less [`Ledger::max_spent`], at least 0; infinite where the budget is.
     pub fn remaining(&self) -> f64 {
+        if self.budget == Epsilon::INFINITE {
+            return f64::INFINITY;
+        }
         (self.budget.get() - self.max_spent()).max(0.0)
     }
 

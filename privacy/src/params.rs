@@ -77,6 +77,11 @@ parameter!(
     |value| value > 0.0 && value < 0.5
 );
 
+impl Epsilon {
+    /// No bound: what a plan without noise promises. No number is accepted in its place.
+    pub const INFINITE: Self = Self(f64::INFINITY);
+}
+
 impl Significance {
     /// The part of each of `bounds` bounds that shall all hold together (Bonferroni). No bounds count as one.
     #[must_use]
@@ -139,4 +144,9 @@ mod tests {
         assert_eq!(format!("{:.2}", NoiseMultiplier::new(1.4).unwrap()), "1.40");
         assert!(ClipNorm::new(0.5).unwrap() < ClipNorm::new(1.0).unwrap());
     }
+}
+
+impl ClipNorm {
+    /// No bound: updates are as long as they are. For plans without noise alone, which size nothing by it.
+    pub const INFINITE: Self = Self(f64::INFINITY);
 }

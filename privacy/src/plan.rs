@@ -5,6 +5,7 @@
 //! | distributed | every client a share of its own, before the sum | h = min_survivors − c | that no group holds more than c colluders, except with probability δ_c, which comes off δ |
 //! | local | every client all of it | 1 | nobody |
 //! | central | the coordinator, once, to the sum; independently in every round, or correlated over rounds | 1 | the coordinator |
+//! | insecure_none | nobody: ε is infinite ([`Guarantee::without_noise`]) | 0 | everybody who sees an update or a model |
 //!
 //! Distributed shares are sized so that the honest survivors of one group alone carry the whole noise: a group with fewer
 //! survivors than `min_survivors` must be withheld.
@@ -46,7 +47,7 @@ pub struct Mechanism {
     pub delta: Delta,
 }
 
-/// Who adds the noise. Written `distributed`, `local`, `central`.
+/// Who adds the noise. Written `distributed`, `local`, `central`, `insecure_none`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Placement {
     /// Every client a share: what a sum needs is the honest survivors' shares together.
@@ -81,6 +82,8 @@ pub enum Placement {
         /// How often a client takes part at most, which the coordinator enforces.
         participation: Participation,
     },
+    /// Nobody: research alone. A [`Mechanism`] cannot have it; see [`Guarantee::without_noise`].
+    InsecureNone,
 }
 
 /// A plan that gives no guarantee.
@@ -115,6 +118,9 @@ pub enum PlanError {
     /// A clip norm that follows the updates, where the coordinator adds the noise.
     #[error("adaptive clipping needs noise from the clients, and the placement is central")]
     AdaptiveCentral,
+    /// A mechanism of noise that nobody adds.
+    #[error("placement insecure_none has no noise, and so no mechanism")]
+    NoNoise,
     /// A group sum does not fit the widest ring.
     #[error(
         "a group sum needs a ring of {needed} bits, accepted is at most 32: \
@@ -137,7 +143,7 @@ pub enum PlanError {
 pub struct Guarantee {
     /// The grid on which updates are rounded.
     pub grid: Grid,
-    /// The distribution of the noise.
+    /// The distribution of the noise. Where [`Guarantee::has_noise`] is false it is nobody's, as is `share`.
     pub noise: NoiseKind,
     /// Who adds it.
     pub placement: Placement,
@@ -163,7 +169,8 @@ pub struct Guarantee {
     pub delta: Delta,
     /// What a client sends beside its update where the clip norm is adaptive.
     pub indicator: Option<Indicator>,
-    noise_multiplier: NoiseMultiplier,
+    /// None where there is no noise.
+    noise_multiplier: Option<NoiseMultiplier>,
     loss: Loss,
     delta_of_noise: Delta,
 }
@@ -194,28 +201,34 @@ pub struct Claim {
     pub sampling: Sampling,
 }
 
-/// Whose data is protected. Written `user`.
+/// Whose data is protected. Written `user`, or `none`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Unit {
+    /// Nobody's.
+    None,
     /// Everything that one client holds.
     User,
 }
 
-/// Which inputs are neighbours. Written `zero-out`, `add-remove`.
+/// Which inputs are neighbours. Written `zero-out`, `add-remove`, or `none`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Adjacency {
+    /// None: any two can be told apart.
+    None,
     /// One client's updates, or zeros in their place, with the same clients taking part.
     ZeroOut,
     /// One client is in the population or not.
     AddRemove,
 }
 
-/// How losses are added up over rounds. Written `zcdp`, `rdp`.
+/// How losses are added up over rounds. Written `zcdp`, `rdp`, or `none`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Accounting {
+    /// Not at all: one participation loses everything.
+    None,
     /// Zero-concentrated differential privacy: one ρ for each round.
     Zcdp,
     /// Bounds on the Rényi divergence at many orders.
@@ -270,7 +283,7 @@ impl Mechanism {
             rounds: self.rounds,
             delta: self.delta,
             indicator,
-            noise_multiplier: self.noise_multiplier,
+            noise_multiplier: Some(self.noise_multiplier),
             loss,
             delta_of_noise: Delta::new(self.delta.get() - collusion_failure)?,
         })
@@ -310,13 +323,14 @@ impl Mechanism {
             Placement::Central { .. } | Placement::Correlated { .. } => {
                 Ok(Counted { honest: 1, colluders: 0, collusion_failure: 0.0 })
             }
+            Placement::InsecureNone => Err(PlanError::NoNoise),
         }
     }
 
     fn ring(&self, grid: &Grid, share: Variance) -> Result<Ring, PlanError> {
         let group_size = match self.placement {
             Placement::Distributed { group_size, .. } | Placement::Local { group_size } => group_size,
-            Placement::Central { .. } | Placement::Correlated { .. } => {
+            Placement::Central { .. } | Placement::Correlated { .. } | Placement::InsecureNone => {
                 return Ok(Ring { bits: MAX_RING_BITS, wrap_probability: 0.0 });
             }
         };
@@ -397,12 +411,56 @@ impl Mechanism {
 }
 
 impl Guarantee {
+    /// What a plan without noise promises: nothing. The first participation of a client loses all of it, at any δ.
+    pub fn without_noise(
+        clip: ClipNorm,
+        dimension: u32,
+        rounds: u32,
+        delta: Delta,
+    ) -> Result<Self, PlanError> {
+        check_count("dimension", dimension, 1, u32::MAX)?;
+        check_count("rounds", rounds, 1, u32::MAX)?;
+        Ok(Self {
+            grid: Grid::without_rounding(clip, dimension as usize),
+            noise: NoiseKind::DiscreteGaussian,
+            placement: Placement::InsecureNone,
+            claim: Claim {
+                unit: Unit::None,
+                adjacency: Adjacency::None,
+                accounting: Accounting::None,
+                sampling: Sampling::Full,
+            },
+            colluders: 0,
+            collusion_failure: 0.0,
+            honest: 0,
+            share: Variance::new(1)?,
+            ring_bits: MAX_RING_BITS,
+            wrap_probability: 0.0,
+            rounds,
+            delta,
+            indicator: None,
+            noise_multiplier: None,
+            loss: Loss::Zcdp { rho: f64::INFINITY },
+            delta_of_noise: delta,
+        })
+    }
+
+    /// Whether anyone adds noise; without it every ε is infinite from the first participation on.
+    pub fn has_noise(&self) -> bool {
+        self.noise_multiplier.is_some()
+    }
+
+    /// The distribution of the noise by name, or `none`.
+    pub fn mechanism(&self) -> String {
+        if self.has_noise() { self.noise.to_string() } else { "none".to_owned() }
+    }
+
     /// The zCDP loss ρ of one round, given that no group holds more than [`Guarantee::colluders`]. None where losses are
     /// added up by Rényi divergences, or are of all rounds together.
     pub fn rho(&self) -> Option<f64> {
         match self.loss {
-            Loss::Zcdp { rho } => Some(rho),
-            Loss::Renyi(_) | Loss::Whole { .. } => None,
+            Loss::Zcdp { rho } if rho.is_finite() => Some(rho),
+            Loss::Zcdp { .. } | Loss::Renyi(_) | Loss::Whole { .. } => None,
         }
     }
 
@@ -425,6 +483,9 @@ impl Guarantee {
     /// where losses are added up by Rényi divergences. It is the least ε that ρ allows, at most 1 % below ours.
     pub fn epsilon_by_opendp(&self, participations: u32) -> Option<f64> {
         let (Loss::Zcdp { rho } | Loss::Whole { rho }) = self.loss else { return None };
+        if !self.has_noise() {
+            return None;
+        }
         if participations > self.rounds {
             return Some(f64::INFINITY);
         }
@@ -444,7 +505,7 @@ impl Guarantee {
     pub fn matrix_noise(&self) -> Option<MatrixNoise> {
         let Placement::Correlated { matrix, participation } = self.placement else { return None };
         let mechanism = MatrixMechanism::new(matrix, self.rounds, participation).ok()?;
-        mechanism.noise(self.noise_multiplier, self.grid.norm_bound_squared(), self.grid.dimension()).ok()
+        mechanism.noise(self.noise_multiplier?, self.grid.norm_bound_squared(), self.grid.dimension()).ok()
     }
 
     /// What updates and indicators would cost, each by itself, at the same δ. `None` where the clip norm is fixed.
@@ -488,6 +549,7 @@ impl fmt::Display for Placement {
             Self::Distributed { .. } => "distributed",
             Self::Local { .. } => "local",
             Self::Central { .. } | Self::Correlated { .. } => "central",
+            Self::InsecureNone => "insecure_none",
         })
     }
 }
@@ -495,6 +557,7 @@ impl fmt::Display for Placement {
 impl fmt::Display for Unit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::None => "none",
             Self::User => "user",
         })
     }
@@ -503,6 +566,7 @@ impl fmt::Display for Unit {
 impl fmt::Display for Adjacency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::None => "none",
             Self::ZeroOut => "zero-out",
             Self::AddRemove => "add-remove",
         })
@@ -512,6 +576,7 @@ impl fmt::Display for Adjacency {
 impl fmt::Display for Accounting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::None => "none",
             Self::Zcdp => "zcdp",
             Self::Rdp => "rdp",
         })
@@ -698,7 +763,7 @@ mod tests {
                     Placement::Distributed { clients, malicious, groups, group_size, min_survivors } =>
                         distributed(clients, malicious, groups, 2 * group_size, min_survivors),
                     Placement::Local { group_size } => Placement::Local { group_size: 2 * group_size },
-                    central @ (Placement::Central { .. } | Placement::Correlated { .. }) => central,
+                    other => other,
                 }, ..plan },
             ];
             for wider in wider {

@@ -42,7 +42,7 @@ pub use dsse::{DsseError, Envelope, key_id};
 pub use lineage::{Accepted, Head, Lineage, Pins, Publication, Refusal};
 pub use manifest::{Decision, FileEntry, GroupDecision, Manifest, ManifestError, RoundPredicate};
 pub use merkle::{Log, MerkleError, TreeHead};
-pub use privacy::{Conflict, PrivacyClaim};
+pub use privacy::{Conflict, NO_NOISE, PrivacyClaim, null_is_infinite};
 pub use run::{Files, IndexError, PartResult, RunReport, Signer, build_index, verify_run};
 
 /// A bounded, printable piece of text that a peer wrote, for error messages.

@@ -83,6 +83,7 @@ pub struct Head {
     /// Its round.
     pub round: u32,
     /// ε that it says was spent.
+    #[serde(deserialize_with = "crate::null_is_infinite")]
     pub epsilon_spent: f64,
 }
 

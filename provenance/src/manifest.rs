@@ -265,7 +265,6 @@ mod tests {
             ("\"round\":1", "\"round\":-1"),
             ("\"round\":1", "\"round\":4294967296"),
             ("\"survivors\":16", "\"survivors\":16.5"),
-            ("\"epsilon_spent\":0.7", "\"epsilon_spent\":null"),
             ("\"epsilon_spent\":0.7", "\"epsilon_spent\":1e999"),
         ] {
             let read = resigned(from, to);
@@ -319,6 +318,15 @@ mod tests {
             assert!(
                 matches!(signed, Err(ManifestError::Number { field, .. }) if field == expected),
                 "{expected}"
+            );
+        }
+        // `null` is infinity, which only a plan without noise may have.
+        for member in ["\"epsilon_spent\":0.7", "\"epsilon_budget\":15.0", "\"clip_norm\":0.5"] {
+            let (name, _) = member.split_once(':').unwrap();
+            let read = resigned(member, &format!("{name}:null"));
+            assert!(
+                matches!(read, Err(ManifestError::Number { value: f64::INFINITY, .. })),
+                "{name}: {read:?}"
             );
         }
         assert!(matches!(

@@ -3,21 +3,34 @@
 //! ε says nothing by itself. Whose data it protects, against which change of it, by whose noise and by which accountant
 //! it was computed belong to it, so a manifest carries all of that, in the words of the task's plan. Whoever holds the
 //! plan can tell what every member but the ε spent must be; the ε spent never falls and never passes the budget.
+//!
+//! Where the placement is [`NO_NOISE`], nothing is private: ε and its budget are infinite, and the clip norm may be. JSON
+//! has no infinity, so `null` stands for it, there and wherever else ε is written; no other placement may have it.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{excerpt, manifest::ManifestError};
 
 /// The longest word of a claim, in bytes.
 const MAX_WORD: usize = 64;
 
+/// The placement of plans in which nobody adds noise.
+pub const NO_NOISE: &str = "insecure_none";
+
+/// Reads a number for which `null` stands for infinity, as serde_json writes it. For `#[serde(deserialize_with)]`.
+pub fn null_is_infinite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
+}
+
 /// The `privacy` object of a manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PrivacyClaim {
     /// ε of the client that was charged most, until and with this round, at `delta`.
+    #[serde(deserialize_with = "null_is_infinite")]
     pub epsilon_spent: f64,
     /// ε at which the task stops.
+    #[serde(deserialize_with = "null_is_infinite")]
     pub epsilon_budget: f64,
     /// δ of both.
     pub delta: f64,
@@ -36,6 +49,7 @@ pub struct PrivacyClaim {
     /// Standard deviation of the noise in one released sum, in clip norms.
     pub noise_multiplier: f64,
     /// L2 bound on what one client adds to the next sum, in units of the model's parameters.
+    #[serde(deserialize_with = "null_is_infinite")]
     pub clip_norm: f64,
     /// Whether the clip norm follows the updates; not written where it stays.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -97,15 +111,24 @@ impl PrivacyClaim {
     /// Refuses numbers out of range, words that are none, and more spent than there was.
     pub(crate) fn check(&self) -> Result<(), ManifestError> {
         let number = |field, value: f64, ok: bool, expected| {
-            (value.is_finite() && ok).then_some(()).ok_or(ManifestError::Number { field, value, expected })
+            ok.then_some(()).ok_or(ManifestError::Number { field, value, expected })
         };
-        for (field, value) in [
-            ("epsilon_spent", self.epsilon_spent),
-            ("epsilon_budget", self.epsilon_budget),
-            ("noise_multiplier", self.noise_multiplier),
-            ("clip_norm", self.clip_norm),
+        let no_noise = self.placement == NO_NOISE;
+        for (field, value, may_be_infinite) in [
+            ("epsilon_spent", self.epsilon_spent, no_noise),
+            ("epsilon_budget", self.epsilon_budget, no_noise),
+            ("noise_multiplier", self.noise_multiplier, false),
+            ("clip_norm", self.clip_norm, no_noise),
         ] {
-            number(field, value, value >= 0.0, "a finite number from 0 up")?;
+            let finite = value.is_finite() || may_be_infinite;
+            number(field, value, value >= 0.0 && finite, "a finite number from 0 up")?;
+        }
+        if no_noise {
+            let nothing = self.epsilon_spent == 0.0 || self.epsilon_spent == f64::INFINITY;
+            number("epsilon_spent", self.epsilon_spent, nothing, "0 or infinite, as there is no noise")?;
+            let (budget, noise) = (self.epsilon_budget, self.noise_multiplier);
+            number("epsilon_budget", budget, budget == f64::INFINITY, "infinite, as there is no noise")?;
+            number("noise_multiplier", noise, noise == 0.0, "0, as there is no noise")?;
         }
         number("delta", self.delta, (0.0..1.0).contains(&self.delta), "0 ≤ δ < 1")?;
         if self.epsilon_spent > self.epsilon_budget {
@@ -173,6 +196,49 @@ mod tests {
         ];
         for (change, expected) in changes {
             let mut claim = claim(1.0);
+            change(&mut claim);
+            let error = claim.check().unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{error}, expected: {expected}");
+        }
+    }
+
+    /// The claim of a task in which nobody adds noise.
+    fn without_noise() -> PrivacyClaim {
+        let none = || "none".to_owned();
+        PrivacyClaim {
+            epsilon_spent: f64::INFINITY,
+            epsilon_budget: f64::INFINITY,
+            unit: none(),
+            neighbours: none(),
+            accountant: none(),
+            placement: NO_NOISE.to_owned(),
+            mechanism: none(),
+            noise_multiplier: 0.0,
+            clip_norm: f64::INFINITY,
+            ..claim(0.0)
+        }
+    }
+
+    #[test]
+    fn without_noise_epsilon_is_infinite_and_written_as_null() {
+        let claim = without_noise();
+        claim.check().unwrap();
+        // Golden.
+        let text = r#"{"epsilon_spent":null,"epsilon_budget":null,"delta":0.00001,"unit":"none","neighbours":"none","accountant":"none","sampling":"none","placement":"insecure_none","mechanism":"none","noise_multiplier":0.0,"clip_norm":null}"#;
+        assert_eq!(serde_json::to_string(&claim).unwrap(), text);
+        assert_eq!(serde_json::from_str::<PrivacyClaim>(text).unwrap(), claim);
+        assert_eq!(claim.agrees_with(&PrivacyClaim { epsilon_spent: 0.0, ..without_noise() }), Ok(()));
+
+        type Change = fn(&mut PrivacyClaim);
+        let changes: [(Change, &str); 5] = [
+            (|claim| claim.epsilon_spent = 3.0, "epsilon_spent is 3"),
+            (|claim| claim.epsilon_spent = f64::NAN, "epsilon_spent is NaN"),
+            (|claim| claim.epsilon_budget = 15.0, "epsilon_budget is 15"),
+            (|claim| claim.noise_multiplier = 1.0, "noise_multiplier is 1"),
+            (|claim| claim.placement = "central".to_owned(), "epsilon_spent is inf"),
+        ];
+        for (change, expected) in changes {
+            let mut claim = without_noise();
             change(&mut claim);
             let error = claim.check().unwrap_err().to_string();
             assert!(error.starts_with(expected), "{error}, expected: {expected}");

@@ -3,8 +3,9 @@
 //!
 //! Field names are the format: they are read by other programs and signed with the run. Digests are
 //! lower-case hexadecimal SHA-256. Where a field holds a number of bytes, it counts protocol messages, both
-//! headers and payload, before TLS.
+//! headers and payload, before TLS. An epsilon that is infinite is `null`, and so is a clip norm that clips nothing.
 
+use fedveil_provenance::null_is_infinite;
 use serde::{Deserialize, Serialize};
 
 /// What became of a group's sum.
@@ -72,6 +73,7 @@ pub struct RoundRecord {
     /// Mean cross-entropy of the new model on the test set, in nats.
     pub test_loss: Option<f64>,
     /// Epsilon spent up to and with this round by the client that was charged most.
+    #[serde(deserialize_with = "null_is_infinite")]
     pub epsilon: f64,
     /// Bytes that all clients together sent.
     pub bytes_up: u64,
@@ -115,8 +117,10 @@ pub struct Summary {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attack_success: Option<f64>,
     /// Epsilon spent by the client that was charged most, at `delta`.
+    #[serde(deserialize_with = "null_is_infinite")]
     pub epsilon: f64,
     /// Epsilon at which the task stops.
+    #[serde(deserialize_with = "null_is_infinite")]
     pub epsilon_budget: f64,
     /// The delta that both epsilons belong to.
     pub delta: f64,
@@ -135,6 +139,7 @@ pub struct Summary {
     /// Standard deviation of the noise on a group sum, in clip norms.
     pub noise_multiplier: f64,
     /// L2 bound on a client's update.
+    #[serde(deserialize_with = "null_is_infinite")]
     pub clip_norm: f64,
     /// Groups left out over the whole run.
     pub groups_dropped: u32,

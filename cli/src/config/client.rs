@@ -114,6 +114,12 @@ impl Config for ClientConfig {
              limits above say nothing.",
             "true or false",
         ),
+        key(
+            "policy.allow_insecure_no_noise",
+            "Whether a plan may have no noise at all (privacy.placement = insecure_none). Then no limit on epsilon holds for \
+             such a plan, and after it no plan with noise fits a finite policy.max_total_epsilon: epsilon is infinite.",
+            "true or false",
+        ),
     ];
 
     fn check(&self) -> Result<(), Invalid> {

@@ -12,7 +12,7 @@ use fedveil_proto_plan::{
     Aggregation, Cohort, ExamplePrivacy, MAX_CLIENTS, Mode, Model, PlanError, Privacy, Server, TaskPlan,
     Training, VERSION,
 };
-use fedveil_provenance::Digest;
+use fedveil_provenance::{Digest, NO_NOISE};
 use serde::{Deserialize, Serialize};
 
 use super::{Config, Invalid, Key, key, optional, optional_section, section};
@@ -171,6 +171,10 @@ impl CoordinatorConfig {
             let cheapest = ProtocolKind::cheapest(parameters as usize, neighbours as usize);
             cheapest.name().clone_into(&mut aggregation.protocol);
         }
+        let privacy = match self.privacy.placement.as_str() {
+            NO_NOISE => Privacy { delta: self.privacy.delta, ..Privacy::none(self.privacy.clip_norm) },
+            _ => self.privacy.clone(),
+        };
         TaskPlan {
             version: VERSION,
             task: self.task.name.clone(),
@@ -181,7 +185,7 @@ impl CoordinatorConfig {
             model: Model { architecture: self.model.architecture.clone(), parameters },
             cohort: self.cohort.clone(),
             training: self.training.plan(),
-            privacy: self.privacy.clone(),
+            privacy,
             aggregation,
             server: self.server.clone(),
         }
@@ -304,8 +308,10 @@ impl Config for CoordinatorConfig {
         key(
             "privacy.placement",
             "Who adds the noise: the clients of a group together; with local each one all of it, trusting nobody; \
-             with central the coordinator, to the sum (task.mode = insecure_plain only, where distributed is not).",
-            "distributed, local or central",
+             with central the coordinator, to the sum (task.mode = insecure_plain only, where distributed is not). \
+             insecure_none, there too: nobody, epsilon is infinite and nothing private, which clients must allow by name \
+             (policy.allow_insecure_no_noise); of this section clip_norm alone says something then.",
+            "distributed, local, central or insecure_none",
         ),
         key(
             "privacy.mechanism",
@@ -314,7 +320,8 @@ impl Config for CoordinatorConfig {
         ),
         key(
             "privacy.clip_norm",
-            "L2 bound on a client's update, in units of the model's parameters.",
+            "L2 bound on a client's update, in units of the model's parameters; inf clips nothing, with placement \
+             insecure_none.",
             "a number above 0",
         ),
         key(
@@ -574,7 +581,7 @@ mod tests {
         for placement in words("privacy.placement") {
             for mechanism in words("privacy.mechanism") {
                 let mut config = CoordinatorConfig::default();
-                if placement == "central" {
+                if ["central", NO_NOISE].contains(&placement.as_str()) {
                     config.task.mode = "insecure_plain".to_owned();
                     config.server.rule = "mean".to_owned();
                 }
@@ -599,6 +606,11 @@ mod tests {
         config.server.rule = "mean".to_owned();
         config.check().unwrap();
         assert_eq!(config.plan(Digest::of([]), 650).aggregation, Aggregation::none());
+        config.privacy.placement = NO_NOISE.to_owned();
+        config.privacy.clip_norm = f64::INFINITY;
+        config.check().unwrap();
+        assert_eq!(config.plan(Digest::of([]), 650).privacy, Privacy::none(f64::INFINITY));
+        config.privacy = Privacy { clip_norm: 0.5, placement: "central".to_owned(), ..config.privacy };
         config.cohort.population = Some(2_000);
         config.check().unwrap();
         let error = refusal(|config| config.task.mode = "open".to_owned());

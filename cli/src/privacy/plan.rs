@@ -126,7 +126,7 @@ impl Planned<'_> {
             "accountant": guarantee.claim.accounting.to_string(),
             "sampling": guarantee.claim.sampling.to_string(),
             "placement": guarantee.placement.to_string(),
-            "mechanism": guarantee.noise.to_string(),
+            "mechanism": guarantee.mechanism(),
             "noise_multiplier": plan.privacy.noise_multiplier,
             "noise_variance_of_one": guarantee.share.get(),
             "clip_norm": plan.privacy.clip_norm,
@@ -224,6 +224,7 @@ impl Planned<'_> {
             ),
             Placement::Local { .. } => "what each client adds by itself, who trusts nobody".to_owned(),
             Placement::Central { .. } => "what the coordinator adds once, who is trusted".to_owned(),
+            Placement::InsecureNone => "nothing: nobody adds noise".to_owned(),
             Placement::Correlated { participation, .. } => format!(
                 "what the coordinator adds, who is trusted, correlated over all rounds; a client takes part {} times at \
                  most, {} rounds apart, and spends all of it the first time",
@@ -249,7 +250,7 @@ impl Planned<'_> {
                 "noise",
                 format!(
                     "{}, placement {}: {} clip norms in each {}",
-                    guarantee.noise,
+                    guarantee.mechanism(),
                     guarantee.placement,
                     plan.privacy.noise_multiplier,
                     self.noised()

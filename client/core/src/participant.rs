@@ -4,7 +4,7 @@ use crate::policy::{Policy, PolicyRefusal, TotalExceeded};
 use crate::record::{Contribution, Record, TaskRecord};
 use chacha20::ChaCha20Rng;
 use ed25519_dalek::{SigningKey, VerifyingKey};
-use fedveil_aggregation::plain;
+use fedveil_aggregation::plain::{self, Values};
 use fedveil_aggregation::secagg::Limits;
 use fedveil_aggregation::secagg::client::{
     self as secagg, AwaitDelivery, AwaitInput, AwaitReveals, AwaitRoster, AwaitSignatures, AwaitSurvivors,
@@ -304,7 +304,7 @@ impl Participant {
             Input::Trained(update) => {
                 let Some((input, noise)) = self.take_training() else { return Ok(Vec::new()) };
                 let values = self.contribution(update, &noise, rng)?;
-                self.submit(input, &values, now_unix_seconds, rng)
+                self.submit(input, values, now_unix_seconds, rng)
             }
             Input::TrainingFailed(reason) => match self.take_training() {
                 Some(_) => Err(Refusal::Update(reason)),
@@ -312,14 +312,24 @@ impl Participant {
             },
             Input::DangerUnbounded(values) => {
                 let Some((input, _)) = self.take_training() else { return Ok(Vec::new()) };
-                let mut values: Vec<i32> = values.iter().map(|&value| value as i32).collect();
-                // Who attacks the sum of updates may leave the indicator alone.
-                if values.len() + 1 == self.input_length() {
-                    values.push(INDICATOR_BOUND as i32);
-                }
-                self.submit(input, &values, now_unix_seconds, rng)
+                let values = self.unbounded(&values);
+                self.submit(input, values, now_unix_seconds, rng)
             }
         }
+    }
+
+    /// An attacker's steps as they travel.
+    fn unbounded(&self, steps: &[i64]) -> Values {
+        if let Some(task) = self.task.as_ref().filter(|task| !task.terms.guarantee.has_noise()) {
+            let real = task.terms.guarantee.grid.to_real(steps);
+            return Values::Reals(real.into_iter().map(|value| value as f32).collect());
+        }
+        let mut steps: Vec<i32> = steps.iter().map(|&step| step as i32).collect();
+        // Who attacks the sum of updates may leave the indicator alone.
+        if steps.len() + 1 == self.input_length() {
+            steps.push(INDICATOR_BOUND as i32);
+        }
+        Values::Steps(steps)
     }
 
     fn on_message(
@@ -385,7 +395,10 @@ impl Participant {
         let (head, done) = (entry.head, entry.participations);
         let mut record = self.record.clone();
         record.tasks.insert(digest, entry);
-        self.policy.check_total(&record, &digest, terms.most_charges().saturating_sub(done))?;
+        // A plan without noise was allowed by name, whatever the limits on ε.
+        if terms.guarantee.has_noise() {
+            self.policy.check_total(&record, &digest, terms.most_charges().saturating_sub(done))?;
+        }
         self.record = record;
         Ok(head)
     }
@@ -468,9 +481,11 @@ impl Participant {
             )));
         }
         let more = task.charged_after(record, round) - record.participations;
-        self.policy
-            .check_total(&self.record, &task.plan.digest(), more)
-            .map_err(|exceeded| Refusal::Round(exceeded.to_string()))?;
+        if task.terms.guarantee.has_noise() {
+            self.policy
+                .check_total(&self.record, &task.plan.digest(), more)
+                .map_err(|exceeded| Refusal::Round(exceeded.to_string()))?;
+        }
         let (session, next) = match task.terms.mode {
             Mode::Secagg => {
                 let Credentials { identity, certificate, authority, .. } = &self.credentials;
@@ -539,6 +554,7 @@ impl Participant {
                 Noise::new(guarantee.noise, guarantee.share).sample_vec(length, &mut stream(rng))
             }
             Placement::Central { .. } | Placement::Correlated { .. } => vec![0; length],
+            Placement::InsecureNone => Vec::new(),
         };
         if let Some(indicator) = &guarantee.indicator {
             noise.extend(Noise::new(guarantee.noise, indicator.share).sample_vec(1, &mut stream(rng)));
@@ -546,13 +562,13 @@ impl Participant {
         Ok(noise)
     }
 
-    /// Clip, rotate, round, add noise: the only path from an honest update to the sum.
+    /// Clip, rotate, round, add noise: the only path from an honest update to the sum. Without noise, clipping is all.
     fn contribution(
         &self,
         mut update: Vec<f32>,
         noise: &[i32],
         rng: &mut impl CryptoRng,
-    ) -> Result<Vec<i32>, Refusal> {
+    ) -> Result<Values, Refusal> {
         let task = self.task.as_ref().ok_or(unexpected(Kind::Input, "before a plan"))?;
         let model = task.model.ok_or(unexpected(Kind::Input, "before a model"))?;
         let grid = task.terms.guarantee.grid.with_clip(task.clip.1);
@@ -565,6 +581,9 @@ impl Participant {
         }
         let unusable = |error: NonFinite| Refusal::Update(error.to_string());
         let clipped = clip_l2(&mut update, grid.clip()).map_err(unusable)?;
+        if !task.terms.guarantee.has_noise() {
+            return Ok(Values::Reals(update));
+        }
         // A rotation keeps a sum inside a narrow ring; an update in the clear is in none.
         if task.terms.mode == Mode::Secagg {
             let round = self.record.tasks.get(&task.plan.digest()).map_or(0, |record| record.last_round);
@@ -578,7 +597,7 @@ impl Participant {
             steps.push(AdaptiveClip::indicator(clipped.norm_before, grid.clip()));
         }
         // Both are residues modulo 2^32, which every ring divides.
-        Ok(steps.iter().zip(noise).map(|(&step, &noise)| step.wrapping_add(noise)).collect())
+        Ok(Values::Steps(steps.iter().zip(noise).map(|(&step, &noise)| step.wrapping_add(noise)).collect()))
     }
 
     /// Values of an input, once there is a plan.
@@ -589,21 +608,27 @@ impl Participant {
     fn submit(
         &mut self,
         input: Option<AwaitInput>,
-        values: &[i32],
+        values: Values,
         now: u64,
         rng: &mut impl CryptoRng,
     ) -> Result<Vec<Effect>, Refusal> {
         let task = self.task.as_ref().ok_or(unexpected(Kind::Input, "before a plan"))?;
         let record = self.record.tasks.get(&task.plan.digest()).expect(ENTERED);
         let charged = task.charged_after(record, record.last_round);
-        let (session, message) = if let Some(input) = input {
-            let mask = u32::MAX >> (32 - task.terms.guarantee.ring_bits);
-            let values: Vec<u32> = values.iter().map(|&value| value as u32 & mask).collect();
-            let (next, message) = input.submit(&values, rng)?;
-            (Session::Survivors(next), Effect::Send(Kind::Input, message))
-        } else {
-            let message = plain::encode(record.last_round, values);
-            (Session::Idle, Effect::Send(Kind::PlainInput, message))
+        let (session, message) = match (input, values) {
+            (Some(input), Values::Steps(steps)) => {
+                let mask = u32::MAX >> (32 - task.terms.guarantee.ring_bits);
+                let values: Vec<u32> = steps.iter().map(|&step| step as u32 & mask).collect();
+                let (next, message) = input.submit(&values, rng)?;
+                (Session::Survivors(next), Effect::Send(Kind::Input, message))
+            }
+            (Some(_), Values::Reals(_)) => {
+                return Err(Refusal::Update("masks are for steps of a grid".to_owned()));
+            }
+            (None, values) => {
+                let message = plain::encode(record.last_round, &values);
+                (Session::Idle, Effect::Send(Kind::PlainInput, message))
+            }
         };
         let record = self.task_record();
         record.participations = charged;

@@ -30,6 +30,9 @@ pub struct Policy {
     /// Whether a plan may let the coordinator see every update by itself. Where it does, the two limits above say
     /// nothing.
     pub allow_insecure_plain: bool,
+    /// Whether a plan may have no noise at all (`privacy.placement` `insecure_none`). Where it does, limits on ε say nothing
+    /// of that plan; what it costs is infinite, so that no plan with noise fits a finite `max_total_epsilon` after it.
+    pub allow_insecure_no_noise: bool,
 }
 
 impl Default for Policy {
@@ -46,6 +49,7 @@ impl Default for Policy {
             min_survivors: 8,
             min_colluders_to_break: 3,
             allow_insecure_plain: false,
+            allow_insecure_no_noise: false,
         }
     }
 }
@@ -70,6 +74,12 @@ pub enum PolicyRefusal {
          sees every update by itself"
     )]
     InsecurePlain,
+    /// Nobody would add noise.
+    #[error(
+        "this client's policy has allow_insecure_no_noise = false, and in the plan's placement, insecure_none, nobody adds \
+         noise: epsilon is infinite"
+    )]
+    InsecureNoNoise,
 }
 
 /// One plan more, or one round more, would be too much in all.
@@ -94,8 +104,12 @@ pub struct TotalExceeded {
 impl Policy {
     /// Checks a plan whose terms the client has computed itself.
     pub fn check(&self, plan: &TaskPlan, terms: &Terms) -> Result<(), PolicyRefusal> {
-        let epsilon = terms.guarantee.epsilon(terms.affordable_rounds);
-        at_most("max_epsilon", self.max_epsilon, epsilon)?;
+        if terms.guarantee.has_noise() {
+            let epsilon = terms.guarantee.epsilon(terms.affordable_rounds);
+            at_most("max_epsilon", self.max_epsilon, epsilon)?;
+        } else if !self.allow_insecure_no_noise {
+            return Err(PolicyRefusal::InsecureNoNoise);
+        }
         at_most("max_delta", self.max_delta, plan.privacy.delta)?;
         if terms.mode == Mode::InsecurePlain {
             return if self.allow_insecure_plain { Ok(()) } else { Err(PolicyRefusal::InsecurePlain) };

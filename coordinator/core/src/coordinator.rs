@@ -6,10 +6,10 @@ use crate::event::{Client, Event, Hex, Millis};
 use crate::job::{CloseJob, Job};
 use crate::round::Round;
 use ed25519_dalek::VerifyingKey;
-use fedveil_aggregation::plain;
+use fedveil_aggregation::plain::{self, Values};
 use fedveil_aggregation::secagg::{Accumulator, MAX_CERTIFICATE_LEN, MaskedInput, SessionConfig};
 use fedveil_privacy::{
-    ClipNorm, Epsilon, Ledger, Overdrawn, Participation, Placement, Sampling, SamplingRate,
+    ClipNorm, Ledger, Overdrawn, Participation, Placement, Sampling, SamplingRate, l2_norm,
 };
 use fedveil_proto::{Kind, limits::MAX_DECLINE};
 use fedveil_proto_plan::{Mode, PlanError, SignedPlan, TaskPlan, Terms};
@@ -310,15 +310,25 @@ impl Coordinator {
         Command::Input { client, input: self.begin_input(&client, kind).and_then(decode) }
     }
 
-    /// Refuses an update that no honest client sends, where the guarantee depends on it.
-    pub(crate) fn check_update(&self, steps: &[i32]) -> Result<(), Reject> {
+    /// Refuses an update that no honest client sends, where the guarantee depends on it, or nothing else bounds it.
+    pub(crate) fn check_update(&self, values: &Values) -> Result<(), Reject> {
         let grid = &self.terms.guarantee.grid;
-        match self.terms.guarantee.placement {
-            Placement::Central { .. } | Placement::Correlated { .. } if !grid.admits(steps) => {
+        match (self.terms.guarantee.placement, values) {
+            (Placement::Central { .. } | Placement::Correlated { .. }, Values::Steps(steps))
+                if !grid.admits(steps) =>
+            {
                 Err(Reject::fault(format!(
                     "the update's norm is beyond {:.1} steps, what the noise is sized for",
                     grid.norm_bound()
                 )))
+            }
+            (_, Values::Reals(reals)) => {
+                let norm = l2_norm(reals);
+                if norm <= self.clip.get() && norm.is_finite() {
+                    return Ok(());
+                }
+                let bound = if norm.is_finite() { self.clip.to_string() } else { "any number".to_owned() };
+                Err(Reject::fault(format!("the update's norm is {norm}, beyond {bound}")))
             }
             _ => Ok(()),
         }
@@ -345,7 +355,7 @@ impl Coordinator {
     }
 
     /// The job that closes a round of single updates.
-    pub(crate) fn close_job(&self, updates: BTreeMap<Client, Vec<i32>>) -> Option<Job> {
+    pub(crate) fn close_job(&self, updates: BTreeMap<Client, Values>) -> Option<Job> {
         self.round.as_ref()?.close_job(self, updates)
     }
 
@@ -629,9 +639,7 @@ pub fn ledger_of(plan: &TaskPlan, events: &[Event]) -> Result<Ledger, PlanError>
 }
 
 fn new_ledger(plan: &TaskPlan, terms: &Terms) -> Result<Ledger, PlanError> {
-    let budget =
-        Epsilon::new(plan.privacy.epsilon).map_err(|error| PlanError::Inconsistent(error.to_string()))?;
-    Ok(Ledger::new(terms.guarantee.clone(), budget))
+    Ok(Ledger::new(terms.guarantee.clone(), plan.budget()?))
 }
 
 /// What an event by itself says to the ledger.

@@ -5,6 +5,7 @@ use crate::coordinator::Coordinator;
 use crate::effect::Effect;
 use crate::event::{Client, Event, Millis};
 use crate::population::Population;
+use fedveil_aggregation::plain::Values;
 use fedveil_aggregation::secagg::Accumulator;
 use fedveil_provenance::Digest;
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,7 +52,7 @@ pub struct Driver<S> {
     store: S,
     sums: BTreeMap<u32, Accumulator>,
     /// Updates in the clear, of the round in progress: clients × model, in plans of mode `insecure_plain` alone.
-    updates: BTreeMap<Client, Vec<i32>>,
+    updates: BTreeMap<Client, Values>,
     effects: Vec<Effect>,
     pending: Vec<Event>,
     now: Millis,
@@ -215,7 +216,7 @@ impl<S: Store> Driver<S> {
         {
             match input {
                 Input::Masked(input) => self.core.accumulate(&client, &input, &mut self.sums),
-                Input::Plain(update) => drop(self.updates.insert(client, update.steps)),
+                Input::Plain(update) => drop(self.updates.insert(client, update.values)),
             }
         }
         for event in events {

@@ -8,6 +8,7 @@ use crate::model_file::{ModelFileError, parameters, with_parameters};
 use crate::noise::NoiseKey;
 use ed25519_dalek::SigningKey;
 use fedveil_aggregation::optimizer::ServerOptimizer;
+use fedveil_aggregation::plain::Values;
 use fedveil_aggregation::robust::{Aggregate, Rule, RuleError};
 use fedveil_aggregation::secagg::{Accumulator, Unmasking};
 use fedveil_privacy::{ClipNorm, Guarantee, Noise, Placement, Rotation, Sampling};
@@ -129,8 +130,8 @@ pub struct CloseJob {
 pub(crate) enum Updates {
     /// Every group in order, its sum to be rotated back and divided by its planned size.
     Groups { results: Vec<GroupResult>, planned_size: u32, rotation_seed: [u8; 32] },
-    /// Steps of the clients that sent them, in the order of their identities, out of this cohort.
-    Clients { cohort: Vec<Client>, rows: Vec<Vec<i32>> },
+    /// Updates of the clients that sent them, in the order of their identities, out of this cohort.
+    Clients { cohort: Vec<Client>, rows: Vec<Values> },
 }
 
 impl Default for Updates {
@@ -311,22 +312,18 @@ impl CloseJob {
         &self,
         rule: &Rule,
         members: u32,
-        rows: Vec<Vec<i32>>,
+        rows: Vec<Values>,
     ) -> Result<(Vec<f64>, Vec<GroupDecision>), JobError> {
         if self.rule.is_mean() {
             let survivors = rows.len() as u32;
-            let mut total = vec![0; self.parameters];
-            add(&mut total, &rows);
-            let mut mean = self.guarantee.grid.to_real(&total);
+            let mut mean = self.sum(&rows);
             for value in &mut mean {
                 *value /= f64::from(survivors);
             }
             let all = self.all_kept(members, survivors);
             return Ok((mean, vec![all]));
         }
-        let real =
-            |row: Vec<i32>| self.guarantee.grid.to_real(&row.into_iter().map(i64::from).collect::<Vec<_>>());
-        let rows: Vec<Vec<f64>> = rows.into_iter().map(real).collect();
+        let rows: Vec<Vec<f64>> = rows.chunks(1).map(|row| self.sum(row)).collect();
         let Aggregate { vector, kept, scores } = rule.aggregate(&rows, self.byzantine)?;
         let decide = |row: usize| {
             let (decision, score) = Self::decision(row, &kept, &scores);
@@ -334,6 +331,23 @@ impl CloseJob {
             GroupDecision { index: row as u32, members: 1, survivors: 1, decision, reason, score }
         };
         Ok((vector, (0..rows.len()).map(decide).collect()))
+    }
+
+    /// The sum of these updates in model units. Steps are added as integers; what was never rounded is added in f64, in
+    /// the order of the rows.
+    fn sum(&self, rows: &[Values]) -> Vec<f64> {
+        if self.guarantee.has_noise() {
+            let mut total = vec![0; self.parameters];
+            add(&mut total, rows);
+            return self.guarantee.grid.to_real(&total);
+        }
+        let mut total = vec![0.0; self.parameters];
+        for row in rows {
+            if let Values::Reals(row) = row {
+                total.iter_mut().zip(row).for_each(|(total, &value)| *total += f64::from(value));
+            }
+        }
+        total
     }
 
     /// The noise of this round's sum, where it is the coordinator who adds it.
@@ -357,7 +371,7 @@ impl CloseJob {
 
     /// The sum of all updates and the noise that it is charged for, over the planned cohort. Where cohorts are drawn by
     /// coins, a manifest has no decision: how many were drawn would tell who.
-    fn with_noise(&self, members: u32, rows: &[Vec<i32>], noise: Vec<i64>) -> (Vec<f64>, Vec<GroupDecision>) {
+    fn with_noise(&self, members: u32, rows: &[Values], noise: Vec<i64>) -> (Vec<f64>, Vec<GroupDecision>) {
         let mut total = noise;
         add(&mut total, rows);
         let mut mean = self.guarantee.grid.to_real(&total);
@@ -446,10 +460,10 @@ impl Memory {
     }
 }
 
-fn add(total: &mut [i64], rows: &[Vec<i32>]) {
+fn add(total: &mut [i64], rows: &[Values]) {
     for row in rows {
-        for (total, &step) in total.iter_mut().zip(row) {
-            *total += i64::from(step);
+        if let Values::Steps(row) = row {
+            total.iter_mut().zip(row).for_each(|(total, &step)| *total += i64::from(step));
         }
     }
 }

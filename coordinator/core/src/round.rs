@@ -201,7 +201,11 @@ impl Round {
             (Stage::Plain { updated, closing: false, .. }, Kind::PlainInput) => {
                 expects_update(updated, client)?;
                 let parameters = coordinator.plan().plan().model.parameters as usize;
-                Ok(Upload::Plain(plain::Upload::new(parameters)))
+                let upload = match coordinator.terms().guarantee.has_noise() {
+                    true => plain::Upload::steps(parameters),
+                    false => plain::Upload::reals(parameters),
+                };
+                Ok(Upload::Plain(upload))
             }
             _ => Err(self.misplaced(kind)),
         }
@@ -230,7 +234,7 @@ impl Round {
                     )));
                 }
                 expects_update(updated, &client)?;
-                coordinator.check_update(&update.steps)?;
+                coordinator.check_update(&update.values)?;
                 Ok(vec![Event::UpdateAccepted { client }])
             }
             (_, Input::Masked(_)) => Err(self.misplaced(Kind::Input)),
@@ -399,7 +403,7 @@ impl Round {
     pub(crate) fn close_job(
         &self,
         coordinator: &Coordinator,
-        updates: BTreeMap<Client, Vec<i32>>,
+        updates: BTreeMap<Client, plain::Values>,
     ) -> Option<Job> {
         let Stage::Plain { cohort, updated, closing: true } = &self.stage else { return None };
         // What was accepted and is not there would be missing in silence.

@@ -20,7 +20,7 @@ use fedveil_privacy::{
     self as privacy, AdaptiveClip, ClipNorm, Delta, Epsilon, ExampleGuarantee, ExampleLevel, Guarantee,
     Mechanism, NoiseKind, NoiseMultiplier, ParamError, Placement, SamplingRate,
 };
-use fedveil_provenance::{Digest, Envelope, PrivacyClaim};
+use fedveil_provenance::{Digest, Envelope, NO_NOISE, PrivacyClaim, null_is_infinite};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -136,18 +136,21 @@ pub struct ExamplePrivacy {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Privacy {
-    /// Who adds the noise: `distributed` (the clients, a share each), `local` (every client all of it), or `central`
-    /// (the coordinator, to the sum).
+    /// Who adds the noise: `distributed` (the clients, a share each), `local` (every client all of it), `central`
+    /// (the coordinator, to the sum), or `insecure_none` (nobody: see [`Privacy::none`]).
     pub placement: String,
-    /// The distribution of the noise: `discrete-gaussian` or `skellam`.
+    /// The distribution of the noise: `discrete-gaussian`, `skellam`, or `none`.
     pub mechanism: String,
-    /// L2 bound on a client's update, in model units.
+    /// L2 bound on a client's update, in model units. Infinite, in JSON `null`, where nothing is clipped; that takes a
+    /// plan without noise.
+    #[serde(deserialize_with = "null_is_infinite")]
     pub clip_norm: f64,
     /// Standard deviation of the noise that is counted in one group sum, over the clip norm.
     pub noise_multiplier: f64,
     /// Integer steps per clip norm.
     pub resolution: u32,
-    /// The ε at which the task stops.
+    /// The ε at which the task stops. Infinite, in JSON `null`, in plans without noise.
+    #[serde(deserialize_with = "null_is_infinite")]
     pub epsilon: f64,
     /// The δ of that ε.
     pub delta: f64,
@@ -380,9 +383,11 @@ impl TaskPlan {
             Mode::Secagg => self.in_groups()?,
             Mode::InsecurePlain => self.in_the_clear()?,
         };
-        let guarantee = self.mechanism(shape.placement)?.guarantee().map_err(|e| self.no_guarantee(e))?;
-        let budget = Epsilon::new(self.privacy.epsilon)
-            .map_err(|error| field("privacy.epsilon", error.found, error.accepted))?;
+        let guarantee = match shape.placement {
+            Placement::InsecureNone => self.without_noise()?,
+            placement => self.mechanism(placement)?.guarantee().map_err(|e| self.no_guarantee(e))?,
+        };
+        let budget = self.budget()?;
         let affordable_rounds = guarantee.participations_within(budget).min(self.rounds);
         let example = self.example_terms(affordable_rounds)?;
         let optimizer =
@@ -448,6 +453,11 @@ impl TaskPlan {
                 min_survivors: self.aggregation.min_survivors,
             },
             "local" => Placement::Local { group_size: largest_group },
+            NO_NOISE => {
+                let accepted = "distributed, local (insecure_none wants mode insecure_plain: masks around a sum that \
+                                has no noise would promise what nobody keeps)";
+                return Err(field("privacy.placement", NO_NOISE, accepted));
+            }
             "central" => {
                 let accepted = "distributed, local (central wants mode insecure_plain: a coordinator that is not \
                                 trusted with updates is not trusted with their noise)";
@@ -706,6 +716,15 @@ impl TaskPlan {
         })
     }
 
+    /// The ε at which the task stops: a number, and in plans without noise infinite.
+    pub fn budget(&self) -> Result<Epsilon, PlanError> {
+        if self.privacy.placement == NO_NOISE && self.privacy.epsilon == f64::INFINITY {
+            return Ok(Epsilon::INFINITE);
+        }
+        Epsilon::new(self.privacy.epsilon)
+            .map_err(|error| field("privacy.epsilon", error.found, error.accepted))
+    }
+
     /// δ is a probability with which everything about some client may come out: of n clients, with 1/n it may be one
     /// whole client each time. n is the population, or the cohort, of which a population has at least as many.
     fn delta(&self) -> Result<Delta, PlanError> {
@@ -792,7 +811,7 @@ impl Terms {
             accountant: claim.accounting.to_string(),
             sampling: claim.sampling.to_string(),
             placement: self.guarantee.placement.to_string(),
-            mechanism: self.guarantee.noise.to_string(),
+            mechanism: self.guarantee.mechanism(),
             noise_multiplier: plan.privacy.noise_multiplier,
             clip_norm: plan.privacy.clip_norm,
             adaptive_clip: self.guarantee.indicator.is_some(),
@@ -802,6 +821,9 @@ impl Terms {
     /// Whether the plan can have spent this ε by the end of that round: it is what some number of participations costs,
     /// one a round at most. Floating point may differ between machines; a millionth is forgiven.
     pub fn can_have_spent(&self, epsilon: f64, rounds: u32) -> bool {
+        if !self.guarantee.has_noise() {
+            return epsilon == 0.0 || epsilon == f64::INFINITY && rounds > 0;
+        }
         let close = |participations| {
             let cost = self.guarantee.epsilon(participations);
             (epsilon - cost).abs() <= 1e-6 * cost

@@ -1,11 +1,12 @@
 //! Mode `insecure_plain`: no session of secure aggregation, and every update a row of its own.
 
 use fedveil_aggregation::robust::{Rule, RuleSpec};
-use fedveil_privacy::{MatrixKind, Participation, Placement, Sampling, SamplingRate};
+use fedveil_privacy::{ClipNorm, Guarantee, MatrixKind, Participation, Placement, Sampling, SamplingRate};
+use fedveil_provenance::NO_NOISE;
 
 use crate::{
-    Aggregation, CorrelatedNoise, MAX_CLIENTS, MAX_ROWS, Mode, PlanError, Shape, TaskPlan, Terms, at_least,
-    field,
+    Aggregation, CorrelatedNoise, MAX_CLIENTS, MAX_ROWS, Mode, PlanError, Privacy, Shape, TaskPlan, Terms,
+    at_least, field,
 };
 
 /// Most rounds over which noise is correlated: a round's noise is made of that of all rounds before.
@@ -29,13 +30,38 @@ impl Aggregation {
     }
 }
 
+impl Privacy {
+    /// The section of a plan in which nobody adds noise, for research on data that is nobody's secret: ε is infinite, and
+    /// the section says so in every field. Updates longer than `clip_norm` are clipped to it; infinite, none is.
+    pub fn none(clip_norm: f64) -> Self {
+        Self {
+            placement: NO_NOISE.to_owned(),
+            mechanism: "none".to_owned(),
+            clip_norm,
+            noise_multiplier: 0.0,
+            resolution: 0,
+            epsilon: f64::INFINITY,
+            delta: 1e-5,
+            adaptive_clip: None,
+            correlated_noise: None,
+        }
+    }
+}
+
 impl Terms {
-    /// What everyone must be told of a plan in which a mode's name says `insecure`: for the terminal, plans and reports.
+    /// What everyone must be told of a plan in which a name says `insecure`: for the terminal, plans and reports.
     pub fn warning(&self) -> Option<&'static str> {
-        (self.mode == Mode::InsecurePlain).then_some(
-            "INSECURE: mode insecure_plain. The coordinator sees the update of every single client; whoever runs it, or \
-             breaks into it, can read them.",
-        )
+        match (self.mode, self.guarantee.has_noise()) {
+            (_, false) => Some(
+                "INSECURE: privacy.placement insecure_none. Nobody adds noise: epsilon is infinite. The coordinator sees \
+                 the update of every single client, models may give their data away, and nothing of this task is private.",
+            ),
+            (Mode::InsecurePlain, true) => Some(
+                "INSECURE: mode insecure_plain. The coordinator sees the update of every single client; whoever runs \
+                 it, or breaks into it, can read them.",
+            ),
+            _ => None,
+        }
     }
 }
 
@@ -95,6 +121,13 @@ impl TaskPlan {
                     Some(correlated) => self.correlated(correlated),
                 }
             }
+            (NO_NOISE, None) => {
+                self.refuse_correlated_noise()?;
+                Ok(Placement::InsecureNone)
+            }
+            (NO_NOISE, Some(_)) => Err(PlanError::Inconsistent(
+                "cohort.population amplifies privacy only in placement central: without noise there is none".to_owned(),
+            )),
             ("local", None) => {
                 self.refuse_correlated_noise()?;
                 Ok(Placement::Local { group_size: 1 })
@@ -105,11 +138,32 @@ impl TaskPlan {
                     .to_owned(),
             )),
             (other, _) => {
-                let accepted = "local, central (distributed noise hides an update in a sum, and mode insecure_plain \
+                let accepted = "local, central, insecure_none (distributed noise hides an update in a sum, and mode insecure_plain \
                                 shows it by itself)";
                 Err(field("privacy.placement", other, accepted))
             }
         }
+    }
+
+    /// A section that promises noise which nobody adds is refused, whatever it promises.
+    pub(crate) fn without_noise(&self) -> Result<Guarantee, PlanError> {
+        let Privacy { clip_norm, delta, .. } = self.privacy;
+        if self.privacy != (Privacy { delta, ..Privacy::none(clip_norm) }) {
+            return Err(PlanError::Inconsistent(
+                "privacy promises noise that placement insecure_none does not have; accepted are mechanism \"none\", 0 for \
+                 noise_multiplier and resolution, an infinite epsilon, and neither adaptive_clip nor correlated_noise"
+                    .to_owned(),
+            ));
+        }
+        let clip = if clip_norm == f64::INFINITY {
+            ClipNorm::INFINITE
+        } else {
+            ClipNorm::new(clip_norm).map_err(|error| {
+                field("privacy.clip_norm", error.found, format!("{}, or infinite", error.accepted))
+            })?
+        };
+        Guarantee::without_noise(clip, self.model.parameters, self.rounds, self.delta()?)
+            .map_err(|error| self.no_guarantee(error))
     }
 
     fn sampling(&self, population: Option<u32>) -> Result<Sampling, PlanError> {

@@ -456,7 +456,7 @@ fn what_only_makes_sense_in_one_mode_is_refused_in_the_other_with_the_reason() {
         ),
         (
             |plan| plan.privacy.placement = "distributed".into(),
-            "accepted is local, central (distributed noise hides",
+            "accepted is local, central, insecure_none (distributed noise hides",
         ),
         (|plan| plan.server.rule = "fltrust".into(), "server.rule is fltrust, accepted is mean, median"),
         (|plan| plan.server.rule = "monna".into(), "server.rule is monna, accepted is mean, median"),
@@ -690,4 +690,72 @@ fn pre_aggregators_and_options_make_the_rule() {
     plan.server.pre = vec!["clip".to_owned(); 5];
     let error = plan.check().unwrap_err().to_string();
     assert!(error.contains("server.pre is 5 names, accepted is up to 4"), "{error}");
+}
+
+/// The plan in the clear, and nobody's noise.
+fn plan_without_noise(clip_norm: f64) -> TaskPlan {
+    TaskPlan { privacy: Privacy::none(clip_norm), ..plan_in_the_clear() }
+}
+
+#[test]
+fn a_plan_without_noise_promises_nothing_and_says_so() {
+    for clip_norm in [f64::INFINITY, 0.5] {
+        let plan = plan_without_noise(clip_norm);
+        let terms = plan.check().unwrap();
+        assert!(!terms.guarantee.has_noise());
+        assert_eq!(terms.guarantee.grid.clip().get(), clip_norm);
+        assert_eq!(
+            [0, 1, 2].map(|rounds| terms.guarantee.epsilon(rounds)),
+            [0.0, f64::INFINITY, f64::INFINITY]
+        );
+        assert_eq!(terms.affordable_rounds, plan.rounds);
+        let warning = terms.warning().unwrap();
+        assert!(warning.contains("insecure_none") && warning.contains("epsilon is infinite"), "{warning}");
+        let claim = terms.privacy_claim(&plan, f64::INFINITY);
+        let words = [&claim.unit, &claim.neighbours, &claim.accountant, &claim.mechanism];
+        assert_eq!(words, ["none"; 4]);
+        assert_eq!((claim.placement.as_str(), claim.noise_multiplier), ("insecure_none", 0.0));
+        // A coordinator may have charged nobody, or somebody everything.
+        let may = |epsilon, rounds| terms.can_have_spent(epsilon, rounds);
+        assert!(may(0.0, 0) && may(0.0, 1) && may(f64::INFINITY, 1));
+        assert!(!may(f64::INFINITY, 0) && !may(3.0, 1));
+    }
+    // Golden: JSON has no infinity, and `null` stands for it.
+    let text = serde_json::to_string(&plan_without_noise(f64::INFINITY)).unwrap();
+    let section = r#""privacy":{"placement":"insecure_none","mechanism":"none","clip_norm":null,"noise_multiplier":0.0,"resolution":0,"epsilon":null,"delta":0.00001}"#;
+    assert!(text.contains(section), "{text}");
+    assert_eq!(serde_json::from_str::<TaskPlan>(&text).unwrap(), plan_without_noise(f64::INFINITY));
+}
+
+#[test]
+fn a_plan_without_noise_is_for_the_clear_alone_and_promises_no_noise() {
+    type Case = (fn(&mut TaskPlan), &'static str);
+    let cases: [Case; 10] = [
+        (
+            |plan| {
+                *plan = TaskPlan { privacy: Privacy::none(1.0), ..self::plan() };
+            },
+            "privacy.placement is insecure_none, accepted is distributed, local (insecure_none wants mode",
+        ),
+        (|plan| plan.privacy.mechanism = "discrete-gaussian".into(), "privacy promises noise that placement"),
+        (|plan| plan.privacy.noise_multiplier = 1.0, "privacy promises noise"),
+        (|plan| plan.privacy.resolution = 1024, "privacy promises noise"),
+        (|plan| plan.privacy.epsilon = 15.0, "privacy promises noise"),
+        (
+            |plan| plan.privacy.clip_norm = 0.0,
+            "privacy.clip_norm is 0, accepted is a number from 1e-12 to 1e12, or infinite",
+        ),
+        (|plan| plan.privacy.clip_norm = f64::NAN, "privacy promises noise"),
+        (|plan| plan.cohort.population = Some(20), "without noise there is none"),
+        (|plan| plan.privacy.correlated_noise = Some(correlated()), "privacy.correlated_noise wants"),
+        (|plan| plan.privacy.placement = "central".into(), "privacy.clip_norm is inf, accepted is a number"),
+    ];
+    for (change, expected) in cases {
+        let mut plan = plan_without_noise(f64::INFINITY);
+        change(&mut plan);
+        let found = plan.check().expect_err(expected).to_string();
+        assert!(found.contains(expected), "{found}, expected: {expected}");
+    }
+    let infinite = refusal(|plan| plan.privacy.epsilon = f64::INFINITY);
+    assert!(infinite.contains("privacy.epsilon is inf, accepted is a finite number"), "{infinite}");
 }

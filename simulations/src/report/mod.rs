@@ -43,7 +43,7 @@ pub fn html(summary: &Summary, rounds: &[RoundRecord], notes: &[String]) -> Stri
                         h2 { "Round by round" }
                         div.plots {
                             (accuracy_chart(summary, rounds).figure())
-                            (epsilon_chart(summary, rounds).figure())
+                            @if summary.epsilon_budget.is_finite() { (epsilon_chart(summary, rounds).figure()) }
                             (bytes_chart(rounds).figure())
                             (score_chart(rounds).figure())
                         }
@@ -141,7 +141,11 @@ fn headline(summary: &Summary) -> Markup {
         (
             "Privacy spent",
             format!("ε = {}", epsilon(summary.epsilon)),
-            format!("of {} at δ = {}", epsilon(summary.epsilon_budget), short(summary.delta)),
+            if summary.epsilon_budget.is_finite() {
+                format!("of {} at δ = {}", epsilon(summary.epsilon_budget), short(summary.delta))
+            } else {
+                "without noise, nothing is private".to_owned()
+            },
         ),
         (
             "Byzantine clients",
@@ -356,10 +360,12 @@ fn privacy(summary: &Summary, notes: &[String]) -> Markup {
             h2 { "Privacy" }
             div.panel {
                 ul {
-                    li {
+                    @if summary.epsilon_budget.is_infinite() {
+                        li { "Nobody added noise: ε is infinite, and nothing of this run is private." }
+                    } @else { li {
                         "The client that was charged most spent ε = " (epsilon(summary.epsilon)) " of "
                         (epsilon(summary.epsilon_budget)) " at δ = " (short(summary.delta)) "."
-                    }
+                    } }
                     @for note in notes { li { (note) } }
                 }
             }
@@ -382,7 +388,10 @@ fn setting(summary: &Summary) -> Markup {
         ("Sampling credited", summary.sampling.clone()),
         ("Noise", format!("{}, {}", summary.mechanism, summary.placement)),
         ("Noise multiplier, on a group sum", short(summary.noise_multiplier)),
-        ("Clip norm", short(summary.clip_norm)),
+        (
+            "Clip norm",
+            if summary.clip_norm.is_finite() { short(summary.clip_norm) } else { "none".to_owned() },
+        ),
         ("Model parameters", summary.model_parameters.to_string()),
         ("Rounds aborted", summary.rounds_aborted.to_string()),
         ("Seed", summary.seed.to_string()),
@@ -545,6 +554,9 @@ fn percent(share: f64) -> String {
 
 /// Two decimals, rounded up: a privacy loss is never shown smaller than it is.
 fn epsilon(value: f64) -> String {
+    if value.is_infinite() {
+        return "∞".to_owned();
+    }
     // The hair keeps a value that is exact in decimals from being rounded up for its binary form; without `abs`
     // it would turn zero into minus zero.
     format!("{:.2}", ((100.0 * value - 1e-6).ceil() / 100.0).abs())

@@ -5,6 +5,7 @@ mod attacks;
 mod canaries;
 mod hostile_clients;
 mod hostile_coordinator;
+mod no_noise;
 mod plain;
 mod population;
 mod recovery;
