@@ -3,6 +3,7 @@
 use crate::config::{self, CoordinatorConfig};
 use crate::exit::{Exit, Failure};
 use crate::folder::RunFolder;
+use crate::hold_out;
 use crate::privacy::{pays_for_a_round, spends};
 use crate::progress::Progress;
 use crate::watch::Watch;
@@ -46,6 +47,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let plan = config.plan(task_id()?, spec.parameters() as u32);
     let terms = plan.check().map_err(|error| Failure::new(Exit::Usage, error))?;
     pays_for_a_round(&plan, &terms)?;
+    let hold_out = hold_out::load(config.hold_out.as_ref(), plan.server.gate.as_ref(), &spec)
+        .map_err(|error| Failure::new(Exit::Usage, error))?;
     let folder = RunFolder::create(&config.out, true)?;
     let keys = Keys::open(&config.keys, &config.out).map_err(|error| server_failure(&error))?;
     let signing = keys.signing.clone();
@@ -57,6 +60,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         initial_model,
         tokens: config.tokens(),
         population: config.population().map_err(|error| Failure::new(Exit::Usage, error))?,
+        hold_out,
     };
     let started = Instant::now();
     let mut running = start(server, keys).await.map_err(|error| server_failure(&error))?;
@@ -178,7 +182,8 @@ impl Run<'_> {
     /// The summary of a run that was followed to its end.
     pub(crate) fn summary(&self, watch: &Watch) -> Summary {
         let rounds = &watch.rounds;
-        let published = rounds.iter().filter(|round| round.outcome == RoundOutcome::Published);
+        let of = |outcome| rounds.iter().filter(move |round| round.outcome == outcome);
+        let published = of(RoundOutcome::Published);
         let client_rounds = rounds.iter().map(|round| u64::from(round.clients_joined)).sum::<u64>().max(1);
         Summary {
             rounds: published.clone().count() as u32,
@@ -208,8 +213,8 @@ impl Run<'_> {
             clip_norm: self.privacy.clip_norm,
             groups_dropped: published.map(|round| round.groups_dropped).sum(),
             groups_withheld: rounds.iter().map(|round| round.groups_withheld).sum(),
-            rounds_aborted: rounds.iter().filter(|round| round.outcome == RoundOutcome::Aborted).count()
-                as u32,
+            rounds_aborted: of(RoundOutcome::Aborted).count() as u32,
+            rounds_rejected: of(RoundOutcome::Rejected).count() as u32,
             bytes_up_per_client_round: rounds.iter().map(|round| round.bytes_up).sum::<u64>() / client_rounds,
             bytes_down_per_client_round: rounds.iter().map(|round| round.bytes_down).sum::<u64>()
                 / client_rounds,

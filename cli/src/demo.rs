@@ -6,9 +6,10 @@
 use crate::audit::CANARIES_FILE;
 use crate::config::CoordinatorConfig;
 use crate::coordinator::{Run, follow, server_failure, task_id};
-use crate::device::{Role, Staged, features, shares, test_images};
+use crate::device::{Role, Staged, features, held_out_images, shares};
 use crate::exit::{Exit, Failure};
 use crate::folder::RunFolder;
+use crate::hold_out;
 use crate::privacy::spends;
 use crate::progress::Progress;
 use crate::verify::verify;
@@ -25,7 +26,7 @@ use fedveil_coordinator::store::SqliteStore;
 use fedveil_learning::{Dataset, ModelSpec, evaluate, model_file};
 use fedveil_privacy::Placement;
 use fedveil_proto::JoinToken;
-use fedveil_proto_plan::{AdaptiveClipping, Cohort, Server, Setting, TaskPlan, Terms};
+use fedveil_proto_plan::{AdaptiveClipping, Cohort, Gate, Server, Setting, TaskPlan, Terms};
 use fedveil_provenance::Digest;
 use fedveil_simulations::attack::{ATTACKS, Attack};
 use fedveil_simulations::canary::{Canaries, Canary, CanarySeed};
@@ -78,6 +79,10 @@ pub(crate) struct Args {
     /// Option of the rule or of a pre-aggregator, as in tau=10; NAME.key=value where several have the key.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Publish every model. Without this option a gate looks at the length of its step, at its accuracy, and at whether
+    /// it answers to the triggers of known backdoors.
+    #[arg(long)]
+    no_gate: bool,
     /// Poisoned groups that the rule is set to bear.
     #[arg(long, default_value_t = 4, value_name = "F")]
     assumed_byzantine: u32,
@@ -139,7 +144,10 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         .map_err(|error| Failure::new(Exit::Usage, format!("--attack-strength: {error}")))?;
     let out = args.out.clone().unwrap_or_else(default_folder);
     let folder = RunFolder::create(&out, false)?;
-    let images = test_images(args.seed).map_err(|error| Failure::new(Exit::General, error))?;
+    let (validation, images) =
+        held_out_images(args.seed).map_err(|error| Failure::new(Exit::General, error))?;
+    let hold_out =
+        hold_out::of_images(&validation, &spec).map_err(|error| Failure::new(Exit::General, error))?;
     let bait = attack.success_set(&images).map_err(|error| Failure::new(Exit::General, error))?;
     let initial = model_file::to_safetensors(&spec, &spec.initial(args.seed))
         .map_err(|error| Failure::new(Exit::General, error))?;
@@ -156,6 +164,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         population: CoordinatorConfig::default()
             .population()
             .map_err(|error| Failure::new(Exit::Usage, error))?,
+        hold_out: Some(hold_out),
     };
     let started = Instant::now();
     let mut running = start(config, keys).await.map_err(|error| server_failure(&error))?;
@@ -332,6 +341,7 @@ impl Args {
             (2 * size / 3 + 1).min(config.aggregation.min_survivors.saturating_sub(1));
         config.aggregation.max_missing_reveals = max_missing_reveals;
         config.server = server;
+        config.server.gate = (!self.no_gate).then(|| gate(&config, needed_groups));
         let spec: ModelSpec = config
             .model
             .architecture
@@ -468,6 +478,23 @@ impl Args {
     }
 }
 
+/// A gate that honest rounds of the digits pass.
+fn gate(config: &CoordinatorConfig, fewest_groups: u32) -> Gate {
+    let CoordinatorConfig { privacy, aggregation, server, .. } = config;
+    // What the mean of clipped updates moves the model by at most, with all its momentum, and the noise beside it.
+    let spec = config.model.architecture.parse::<ModelSpec>();
+    let dimension = spec.map_or(0, |spec| spec.parameters()) as f64;
+    let kept = f64::from(fewest_groups.saturating_sub(server.assumed_byzantine).max(1));
+    let noise = privacy.noise_multiplier / f64::from(aggregation.group_size) * (dimension / kept).sqrt();
+    let longest = privacy.clip_norm * (1.0 + noise) * server.learning_rate / (1.0 - server.momentum);
+    Gate {
+        max_step_norm: Some(longest),
+        max_accuracy_drop: Some(0.15),
+        max_trigger_success: Some(0.5),
+        max_rejections: 3,
+    }
+}
+
 /// What a client process is told on its standard input.
 #[derive(Serialize, Deserialize)]
 struct Order {
@@ -577,7 +604,13 @@ fn table(summary: &Summary) -> String {
         .attack_success
         .map(|share| ("backdoor", format!("{} of its examples succeed", percent(Some(share)))));
     let rows = [
-        ("rounds", format!("{} published, {} aborted", summary.rounds, summary.rounds_aborted)),
+        (
+            "rounds",
+            format!(
+                "{} published, {} aborted, {} with a model that the gate rejected",
+                summary.rounds, summary.rounds_aborted, summary.rounds_rejected
+            ),
+        ),
         (
             "clients",
             format!("{}, {} of them poisoned ({})", summary.clients, summary.byzantine, summary.attack),

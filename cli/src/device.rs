@@ -26,9 +26,14 @@ pub(crate) struct Share {
     pub(crate) seed: u64,
 }
 
-/// The test examples that no device holds, as images.
-pub(crate) fn test_images(seed: u64) -> Result<Dataset, String> {
-    Ok(split(seed)?.1)
+/// Share of the images that no device holds which a coordinator's gate looks at.
+const HOLD_OUT_SHARE: f64 = 1.0 / 3.0;
+
+/// The images that no device holds: those that a coordinator's gate looks at, and those that accuracy is told of.
+pub(crate) fn held_out_images(seed: u64) -> Result<(Dataset, Dataset), String> {
+    let (test, hold_out) =
+        datasets::split(&split(seed)?.1, HOLD_OUT_SHARE, seed).map_err(|error| error.to_string())?;
+    Ok((hold_out, test))
 }
 
 /// What the model takes of images.
@@ -329,7 +334,9 @@ mod tests {
                 }
             }
         }
-        fedveil_learning::evaluate(&spec, &parameters, &features(&test_images(3).unwrap())).unwrap().accuracy
+        fedveil_learning::evaluate(&spec, &parameters, &features(&held_out_images(3).unwrap().1))
+            .unwrap()
+            .accuracy
     }
 
     #[test]

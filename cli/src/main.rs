@@ -10,6 +10,7 @@ mod demo;
 mod device;
 mod exit;
 mod folder;
+mod hold_out;
 mod privacy;
 mod progress;
 mod robust;

@@ -127,6 +127,9 @@ fn round_line(record: &RoundRecord, standing: &Standing) -> String {
         RoundOutcome::Aborted => {
             format!("{start}  aborted: {}{end}", record.reason.as_deref().unwrap_or("no reason"))
         }
+        RoundOutcome::Rejected => {
+            format!("{start}  model rejected: {}{end}", record.reason.as_deref().unwrap_or("no reason"))
+        }
     }
 }
 

@@ -253,6 +253,7 @@ mod tests {
             task_digest: Digest::of(b"task"),
             cohort_commitment: Digest::of(b"cohort"),
             groups: Vec::new(),
+            rejected: Vec::new(),
             rule: "multi-krum".to_owned(),
             privacy: PrivacyClaim {
                 epsilon_spent: 2.5,

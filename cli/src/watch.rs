@@ -3,7 +3,8 @@
 use crate::progress::{Progress, Standing};
 use fedveil_coordinator::server::Observed;
 use fedveil_coordinator_core::{Event, Millis};
-use fedveil_provenance::{Decision, Digest};
+use fedveil_proto_plan::Measured;
+use fedveil_provenance::{Decision, Digest, GroupDecision};
 use fedveil_simulations::record::{GroupRecord, GroupStatus, RoundOutcome, RoundRecord};
 use std::collections::BTreeMap;
 
@@ -30,6 +31,8 @@ pub(crate) struct Watch {
     log_size: u64,
     /// Groups of the round in progress that gave nothing, or a sum that was not used.
     settled: BTreeMap<u32, (GroupStatus, String)>,
+    /// What the gate rejected in the round in progress: why, what it measured, and the groups of the model.
+    rejected: Option<(String, Measured, Vec<GroupDecision>)>,
 }
 
 impl Watch {
@@ -51,6 +54,7 @@ impl Watch {
             bytes_before: (0, 0),
             log_size: 0,
             settled: BTreeMap::new(),
+            rejected: None,
         }
     }
 
@@ -97,7 +101,7 @@ impl Watch {
                 self.settled.insert(*group, (GroupStatus::Withheld, reason.clone()));
             }
             Event::AggregationStarted => standing.phase = "aggregating",
-            Event::Published { round, model, manifest, groups, .. } => {
+            Event::Published { round, model, manifest, groups, measured, .. } => {
                 self.log_size += 1;
                 self.model = Some(*model);
                 let metrics = self.evaluate.as_ref().map(|evaluate| evaluate(model)).transpose()?;
@@ -107,17 +111,30 @@ impl Watch {
                 } else {
                     let mut record = self.record(observed, *round, RoundOutcome::Published, None);
                     record.groups = groups.iter().map(decided).collect();
+                    record.measured = *measured;
                     (record.test_accuracy, record.test_loss) = metrics.unzip();
                     record.model_digest = model.to_string();
                     record.manifest_digest = Digest::of(&manifest.0).to_string();
                     ended = Some(record);
                 }
             }
+            Event::ModelRejected { reason, measured, groups, .. } => {
+                self.rejected = Some((reason.clone(), *measured, groups.clone()));
+            }
             Event::RoundAborted { round, reason, .. } => {
-                let mut record = self.record(observed, *round, RoundOutcome::Aborted, Some(reason.clone()));
-                let settled = self.settled.iter();
-                record.groups =
-                    settled.map(|(&index, (status, reason))| undecided(index, *status, reason)).collect();
+                let record = if let Some((reason, measured, groups)) = self.rejected.take() {
+                    let mut record = self.record(observed, *round, RoundOutcome::Rejected, Some(reason));
+                    record.groups = groups.iter().map(decided).collect();
+                    record.measured = Some(measured);
+                    record
+                } else {
+                    let reason = Some(reason.clone());
+                    let mut record = self.record(observed, *round, RoundOutcome::Aborted, reason);
+                    let settled = self.settled.iter();
+                    record.groups =
+                        settled.map(|(&index, (status, reason))| undecided(index, *status, reason)).collect();
+                    record
+                };
                 ended = Some(record);
             }
             Event::TaskClosed { reason } => self.closed = Some(reason.clone()),
@@ -164,6 +181,7 @@ impl Watch {
             groups_kept: 0,
             groups_dropped: 0,
             groups_withheld: 0,
+            measured: None,
             test_accuracy: None,
             test_loss: None,
             epsilon: observed.epsilon,
@@ -178,7 +196,7 @@ impl Watch {
     }
 }
 
-fn decided(group: &fedveil_provenance::GroupDecision) -> GroupRecord {
+fn decided(group: &GroupDecision) -> GroupRecord {
     let status = match group.decision {
         Decision::Kept => GroupStatus::Kept,
         Decision::Dropped => GroupStatus::Dropped,

@@ -15,8 +15,8 @@ use crate::store::SqliteStore;
 use crate::tls::{TlsError, incoming, server_config};
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use fedveil_coordinator_core::{
-    Client, Command, Coordinator, Driver, Effect, Event, Millis, NoiseKey, Outcomes, Reject, Secrets,
-    Settings, Store, StoreError,
+    Client, Command, Coordinator, Driver, Effect, Event, HoldOut, Millis, NoiseKey, Outcomes, Reject,
+    Secrets, Settings, Store, StoreError,
 };
 use fedveil_privacy::Limit;
 use fedveil_proto::limits::MAX_GRPC_MESSAGE;
@@ -123,6 +123,8 @@ pub struct ServerConfig {
     pub tokens: u32,
     /// What a client may spend over all tasks of these keys.
     pub population: Limit,
+    /// What a plan's gate judges models on, where it needs examples.
+    pub hold_out: Option<Arc<dyn HoldOut>>,
 }
 
 /// Why a coordinator did not start or had to stop.
@@ -209,7 +211,7 @@ pub async fn start(config: ServerConfig, keys: Keys) -> Result<Running, ServerEr
     let authority = VerifyingKey::from_bytes(&keys.enrollment.public_key())
         .map_err(|error| ServerError::Ended(format!("enrolment key: {error}")))?;
     let plan = task_plan(&*store, config.plan, &keys.signing)?;
-    let core = Coordinator::new(Settings { plan: plan.clone(), authority })?;
+    let core = Coordinator::new(Settings { plan: plan.clone(), authority, hold_out: config.hold_out })?;
     let limits = core.message_limits();
     let (digest, name, loss) = (plan.digest(), &plan.plan().task, core.terms().guarantee.task_loss());
     let population = match &keys.population {

@@ -61,6 +61,7 @@ pub fn manifest(round: u32, parent: Option<Digest>) -> Manifest {
             task_digest: task(),
             cohort_commitment: Digest::of("cohort"),
             groups: if round == 0 { vec![] } else { vec![kept] },
+            rejected: Vec::new(),
             rule: "mda".to_owned(),
             privacy: claim(f64::from(round) * 0.7),
             software: "fedveil 0.1.0".to_owned(),

@@ -79,6 +79,7 @@ pub(crate) fn manifest(round: u32, parent: Option<Digest>) -> Manifest {
             task_digest: task(),
             cohort_commitment: Digest::of("cohort"),
             groups: if round == 0 { vec![] } else { vec![group, withheld] },
+            rejected: Vec::new(),
             rule: "multi-krum".to_owned(),
             privacy: claim(f64::from(round) * 0.7),
             software: "fedveil 0.1.0".to_owned(),

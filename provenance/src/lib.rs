@@ -40,7 +40,9 @@ pub use checkpoint::{Checkpoint, CheckpointError};
 pub use digest::{Digest, ParseDigestError};
 pub use dsse::{DsseError, Envelope, key_id};
 pub use lineage::{Accepted, Head, Lineage, Pins, Publication, Refusal};
-pub use manifest::{Decision, FileEntry, GroupDecision, Manifest, ManifestError, RoundPredicate};
+pub use manifest::{
+    Decision, FileEntry, GroupDecision, Manifest, ManifestError, RejectedRound, RoundPredicate,
+};
 pub use merkle::{Log, MerkleError, TreeHead};
 pub use privacy::{Conflict, NO_NOISE, PrivacyClaim, null_is_infinite};
 pub use run::{Files, IndexError, PartResult, RunReport, Signer, build_index, verify_run};

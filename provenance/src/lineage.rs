@@ -300,6 +300,7 @@ impl Lineage {
         }
         self.check_order(&offered)?;
         self.check_parent(&round)?;
+        round.check_rejected(self.head.map_or(0, |head| head.round)).map_err(Refusal::Manifest)?;
         self.check_privacy(&round)?;
         self.check_log(&offered, &publication)?;
         Ok(Accepted { head: offered, round, model })
@@ -439,6 +440,7 @@ impl fmt::Display for Signed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::RejectedRound;
     use crate::fixtures::{History, ORIGIN, key, manifest, model, pins, task};
 
     /// A client that followed `history` to its end.
@@ -678,6 +680,21 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn rejected_rounds_before_the_held_one_are_refused() {
+        let listing = |rejected: u32| {
+            let mut history = History::of(2);
+            let mut next = manifest(5, history.tip());
+            let (model, reason) = (Digest::of("rejected"), "its step is too long".to_owned());
+            next.round.rejected = vec![RejectedRound { round: rejected, model, reason }];
+            history.push_manifest(&next);
+            offer(&history)
+        };
+        assert_eq!(listing(3).unwrap().round.rejected[0].round, 3);
+        let refusal = listing(2).unwrap_err();
+        assert_eq!(refusal, Refusal::Manifest(ManifestError::Rejected { found: 2, after: 2, before: 5 }));
     }
 
     #[test]

@@ -45,6 +45,9 @@ pub struct RoundPredicate {
     pub cohort_commitment: Digest,
     /// What became of each group, by index.
     pub groups: Vec<GroupDecision>,
+    /// Rounds after the parent's whose models did not pass the plan's gate, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rejected: Vec<RejectedRound>,
     /// The Byzantine-robust rule, as the plan names it.
     pub rule: String,
     /// What was spent, and what that means.
@@ -71,6 +74,18 @@ pub struct GroupDecision {
     pub reason: String,
     /// The rule's score of its mean, where the rule gives one.
     pub score: Option<f64>,
+}
+
+/// A round whose model was made and not published.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RejectedRound {
+    /// The round.
+    pub round: u32,
+    /// Digest of the model that nobody was given.
+    pub model: Digest,
+    /// Why, in words.
+    pub reason: String,
 }
 
 /// What was done with a group's sum.
@@ -144,6 +159,16 @@ pub enum ManifestError {
         /// Survivors it names.
         survivors: u32,
     },
+    /// A rejected round that is not between the parent's and the manifest's own, or out of order.
+    #[error("round {found} is listed as rejected, accepted are rounds after {after} and before {before}")]
+    Rejected {
+        /// The round that it names.
+        found: u32,
+        /// The parent's round, or the rejected one before.
+        after: u32,
+        /// The manifest's round.
+        before: u32,
+    },
     /// A path that could lead out of the run folder.
     #[error("\"{0}\" is not a relative path inside the run folder")]
     Path(String),
@@ -190,7 +215,20 @@ impl RoundPredicate {
                 return Err(ManifestError::Number { field: "score", value, expected: "a finite number" });
             }
         }
+        self.check_rejected(0)?;
         self.files.iter().try_for_each(|file| check_path(&file.path))
+    }
+
+    /// Refuses rejected rounds that are not between that of the parent and this one, in their order.
+    pub(crate) fn check_rejected(&self, parent: u32) -> Result<(), ManifestError> {
+        let (mut after, before) = (parent, self.round);
+        for &RejectedRound { round: found, .. } in &self.rejected {
+            if found <= after || found >= before {
+                return Err(ManifestError::Rejected { found, after, before });
+            }
+            after = found;
+        }
+        Ok(())
     }
 }
 
@@ -341,6 +379,32 @@ mod tests {
             resigned("\"survivors\":16", "\"survivors\":19"),
             Err(ManifestError::Survivors { index: 0, members: 18, survivors: 19 })
         ));
+    }
+
+    #[test]
+    fn rejected_rounds_are_between_the_parents_and_its_own() {
+        let listing = |rounds: &[u32]| {
+            let mut made = manifest(7, Some(Digest::of("parent")));
+            let rejected = |&round: &u32| RejectedRound {
+                round,
+                model: Digest::of(round.to_string()),
+                reason: "its step has norm 9, accepted is up to 6".to_owned(),
+            };
+            made.round.rejected = rounds.iter().map(rejected).collect();
+            made
+        };
+        let made = listing(&[4, 5]);
+        let envelope = made.sign(&[&key(1)]).unwrap();
+        assert_eq!(Manifest::verify(&envelope, &signers(), 1), Ok(made.clone()));
+        assert_eq!(made.round.check_rejected(3), Ok(()));
+        assert_eq!(
+            made.round.check_rejected(4),
+            Err(ManifestError::Rejected { found: 4, after: 4, before: 7 })
+        );
+        for rounds in [&[0][..], &[5, 4], &[5, 5], &[7], &[4, 8]] {
+            let signed = listing(rounds).sign(&[&key(1)]);
+            assert!(matches!(signed, Err(ManifestError::Rejected { before: 7, .. })), "{rounds:?}");
+        }
     }
 
     #[test]

@@ -271,6 +271,7 @@ impl Check {
             if round.round <= previous.round {
                 return Err(format!("round {} follows round {}", round.round, previous.round));
             }
+            round.check_rejected(previous.round).map_err(|error| error.to_string())?;
             if round.task_digest != previous.task_digest {
                 return Err(format!("task {} follows task {}", round.task_digest, previous.task_digest));
             }
@@ -433,6 +434,7 @@ impl From<(String, Verdict)> for PartResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::RejectedRound;
     use crate::{
         fixtures::{Folder, History, ORIGIN, key, manifest},
         merkle::TreeHead,
@@ -653,6 +655,22 @@ mod tests {
             detail(|manifest| manifest.round.privacy.epsilon_spent = 0.1),
             "epsilon_spent falls from 0.7 to 0.1"
         );
+    }
+
+    #[test]
+    fn rejected_rounds_come_after_the_parents() {
+        let details = |rejected: u32| {
+            let mut history = History::of(1);
+            history.push(2);
+            let mut next = manifest(4, history.tip());
+            let (model, reason) = (Digest::of("other"), "why".to_owned());
+            next.round.rejected = vec![RejectedRound { round: rejected, model, reason }];
+            history.push_manifest(&next);
+            let parts = verify_run(&history.folder(), None).parts;
+            parts.into_iter().find(|part| part.name == manifest_path(3)).unwrap().detail
+        };
+        assert_eq!(details(3), "digest, signature, parent, round, task, privacy");
+        assert_eq!(details(2), "round 2 is listed as rejected, accepted are rounds after 2 and before 4");
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub mod attack;
 pub mod canary;
 pub mod datasets;
 pub mod federation;
+pub mod hold_out;
 #[cfg(test)]
 mod inversion;
 pub mod partition;

@@ -5,6 +5,7 @@
 //! lower-case hexadecimal SHA-256. Where a field holds a number of bytes, it counts protocol messages, both
 //! headers and payload, before TLS. An epsilon that is infinite is `null`, and so is a clip norm that clips nothing.
 
+use fedveil_proto_plan::Measured;
 use fedveil_provenance::null_is_infinite;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,8 @@ pub enum RoundOutcome {
     Published,
     /// The global model stayed as it was.
     Aborted,
+    /// A new model was made and did not pass the gate; the global model stayed as it was.
+    Rejected,
 }
 
 /// One group of one round.
@@ -54,7 +57,7 @@ pub struct RoundRecord {
     pub round: u32,
     /// How the round ended.
     pub outcome: RoundOutcome,
-    /// Why it was aborted.
+    /// Why it was aborted, or its model rejected.
     pub reason: Option<String>,
     /// Clients in the roster.
     pub clients_joined: u32,
@@ -68,6 +71,9 @@ pub struct RoundRecord {
     pub groups_dropped: u32,
     /// Groups that were never unmasked.
     pub groups_withheld: u32,
+    /// What the gate measured of the new model, where the plan has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<Measured>,
     /// Accuracy of the new model on the test set, from 0 to 1.
     pub test_accuracy: Option<f64>,
     /// Mean cross-entropy of the new model on the test set, in nats.
@@ -92,7 +98,7 @@ pub struct RoundRecord {
 /// The run as a whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Rounds that ended, published or aborted.
+    /// Rounds that published a model.
     pub rounds: u32,
     /// Enrolled clients.
     pub clients: u32,
@@ -145,8 +151,11 @@ pub struct Summary {
     pub groups_dropped: u32,
     /// Groups never unmasked over the whole run.
     pub groups_withheld: u32,
-    /// Rounds that published no model.
+    /// Rounds that made no model.
     pub rounds_aborted: u32,
+    /// Rounds whose model did not pass the gate.
+    #[serde(default)]
+    pub rounds_rejected: u32,
     /// Mean bytes that a client sent in a round.
     pub bytes_up_per_client_round: u64,
     /// Mean bytes that a client received in a round.

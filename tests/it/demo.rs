@@ -159,12 +159,36 @@ fn a_plain_mean_lets_a_backdoor_in_and_the_table_says_so() {
     let temporary = tempfile::tempdir().unwrap();
     let out = temporary.path().join("run");
     let mut demo = small_demo(&out);
-    let output = run(demo.args(["--attack", "backdoor", "--rule", "mean"]));
+    let output = run(demo.args(["--attack", "backdoor", "--rule", "mean", "--no-gate"]));
     assert!(output.status.success(), "{:?}", failure(&output));
     let success = json(&out.join("summary.json"))["attack_success"].as_f64().unwrap();
     assert!(success > 0.5, "{success}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("of its examples succeed"));
     assert!(std::fs::read_to_string(out.join("report.html")).unwrap().contains("Backdoor success"));
+}
+
+#[test]
+fn the_gate_keeps_a_backdoor_out_that_a_plain_mean_lets_in() {
+    let temporary = tempfile::tempdir().unwrap();
+    let out = temporary.path().join("run");
+    let mut demo = small_demo(&out);
+    // An attack in every round: nothing is ever published, and that is what the demo says.
+    let output =
+        run(demo.args(["--attack", "backdoor", "--rule", "mean", "--rounds", "9", "--epsilon", "99"]));
+    let (code, error) = failure(&output);
+    assert_eq!(code, 1, "{error}");
+    assert!(error.contains("model rejected: it labels "), "{error}");
+    assert!(error.contains("no model was published: the gate rejected 3 models in a row"), "{error}");
+    let summary = json(&out.join("summary.json"));
+    assert_eq!((&summary["rounds"], &summary["rounds_rejected"]), (&0.into(), &3.into()));
+    let rounds = std::fs::read_to_string(out.join("rounds.jsonl")).unwrap();
+    for line in rounds.lines() {
+        let round: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(round["outcome"], "rejected");
+        assert!(round["measured"]["trigger_success"].as_f64().unwrap() > 0.5, "{round}");
+    }
+    assert!(std::fs::read_to_string(out.join("report.html")).unwrap().contains("Triggers that succeed"));
+    assert!(verify(&out).status.success(), "what was rejected is part of a valid record");
 }
 
 #[test]

@@ -68,6 +68,7 @@ impl Stage {
                 assumed_byzantine: 0,
                 learning_rate: 1.0,
                 momentum: 0.0,
+                gate: None,
             },
         };
         let config = ServerConfig {
@@ -81,6 +82,7 @@ impl Stage {
                 delta: fedveil_privacy::Delta::new(1e-5).unwrap(),
             },
             tokens: 3,
+            hold_out: None,
         };
         let running = start(config, Keys::ephemeral().unwrap()).await.unwrap();
         let url = format!("https://{}", running.address);

@@ -19,6 +19,8 @@ use super::{Config, Invalid, Key, key, optional, optional_section, section};
 
 /// The protocol that the plan's model makes the cheaper one.
 const AUTO: &str = "auto";
+/// The examples inside the binary.
+const DIGITS: &str = "digits";
 
 /// The configuration of `fedveil coordinator`; [`Config::KEYS`] says what each key means.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,6 +39,8 @@ pub(crate) struct CoordinatorConfig {
     pub(crate) privacy: Privacy,
     pub(crate) aggregation: Aggregation,
     pub(crate) server: Server,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) hold_out: Option<HoldOutSection>,
     population: PopulationSection,
 }
 
@@ -55,6 +59,28 @@ pub(crate) struct TaskSection {
 #[serde(deny_unknown_fields)]
 pub(crate) struct ModelSection {
     pub(crate) architecture: String,
+}
+
+/// The coordinator's own examples.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct HoldOutSection {
+    pub(crate) examples: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) triggers: Option<PathBuf>,
+    #[serde(default = "first_seed")]
+    pub(crate) seed: u64,
+}
+
+fn first_seed() -> u64 {
+    1
+}
+
+impl HoldOutSection {
+    /// Whether the examples are those inside the binary.
+    pub(crate) fn is_digits(&self) -> bool {
+        self.examples == Path::new(DIGITS)
+    }
 }
 
 /// What clients may spend over all tasks.
@@ -140,7 +166,9 @@ impl Default for CoordinatorConfig {
                 assumed_byzantine: 4,
                 learning_rate: 4.0,
                 momentum: 0.5,
+                gate: None,
             },
+            hold_out: None,
             population: PopulationSection { epsilon: f64::INFINITY, delta: 1e-5 },
         }
     }
@@ -446,6 +474,50 @@ impl Config for CoordinatorConfig {
         ),
         key("server.learning_rate", "Step size of the server optimiser.", "a number above 0, up to 1000"),
         key("server.momentum", "Momentum of the server optimiser.", "a number from 0, below 1"),
+        optional_section(
+            "server.gate",
+            "What a new model must pass, or it is not published: the round is lost, and the next goes on from the last model.",
+        ),
+        optional(
+            "server.gate.max_step_norm",
+            "Largest L2 norm of the step from the model before, in units of its parameters.",
+            "a number above 0",
+        ),
+        optional(
+            "server.gate.max_accuracy_drop",
+            "Most accuracy that a model may lose on [hold_out] against the best model published so far.",
+            "a number from 0, below 1",
+        ),
+        optional(
+            "server.gate.max_trigger_success",
+            "Largest share of the examples with a trigger that a model may label as the trigger asks.",
+            "a number from 0, below 1",
+        ),
+        optional(
+            "server.gate.max_rejections",
+            "Rejected models in a row after which the task ends, 3 where nothing is said. Each has spent privacy for nothing.",
+            "a whole number, 1 to 100",
+        ),
+        optional_section(
+            "hold_out",
+            "The coordinator's own examples, of which no client has any, for [server.gate].",
+        ),
+        optional(
+            "hold_out.examples",
+            "A file with a row for each example, the model's inputs and the label; or the digits that no client trains on.",
+            "a file, CSV or .npy, or digits",
+        ),
+        optional(
+            "hold_out.triggers",
+            "A file like that, whose inputs carry a backdoor's trigger and whose labels are what it asks for; \
+             with digits it is the trigger of the attack `backdoor`.",
+            "a file, CSV or .npy",
+        ),
+        optional(
+            "hold_out.seed",
+            "With digits: data.seed of the clients, 1 where nothing is said.",
+            "a whole number from 0",
+        ),
         section(
             "population",
             "Everyone who ever enrolled with the keys in this folder, over all tasks, also those at the same time.",
@@ -477,6 +549,17 @@ impl Config for CoordinatorConfig {
         }
         self.population()?;
         self.announced()?.check().map_err(invalid_plan)?;
+        if let Some(gate) = self.server.gate.as_ref().filter(|gate| gate.needs_hold_out()) {
+            let Some(hold_out) = &self.hold_out else {
+                let found = "a section that bounds what a model does on examples";
+                return Err(Invalid::value("server.gate", found, "one with [hold_out] beside it"));
+            };
+            let has_triggers = hold_out.is_digits() || hold_out.triggers.is_some();
+            if let Some(most) = gate.max_trigger_success.filter(|_| !has_triggers) {
+                let accepted = "a number only with hold_out.triggers";
+                return Err(Invalid::value("server.gate.max_trigger_success", most, accepted));
+            }
+        }
         let (delta, tokens) = (self.privacy.delta, self.tokens());
         if delta * f64::from(tokens) > 1.0 {
             let accepted = format!("a number above 0, at most 1/{tokens} (one in tokens)");
@@ -530,6 +613,7 @@ fn resolve(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fedveil_proto_plan::Gate;
 
     /// How the message begins, and the change that it refuses.
     type Case = (&'static str, fn(&mut CoordinatorConfig));
@@ -615,6 +699,40 @@ mod tests {
         config.check().unwrap();
         let error = refusal(|config| config.task.mode = "open".to_owned());
         assert_eq!(error, "task.mode is open, accepted is secagg, insecure_plain");
+    }
+
+    #[test]
+    fn a_gate_has_the_examples_that_it_looks_at() {
+        let mut config = CoordinatorConfig::default();
+        config.server.gate = Some(Gate {
+            max_step_norm: Some(5.0),
+            max_accuracy_drop: None,
+            max_trigger_success: None,
+            max_rejections: 3,
+        });
+        config.check().unwrap();
+        let gate = config.server.gate.as_mut().unwrap();
+        (gate.max_accuracy_drop, gate.max_trigger_success) = (Some(0.1), Some(0.5));
+        let error = config.check().unwrap_err().to_string();
+        assert!(error.starts_with("server.gate is a section") && error.contains("[hold_out]"), "{error}");
+        let mut hold_out = HoldOutSection { examples: "mine.csv".into(), triggers: None, seed: 1 };
+        config.hold_out = Some(hold_out.clone());
+        let error = config.check().unwrap_err().to_string();
+        assert!(error.starts_with("server.gate.max_trigger_success is 0.5, accepted"), "{error}");
+        hold_out.triggers = Some("triggers.csv".into());
+        config.hold_out = Some(hold_out);
+        config.check().unwrap();
+        config.hold_out = Some(HoldOutSection { examples: DIGITS.into(), triggers: None, seed: 1 });
+        config.check().unwrap();
+        let error = refusal(|config| {
+            config.server.gate = Some(Gate {
+                max_step_norm: Some(-1.0),
+                max_accuracy_drop: None,
+                max_trigger_success: None,
+                max_rejections: 3,
+            });
+        });
+        assert_eq!(error, "server.gate.max_step_norm is -1, accepted is a finite number above 0");
     }
 
     #[test]

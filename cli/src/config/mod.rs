@@ -22,7 +22,7 @@ use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
 pub(crate) use client::ClientConfig;
-pub(crate) use coordinator::CoordinatorConfig;
+pub(crate) use coordinator::{CoordinatorConfig, HoldOutSection};
 
 /// Most characters of a value that an error message repeats.
 const EXCERPT: usize = 60;

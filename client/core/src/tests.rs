@@ -64,6 +64,7 @@ fn plan() -> TaskPlan {
             assumed_byzantine: 0,
             learning_rate: 1.0,
             momentum: 0.0,
+            gate: None,
         },
     }
 }
@@ -101,6 +102,7 @@ fn publication_after(epsilon_spent: f64) -> Vec<u8> {
             task_digest: signed.digest(),
             cohort_commitment: Digest::of(""),
             groups: Vec::new(),
+            rejected: Vec::new(),
             rule: "mean".to_owned(),
             privacy: plan().check().unwrap().privacy_claim(&plan(), epsilon_spent),
             software: "test".to_owned(),

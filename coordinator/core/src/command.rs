@@ -4,6 +4,7 @@ use crate::event::Client;
 use fedveil_aggregation::plain::{self, LengthError};
 use fedveil_aggregation::secagg::{self, CodecError, MaskedInput};
 use fedveil_proto::Kind;
+use fedveil_proto_plan::Measured;
 use fedveil_provenance::{Digest, GroupDecision};
 
 /// One input. Everything that can happen to a coordinator is one of these.
@@ -99,6 +100,7 @@ pub struct Computed {
 pub(crate) enum Outcome {
     Summed { round: u32, group: u32, sum: Result<Digest, String>, blamed: Vec<Client> },
     Closed { round: u32, result: Result<Closed, String> },
+    Rejected { round: u32, rejected: Rejected },
 }
 
 #[derive(Debug)]
@@ -108,6 +110,16 @@ pub(crate) struct Closed {
     pub(crate) clip_norm: Option<f64>,
     pub(crate) manifest: Vec<u8>,
     pub(crate) checkpoint: String,
+    pub(crate) groups: Vec<GroupDecision>,
+    pub(crate) measured: Option<Measured>,
+}
+
+/// A model that did not pass the gate.
+#[derive(Debug)]
+pub(crate) struct Rejected {
+    pub(crate) model: Digest,
+    pub(crate) reason: String,
+    pub(crate) measured: Measured,
     pub(crate) groups: Vec<GroupDecision>,
 }
 

@@ -1,8 +1,9 @@
 //! The task: who is there, which round runs, what is spent, what is published.
 
-use crate::command::{Closed, Command, Computed, Outcome, Reject, Upload};
+use crate::command::{Closed, Command, Computed, Outcome, Reject, Rejected, Upload};
 use crate::effect::Effect;
 use crate::event::{Client, Event, Hex, Millis};
+use crate::gate::HoldOut;
 use crate::job::{CloseJob, Job};
 use crate::round::Round;
 use ed25519_dalek::VerifyingKey;
@@ -12,10 +13,11 @@ use fedveil_privacy::{
     ClipNorm, Ledger, Overdrawn, Participation, Placement, Sampling, SamplingRate, l2_norm,
 };
 use fedveil_proto::{Kind, limits::MAX_DECLINE};
-use fedveil_proto_plan::{Mode, PlanError, SignedPlan, TaskPlan, Terms};
-use fedveil_provenance::{Digest, Log, Publication};
+use fedveil_proto_plan::{Gate, Mode, PlanError, SignedPlan, TaskPlan, Terms};
+use fedveil_provenance::{Digest, Log, Publication, RejectedRound};
 use rand_core::{Rng, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 /// Seconds that a new round waits for a full cohort once enough clients are there.
 const JOIN_WINDOW_SECONDS: u32 = 10;
@@ -27,6 +29,8 @@ pub struct Settings {
     pub plan: SignedPlan,
     /// The enrolment authority, which signs every client's identity.
     pub authority: VerifyingKey,
+    /// What a plan's gate judges models on, where it needs examples.
+    pub hold_out: Option<Arc<dyn HoldOut>>,
 }
 
 /// The coordinator's state. See the crate documentation for the contract of its methods.
@@ -46,6 +50,10 @@ pub struct Coordinator {
     pub(crate) ledger: Ledger,
     model: Option<Digest>,
     momentum: Option<Digest>,
+    /// The published model of the highest accuracy on the hold-out, and that accuracy.
+    best: Option<(f64, Digest)>,
+    /// Rounds whose models the gate rejected since the last that was published.
+    rejected: Vec<RejectedRound>,
     /// The clip norm of the round in progress or the next.
     clip: ClipNorm,
     log: Log,
@@ -54,11 +62,19 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// A coordinator for a plan whose terms hold.
+    /// A coordinator for a plan whose terms hold, with the examples that its gate needs.
     pub fn new(settings: Settings) -> Result<Self, PlanError> {
         let terms = settings.plan.plan().check()?;
         if terms.mode == Mode::Secagg {
             terms.session(&settings.plan, &settings.authority, 0, &Digest([0; 32]))?;
+        }
+        let gate = settings.plan.plan().server.gate.as_ref();
+        if gate.is_some_and(Gate::needs_hold_out) && settings.hold_out.is_none() {
+            return Err(PlanError::Inconsistent(
+                "server.gate bounds what a model does on the coordinator's own hold-out (max_accuracy_drop, \
+                 max_trigger_success), and this coordinator has none"
+                    .to_owned(),
+            ));
         }
         let ledger = new_ledger(settings.plan.plan(), &terms)?;
         let clip = terms.guarantee.grid.clip();
@@ -76,6 +92,8 @@ impl Coordinator {
             ledger,
             model: None,
             momentum: None,
+            best: None,
+            rejected: Vec::new(),
             clip,
             log: Log::new(),
             checkpoint: String::new(),
@@ -202,8 +220,18 @@ impl Coordinator {
                 self.release_group(*group);
                 self.apply_to_round(event);
             }
-            Event::Published { model, at, momentum, clip_norm, manifest, checkpoint, .. } => {
+            Event::ModelRejected { round, model, reason, .. } => {
+                let (round, model, reason) = (*round, *model, reason.clone());
+                self.rejected.push(RejectedRound { round, model, reason });
+            }
+            Event::Published { model, at, momentum, clip_norm, manifest, checkpoint, measured, .. } => {
                 self.model = Some(*model);
+                self.rejected.clear();
+                if let Some(accuracy) = measured.and_then(|measured| measured.accuracy)
+                    && self.best.is_none_or(|(best, _)| accuracy >= best)
+                {
+                    self.best = Some((accuracy, *model));
+                }
                 self.momentum = *momentum;
                 self.clip = clip_norm.and_then(|norm| ClipNorm::new(norm).ok()).unwrap_or(self.clip);
                 self.log.append(manifest.0.clone());
@@ -278,6 +306,20 @@ impl Coordinator {
     /// Digest of the current model file.
     pub fn model(&self) -> Option<Digest> {
         self.model
+    }
+
+    /// The published model that the gate compares accuracies with: the best that it measured, or else the last.
+    pub(crate) fn best(&self) -> Option<Digest> {
+        self.best.map(|(_, model)| model).or(self.model)
+    }
+
+    pub(crate) fn hold_out(&self) -> Option<Arc<dyn HoldOut>> {
+        self.settings.hold_out.clone()
+    }
+
+    /// Rounds whose models the gate rejected since the last that was published.
+    pub fn rejected(&self) -> &[RejectedRound] {
+        &self.rejected
     }
 
     /// The number of the round in progress and the name of its phase.
@@ -385,7 +427,7 @@ impl Coordinator {
 
     /// The session of secure aggregation of a round, in plans that have one.
     pub(crate) fn session(&self, round: u32, model: &Digest) -> Option<SessionConfig> {
-        let Settings { plan, authority } = &self.settings;
+        let Settings { plan, authority, .. } = &self.settings;
         (self.terms.mode == Mode::Secagg).then(|| {
             self.terms.session(plan, authority, round, model).expect(
                 "the session parameters were checked when the coordinator was made, and no round changes them",
@@ -498,6 +540,18 @@ impl Coordinator {
                 },
                 _ => Vec::new(),
             },
+            Outcome::Rejected { round, rejected } => match &self.round {
+                Some(current) if current.number() == *round && current.is_closing() => {
+                    let Rejected { model, reason, measured, groups } = rejected;
+                    let (round, reason, groups) = (*round, reason.clone(), groups.clone());
+                    let aborted = format!("the gate rejected the model: {reason}");
+                    vec![
+                        Event::ModelRejected { round, model: *model, reason, measured: *measured, groups },
+                        Event::RoundAborted { round, at: now, reason: aborted },
+                    ]
+                }
+                _ => Vec::new(),
+            },
         }
     }
 
@@ -505,6 +559,12 @@ impl Coordinator {
         let rounds = self.settings.plan.plan().rounds;
         if self.last_round >= rounds {
             return Some(format!("all {rounds} rounds are done"));
+        }
+        if let (Some(gate), Some(last)) = (&self.settings.plan.plan().server.gate, self.rejected.last())
+            && self.rejected.len() >= gate.max_rejections as usize
+        {
+            let count = self.rejected.len();
+            return Some(format!("the gate rejected {count} models in a row; of the last, {}", last.reason));
         }
         let affordable = self.terms.affordable_rounds;
         let minimum = self.settings.plan.plan().cohort.minimum as usize;
@@ -610,12 +670,12 @@ impl Coordinator {
         }
     }
 
-    pub(crate) fn send(&mut self, client: Client, kind: Kind, bytes: std::sync::Arc<[u8]>) {
+    pub(crate) fn send(&mut self, client: Client, kind: Kind, bytes: Arc<[u8]>) {
         self.effects.push_back(Effect::Send { client, kind, bytes });
     }
 
     pub(crate) fn send_all(&mut self, clients: &[Client], kind: Kind, bytes: &[u8]) {
-        let bytes: std::sync::Arc<[u8]> = bytes.into();
+        let bytes: Arc<[u8]> = bytes.into();
         for client in clients {
             if self.connected.contains(client) {
                 self.effects.push_back(Effect::Send { client: *client, kind, bytes: bytes.clone() });
@@ -668,6 +728,7 @@ fn published(round: u32, at: Millis, closed: &Closed) -> Event {
         manifest: Hex(closed.manifest.clone()),
         checkpoint: closed.checkpoint.clone(),
         groups: closed.groups.clone(),
+        measured: closed.measured,
     }
 }
 

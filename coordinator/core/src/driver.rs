@@ -337,7 +337,9 @@ impl Computed {
     /// The round that the job worked for.
     pub fn round(&self) -> u32 {
         match &self.outcome {
-            Outcome::Summed { round, .. } | Outcome::Closed { round, .. } => *round,
+            Outcome::Summed { round, .. }
+            | Outcome::Closed { round, .. }
+            | Outcome::Rejected { round, .. } => *round,
         }
     }
 }

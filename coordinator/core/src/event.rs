@@ -1,5 +1,6 @@
 //! What happened, in the order in which it happened. Events are the coordinator's only durable state.
 
+use fedveil_proto_plan::Measured;
 use fedveil_provenance::{Digest, GroupDecision};
 use serde::{Deserialize, Serialize};
 
@@ -122,6 +123,18 @@ pub enum Event {
         clip_norm: Option<f64>,
         manifest: Hex,
         checkpoint: String,
+        groups: Vec<GroupDecision>,
+        /// What the gate measured, where the plan has one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        measured: Option<Measured>,
+    },
+    /// The round's model did not pass the gate: nobody is given it, and the one before stays. The round is aborted with
+    /// it, in the same transaction.
+    ModelRejected {
+        round: u32,
+        model: Digest,
+        reason: String,
+        measured: Measured,
         groups: Vec<GroupDecision>,
     },
     /// The round yields no model; what it charged stays charged.

@@ -1,9 +1,10 @@
 //! Heavy work, as values: run on any thread, result back as `Command::Computed`. Pure but for the blobs it reads.
 
-use crate::command::{Closed, Computed, Outcome};
+use crate::command::{Closed, Computed, Outcome, Rejected};
 use crate::coordinator::Coordinator;
 use crate::driver::{Store, StoreError};
 use crate::event::Client;
+use crate::gate::{HoldOut, measure};
 use crate::model_file::{ModelFileError, parameters, with_parameters};
 use crate::noise::NoiseKey;
 use ed25519_dalek::SigningKey;
@@ -12,11 +13,13 @@ use fedveil_aggregation::plain::Values;
 use fedveil_aggregation::robust::{Aggregate, Rule, RuleError};
 use fedveil_aggregation::secagg::{Accumulator, Unmasking};
 use fedveil_privacy::{ClipNorm, Guarantee, Noise, Placement, Rotation, Sampling};
+use fedveil_proto_plan::{Gate, Measured};
 use fedveil_provenance::{
     Checkpoint, CheckpointError, Decision, Digest, FileEntry, GroupDecision, Log, Manifest, ManifestError,
-    PrivacyClaim, RoundPredicate, manifest::MODEL_FILE,
+    PrivacyClaim, RejectedRound, RoundPredicate, manifest::MODEL_FILE,
 };
 use rand_core::Rng;
+use std::sync::Arc;
 
 /// What a job may use and nobody may see.
 pub struct Secrets {
@@ -41,7 +44,7 @@ pub enum Job {
         /// Width of the ring.
         ring_bits: u32,
     },
-    /// Apply the robust rule and the server optimiser, then sign the new model.
+    /// Apply the robust rule and the server optimiser, then sign the new model if it passes the gate.
     Close(Box<CloseJob>),
 }
 
@@ -64,6 +67,9 @@ pub enum JobError {
     /// The new parameters are not finite.
     #[error("the new model has parameters that are not finite")]
     NonFinite,
+    /// The gate cannot measure the new model.
+    #[error("hold-out: {0}")]
+    HoldOut(String),
     /// The manifest cannot be made.
     #[error("manifest: {0}")]
     Manifest(#[from] ManifestError),
@@ -90,8 +96,11 @@ impl Job {
             Self::Close(job) => {
                 let round = job.round;
                 match job.close(store, secrets) {
-                    Ok((closed, blobs)) => {
+                    Ok((Verdict::Passed(closed), blobs)) => {
                         Computed { outcome: Outcome::Closed { round, result: Ok(closed) }, blobs }
+                    }
+                    Ok((Verdict::Failed(rejected), blobs)) => {
+                        Computed { outcome: Outcome::Rejected { round, rejected }, blobs }
                     }
                     Err(error) => {
                         let result = Err(error.to_string());
@@ -112,6 +121,12 @@ pub struct CloseJob {
     /// What the round before left: see [`Memory`].
     momentum: Option<Digest>,
     updates: Updates,
+    gate: Option<Gate>,
+    hold_out: Option<Arc<dyn HoldOut>>,
+    /// The model that accuracies are compared with.
+    best: Digest,
+    /// Since the last model that was published.
+    rejected: Vec<RejectedRound>,
     rule: Rule,
     byzantine: usize,
     optimizer: ServerOptimizer,
@@ -149,9 +164,17 @@ pub(crate) struct GroupResult {
     pub(crate) sum: Result<Digest, String>,
 }
 
+/// What the gate says of a new model.
+enum Verdict {
+    Passed(Closed),
+    Failed(Rejected),
+}
+
 /// A new model, before it is signed.
 struct Step {
     file: Vec<u8>,
+    /// L2 norm of the step from the model before.
+    norm: f64,
     momentum: Vec<u8>,
     groups: Vec<GroupDecision>,
 }
@@ -180,6 +203,10 @@ impl CloseJob {
             parameters: plan.model.parameters as usize,
             momentum: coordinator.momentum(),
             updates,
+            gate: plan.server.gate.clone(),
+            hold_out: coordinator.hold_out(),
+            best: coordinator.best().unwrap_or(model),
+            rejected: coordinator.rejected().to_vec(),
             rule: terms.rule.clone(),
             byzantine: plan.server.assumed_byzantine as usize,
             optimizer: terms.optimizer,
@@ -194,33 +221,51 @@ impl CloseJob {
         })
     }
 
-    fn close(mut self, store: &dyn Store, secrets: &Secrets) -> Result<(Closed, Vec<Vec<u8>>), JobError> {
+    fn close(mut self, store: &dyn Store, secrets: &Secrets) -> Result<(Verdict, Vec<Vec<u8>>), JobError> {
         let key = &secrets.signing;
         let old_file = store.blob(&self.model)?;
         let mut blobs = Vec::new();
-        let (model, momentum, groups) = if self.round == 0 {
+        let (model, momentum, groups, measured) = if self.round == 0 {
             let found = parameters(&old_file)?.len();
             if found != self.parameters {
                 return Err(ModelFileError::Length { found, expected: self.parameters }.into());
             }
-            (self.model, None, Vec::new())
+            (self.model, None, Vec::new(), None)
         } else {
-            let Step { file, momentum, groups } = self.step(&old_file, store, &secrets.noise)?;
-            let digests = (Digest::of(&file), Some(Digest::of(&momentum)));
+            let Step { file, norm, momentum, groups } = self.step(&old_file, store, &secrets.noise)?;
+            let model = Digest::of(&file);
+            let measured = self.measure(norm, &file, store)?;
+            if let (Some(gate), Some(measured)) = (&self.gate, measured)
+                && let Err(reason) = gate.judge(&measured)
+            {
+                return Ok((Verdict::Failed(Rejected { model, reason, measured, groups }), Vec::new()));
+            }
+            let momentum_digest = Digest::of(&momentum);
             blobs.extend([file, momentum]);
-            (digests.0, digests.1, groups)
+            (model, Some(momentum_digest), groups, measured)
         };
         self.privacy.clip_norm = self.clip.get();
         let clip_norm = self.guarantee.indicator.as_ref().map(|_| self.clip.get());
         let manifest = self.manifest(model, groups.clone()).sign(&[key])?;
         self.log.append(manifest.clone());
         let checkpoint = Checkpoint::sign(&self.origin, &self.log.head(), key)?;
-        Ok((Closed { model, momentum, clip_norm, manifest, checkpoint, groups }, blobs))
+        let closed = Closed { model, momentum, clip_norm, manifest, checkpoint, groups, measured };
+        Ok((Verdict::Passed(closed), blobs))
+    }
+
+    /// What the gate wants to know of a new model, where there is one.
+    fn measure(&self, step_norm: f64, file: &[u8], store: &dyn Store) -> Result<Option<Measured>, JobError> {
+        let Some(gate) = &self.gate else { return Ok(None) };
+        let hold_out = self.hold_out.as_deref().filter(|_| gate.needs_hold_out());
+        let Some(hold_out) = hold_out else { return Ok(Some(Measured { step_norm, ..Measured::default() })) };
+        let best = store.blob(&self.best)?;
+        measure(hold_out, step_norm, file, &best).map(Some).map_err(JobError::HoldOut)
     }
 
     /// Group means or single updates → robust rule → server optimiser.
     fn step(&mut self, old_file: &[u8], store: &dyn Store, noise: &NoiseKey) -> Result<Step, JobError> {
-        let mut model = parameters(old_file)?;
+        let old = parameters(old_file)?;
+        let mut model = old.clone();
         let mut memory = match &self.momentum {
             Some(digest) => Memory::decode(&store.blob(digest)?, model.len()),
             None => Memory { momentum: vec![0.0; model.len()], aggregate: None },
@@ -244,9 +289,11 @@ impl CloseJob {
         if model.iter().any(|value| !value.is_finite()) {
             return Err(JobError::NonFinite);
         }
+        let squares = model.iter().zip(&old).map(|(new, old)| (f64::from(*new) - f64::from(*old)).powi(2));
+        let norm = squares.sum::<f64>().sqrt();
         let file = with_parameters(old_file, &model)?;
         memory.aggregate = self.rule.remembers().then_some(update);
-        Ok(Step { file, momentum: memory.encode(), groups })
+        Ok(Step { file, norm, momentum: memory.encode(), groups })
     }
 
     /// The rule of this round, which starts where it ended, and draws from the task, the round and the commitment to its
@@ -430,6 +477,7 @@ impl CloseJob {
                 task_digest: self.task_digest,
                 cohort_commitment: self.cohort_commitment,
                 groups,
+                rejected: self.rejected.clone(),
                 rule: self.rule.to_string(),
                 privacy: self.privacy.clone(),
                 software: concat!("fedveil ", env!("CARGO_PKG_VERSION")).to_owned(),

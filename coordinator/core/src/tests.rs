@@ -62,10 +62,16 @@ fn core() -> Coordinator {
             assumed_byzantine: 0,
             learning_rate: 1.0,
             momentum: 0.0,
+            gate: None,
         },
     };
     let plan = SignedPlan::sign(plan, &key()).unwrap();
-    Coordinator::new(Settings { plan, authority: SigningKey::from_bytes(&[4; 32]).verifying_key() }).unwrap()
+    Coordinator::new(Settings {
+        plan,
+        authority: SigningKey::from_bytes(&[4; 32]).verifying_key(),
+        hold_out: None,
+    })
+    .unwrap()
 }
 
 /// A safetensors file with one tensor.
@@ -285,7 +291,7 @@ fn a_plan_whose_terms_do_not_hold_makes_no_coordinator() {
     let mut plan = core().plan().plan().clone();
     plan.aggregation.threshold = 3;
     let plan = SignedPlan::sign(plan, &key()).unwrap();
-    let settings = Settings { plan, authority: key().verifying_key() };
+    let settings = Settings { plan, authority: key().verifying_key(), hold_out: None };
     let error = Coordinator::new(settings).err().unwrap();
     assert!(error.to_string().contains("aggregation.threshold is 3"), "{error}");
 }
@@ -351,6 +357,7 @@ fn a_manifest_has_room_for_a_decision_about_every_update() {
             task_digest: Digest::of("task"),
             cohort_commitment: Digest::of("cohort"),
             groups: (0..MAX_ROWS).map(decision).collect(),
+            rejected: Vec::new(),
             rule: longest.to_owned(),
             privacy: core.terms().privacy_claim(core.plan().plan(), 1.0),
             software: "test".to_owned(),

@@ -8,6 +8,7 @@
 //! This crate stands above the leaves because a plan draws its consequences from `aggregation`, `privacy` and
 //! `provenance` at once, and both cores need them. It knows nothing of rounds in progress, peers or time.
 
+mod gate;
 mod plain;
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
@@ -24,6 +25,8 @@ use fedveil_provenance::{Digest, Envelope, NO_NOISE, PrivacyClaim, null_is_infin
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+
+pub use gate::{Gate, MAX_REJECTIONS, Measured};
 
 /// DSSE payload type of a task plan.
 pub const PAYLOAD_TYPE: &str = "application/vnd.fedveil.task-plan.v1+json";
@@ -235,6 +238,9 @@ pub struct Server {
     pub learning_rate: f64,
     /// Momentum of the server optimiser.
     pub momentum: f64,
+    /// What a new model must pass before it is published; without it, every one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<Gate>,
 }
 
 impl Server {
@@ -555,7 +561,7 @@ impl TaskPlan {
         if !(0.0..1.0).contains(&self.server.momentum) {
             return Err(field("server.momentum", self.server.momentum, "0 or more, below 1"));
         }
-        Ok(())
+        self.server.gate.as_ref().map_or(Ok(()), Gate::check)
     }
 
     fn check_aggregation(&self) -> Result<(), PlanError> {

@@ -43,6 +43,7 @@ fn plan() -> TaskPlan {
             assumed_byzantine: 0,
             learning_rate: 1.0,
             momentum: 0.0,
+            gate: None,
         },
     }
 }

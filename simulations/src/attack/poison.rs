@@ -97,7 +97,7 @@ impl Poison {
     }
 
     /// The backdoor's inputs made of `images`, with the labels that they are to get.
-    pub(super) fn bait(self, images: &Dataset) -> Result<Dataset, AttackError> {
+    pub fn bait(self, images: &Dataset) -> Result<Dataset, AttackError> {
         self.check(images)?;
         let (mut features, mut labels) = (Vec::new(), Vec::new());
         for (image, &label) in images.features().chunks_exact(SIDE * SIDE).zip(images.labels()) {

@@ -31,7 +31,7 @@ pub use device::Device;
 use ed25519_dalek::SigningKey;
 use fedveil_client_core::{Effect as Reaction, Input, Policy};
 use fedveil_coordinator_core::{
-    Client, Command, Coordinator, Driver, Effect, Event, Job, MemoryPopulation, MemoryStore, Millis,
+    Client, Command, Coordinator, Driver, Effect, Event, HoldOut, Job, MemoryPopulation, MemoryStore, Millis,
     NoiseKey, Secrets, Settings, Store,
 };
 use fedveil_learning::{LearningError, ModelSpec, model_file};
@@ -53,6 +53,8 @@ pub struct Setup {
     pub policy: Policy,
     /// Source of all keys, masks, noise and choices, and of the initial model.
     pub seed: u64,
+    /// What the coordinator judges models on, where the plan's gate needs examples.
+    pub hold_out: Option<Arc<dyn HoldOut>>,
 }
 
 /// Everything that is not the protocol: data, faults, attacks, the network.
@@ -162,7 +164,7 @@ enum Pending {
 impl<S: Scenario> Federation<S> {
     /// Opens the task and connects every client. Nothing is delivered before the first [`step`](Self::step).
     pub fn new(setup: Setup, scenario: S) -> Result<Self, SetupError> {
-        let Setup { plan, clients, policy, seed } = setup;
+        let Setup { plan, clients, policy, seed, hold_out } = setup;
         let spec: ModelSpec = plan.model.architecture.parse()?;
         if spec.parameters() != plan.model.parameters as usize {
             return Err(SetupError::Parameters {
@@ -174,8 +176,11 @@ impl<S: Scenario> Federation<S> {
         let initial_model = model_file::to_safetensors(&spec, &spec.initial(seed))?;
         let authority = signing_key(seed, "enrolment authority", 0);
         let signer = signing_key(seed, "signer", 0);
-        let settings =
-            Settings { plan: SignedPlan::sign(plan, &signer)?, authority: authority.verifying_key() };
+        let settings = Settings {
+            plan: SignedPlan::sign(plan, &signer)?,
+            authority: authority.verifying_key(),
+            hold_out,
+        };
         let store = Arc::new(MemoryStore::default());
         let devices: Vec<Device> = (0..clients)
             .map(|index| Device::enrol(seed, index, &authority, signer.verifying_key(), policy.clone()))

@@ -55,6 +55,7 @@ pub fn html(summary: &Summary, rounds: &[RoundRecord], notes: &[String]) -> Stri
                         p.muted { "Bytes are sums over the clients of the round. A digest shows in full under the pointer." }
                         (round_table(rounds))
                     }
+                    (gate_table(rounds))
                     section {
                         h2 { "Groups" }
                         @for round in rounds { (group_table(round)) }
@@ -156,9 +157,10 @@ fn headline(summary: &Summary) -> Markup {
             "Groups dropped",
             summary.groups_dropped.to_string(),
             format!(
-                "{} withheld, {} aborted",
+                "{} withheld, {} aborted, {} rejected",
                 summary.groups_withheld,
-                count(summary.rounds_aborted, "round")
+                count(summary.rounds_aborted, "round"),
+                count(summary.rounds_rejected, "model")
             ),
         ),
         (
@@ -394,6 +396,7 @@ fn setting(summary: &Summary) -> Markup {
         ),
         ("Model parameters", summary.model_parameters.to_string()),
         ("Rounds aborted", summary.rounds_aborted.to_string()),
+        ("Models rejected by the gate", summary.rounds_rejected.to_string()),
         ("Seed", summary.seed.to_string()),
     ];
     let backdoor = summary.attack_success.map(|share| ("Backdoor success", percent(share)));
@@ -437,10 +440,7 @@ fn round_table(rounds: &[RoundRecord]) -> Markup {
                 }
                 tbody {
                     @for round in rounds {
-                        @let outcome = match round.outcome {
-                            RoundOutcome::Published => "published",
-                            RoundOutcome::Aborted => "aborted",
-                        };
+                        @let outcome = outcome_name(round.outcome);
                         tr {
                             th scope="row" { (round.round) }
                             td.words.(outcome) {
@@ -467,6 +467,60 @@ fn round_table(rounds: &[RoundRecord]) -> Markup {
                 }
             }
         }
+    }
+}
+
+/// What the gate measured of every new model, where there was one.
+fn gate_table(rounds: &[RoundRecord]) -> Markup {
+    let measured: Vec<_> = rounds.iter().filter_map(|round| Some((round, round.measured?))).collect();
+    if measured.is_empty() {
+        return html! {};
+    }
+    html! {
+        section {
+            h2 { "Gate" }
+            p.muted {
+                "What was measured of each new model before it was published, on examples of the coordinator's own."
+            }
+            div.panel.scroll role="region" aria-label="Gate" tabindex="0" {
+                table {
+                    thead {
+                        tr {
+                            th scope="col" { "Round" }
+                            th.words scope="col" { "Outcome" }
+                            th scope="col" { "Norm of the step" }
+                            th scope="col" { "Accuracy" }
+                            th scope="col" { "Best before" }
+                            th scope="col" { "Triggers that succeed" }
+                        }
+                    }
+                    tbody {
+                        @for (round, measured) in measured {
+                            @let outcome = outcome_name(round.outcome);
+                            tr {
+                                th scope="row" { (round.round) }
+                                td.words.(outcome) {
+                                    (outcome)
+                                    @if let Some(reason) = &round.reason { ": " (reason) }
+                                }
+                                td { (short(measured.step_norm)) }
+                                td { (or_dash(measured.accuracy, percent)) }
+                                td { (or_dash(measured.best_accuracy, percent)) }
+                                td { (or_dash(measured.trigger_success, percent)) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn outcome_name(outcome: RoundOutcome) -> &'static str {
+    match outcome {
+        RoundOutcome::Published => "published",
+        RoundOutcome::Aborted => "aborted",
+        RoundOutcome::Rejected => "rejected",
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use fedveil_proto_plan::Measured;
 
 fn summary() -> Summary {
     Summary {
@@ -27,6 +28,7 @@ fn summary() -> Summary {
         groups_dropped: 41,
         groups_withheld: 3,
         rounds_aborted: 1,
+        rounds_rejected: 1,
         bytes_up_per_client_round: 9_216,
         bytes_down_per_client_round: 21_504,
         model_parameters: 2_410,
@@ -60,14 +62,28 @@ fn round(round: u32) -> RoundRecord {
     let aborted = round == 5;
     RoundRecord {
         round,
-        outcome: if aborted { RoundOutcome::Aborted } else { RoundOutcome::Published },
-        reason: aborted.then(|| "6 groups left, 11 needed".to_owned()),
+        outcome: match round {
+            5 => RoundOutcome::Aborted,
+            7 => RoundOutcome::Rejected,
+            _ => RoundOutcome::Published,
+        },
+        reason: match round {
+            5 => Some("6 groups left, 11 needed".to_owned()),
+            7 => Some("its step has norm 9.0000, accepted is up to 6".to_owned()),
+            _ => None,
+        },
         clients_joined: 198,
         clients_dropped: 9,
         groups_kept: with(GroupStatus::Kept),
         groups_dropped: with(GroupStatus::Dropped),
         groups_withheld: with(GroupStatus::Withheld),
         groups,
+        measured: (!aborted).then(|| Measured {
+            step_norm: if round == 7 { 9.0 } else { 2.5 },
+            accuracy: Some(0.86),
+            best_accuracy: Some(0.88),
+            trigger_success: Some(0.117),
+        }),
         test_accuracy: (!aborted).then(|| 0.88 - 0.77 * (-f64::from(round) / 3.0).exp()),
         test_loss: (!aborted).then(|| 0.4 + 1.9 * (-f64::from(round) / 3.0).exp()),
         epsilon: 13.0 * (f64::from(round) / 12.0).sqrt(),
@@ -107,6 +123,9 @@ fn shows_plots_numbers_tables_and_notes() {
         "<dt>Noise</dt><dd>discrete-gaussian, distributed</dd>",
         "KiB per client and round",
         "aborted: 6 groups left, 11 needed",
+        "rejected: its step has norm 9.0000, accepted is up to 6",
+        "Triggers that succeed",
+        "11.7 %",
         "13 clients left, 14 needed",
         "<li>The coordinator sees sums of groups only.</li>",
         "round 1, group 0: kept, score 22.8",
@@ -114,7 +133,7 @@ fn shows_plots_numbers_tables_and_notes() {
         assert!(page.contains(text), "the page lacks {text:?}");
     }
     assert_eq!(page.matches("<details>").count(), 12);
-    assert_eq!(page.matches("<tr><th scope=\"row\">").count(), 12 + 12 * 11);
+    assert_eq!(page.matches("<tr><th scope=\"row\">").count(), 12 + 11 + 12 * 11);
 }
 
 #[test]

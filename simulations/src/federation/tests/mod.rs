@@ -3,6 +3,7 @@
 mod adaptive_clip;
 mod attacks;
 mod canaries;
+mod gate;
 mod hostile_clients;
 mod hostile_coordinator;
 mod no_noise;
@@ -149,9 +150,10 @@ fn one_group() -> Setup {
             assumed_byzantine: 0,
             learning_rate: 1.0,
             momentum: 0.0,
+            gate: None,
         },
     };
-    Setup { clients: plan.cohort.clients as usize, plan, policy: Policy::default(), seed: 1 }
+    Setup { clients: plan.cohort.clients as usize, plan, policy: Policy::default(), seed: 1, hold_out: None }
 }
 
 /// The same, and one round only.

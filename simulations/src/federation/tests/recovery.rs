@@ -3,7 +3,7 @@
 use super::*;
 
 /// 5 clients in one group, small enough to crash after every single step.
-fn small() -> Setup {
+pub(super) fn small() -> Setup {
     let mut setup = one_group();
     setup.plan.cohort = Cohort { clients: 5, minimum: 4, assumed_malicious: 1, population: None };
     setup.plan.aggregation = Aggregation {
@@ -50,7 +50,7 @@ fn state(core: &Coordinator) -> impl PartialEq + std::fmt::Debug + use<> {
     )
 }
 
-fn replayed(settings: &Settings, events: &[Event]) -> Coordinator {
+pub(super) fn replayed(settings: &Settings, events: &[Event]) -> Coordinator {
     let mut core = Coordinator::new(settings.clone()).unwrap();
     for event in events {
         core.apply(event);
