@@ -1,38 +1,65 @@
 //! Rows as the rules read them: every pass over the data is one of the few here.
 //!
-//! Rows are stored in `f64` or `f32`; sums and products are in `f64`. A pass goes through the columns part by part. What
+//! Rows are stored in `f64` or `f32`; sums and products are in `f64`, but for the distances of pairs of `f32` rows: their
+//! sums begin in `f32`, over a few coordinates, and go on in `f64`. A pass goes through the columns part by part. What
 //! it adds up is added up inside a part first, so that the parts are tasks of a [`Runner`] and their number says
 //! nothing about the result. Inside a part it works on blocks of columns that fit the cache, so that a rule costs few
 //! passes over memory however many rows it compares.
 
-use super::lanes::{self, LANES, TILE};
+use super::lanes::{self, LANES, Product, SquaredDifference, TILE, Term, Tile, Values};
 use super::runner::{self, Runner};
 use super::sorting::Sorter;
 use super::{MAX_MAGNITUDE, RuleError};
 use private::View;
+use std::ops::{AddAssign, Mul, Sub};
 
 /// Columns of one part.
 const PART: usize = 1 << 13;
 /// Columns of one block of a pass that keeps one or two rows in the cache. Divides [`PART`].
 const BLOCK: usize = 1 << 10;
-/// Numbers of one block of a pass that keeps every row in the cache: 64 KiB.
-const BLOCK_NUMBERS: usize = 1 << 13;
+/// Numbers of one block of a pass that keeps every row in the cache: 128 KiB of `f64`, half of it of `f32`. What is read
+/// again and again is less: the rows of a pair, or the columns of a mean.
+const BLOCK_NUMBERS: usize = 1 << 14;
+/// Magnitudes of rows whose distances begin in `f32`: no square overflows, and those that vanish are of differences of
+/// less than 10⁻¹² of the largest value.
+const SINGLE: std::ops::RangeInclusive<f64> = 1e-10..=1e15;
 
 /// A number that rows may be stored in: `f32` or `f64`.
-pub trait Scalar: Copy + Default + PartialOrd + Into<f64> + Send + Sync + private::Sealed {
+pub trait Scalar:
+    Copy
+    + Default
+    + PartialOrd
+    + Into<f64>
+    + AddAssign
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Send
+    + Sync
+    + private::Sealed
+{
     #[doc(hidden)]
     fn view(rows: &[Vec<Self>]) -> View<'_>;
+    #[doc(hidden)]
+    fn largest(values: &[Self]) -> f64;
 }
 
 impl Scalar for f64 {
     fn view(rows: &[Vec<Self>]) -> View<'_> {
         View::Double(rows)
     }
+
+    fn largest(values: &[Self]) -> f64 {
+        lanes::largest(values)
+    }
 }
 
 impl Scalar for f32 {
     fn view(rows: &[Vec<Self>]) -> View<'_> {
         View::Single(rows)
+    }
+
+    fn largest(values: &[Self]) -> f64 {
+        lanes::largest_single(values)
     }
 }
 
@@ -43,6 +70,8 @@ pub(super) struct Rows<'a> {
     view: View<'a>,
     count: usize,
     dimension: usize,
+    /// The largest magnitude of a value.
+    largest: f64,
     runner: &'a dyn Runner,
 }
 
@@ -56,17 +85,15 @@ impl<'a> Rows<'a> {
         if let Some((row, values)) = rows.iter().enumerate().find(|(_, values)| values.len() != dimension) {
             return Err(RuleError::Ragged { row, found: values.len(), expected: dimension });
         }
-        let in_range = runner::map(runner, rows.iter().collect(), |_, row: &Vec<S>| {
-            row.chunks(BLOCK).all(|values| lanes::all_within(values, MAX_MAGNITUDE))
-        });
-        if let Some(row) = in_range.iter().position(|in_range| !in_range) {
+        let largest = runner::map(runner, rows.iter().collect(), |_, row: &Vec<S>| S::largest(row));
+        if let Some(row) = largest.iter().position(|&largest| !is_in_range(largest)) {
             let mut values = rows[row].iter().map(|value| -> f64 { (*value).into() }).enumerate();
-            let (coordinate, value) = values
-                .find(|(_, value)| !lanes::all_within(&[*value], MAX_MAGNITUDE))
-                .expect("a value is out of range");
+            let (coordinate, value) =
+                values.find(|(_, value)| !is_in_range(*value)).expect("a value is out of range");
             return Err(RuleError::OutOfRange { row, coordinate, value });
         }
-        Ok(Self { view: S::view(rows), count: rows.len(), dimension, runner })
+        let largest = largest.into_iter().fold(0.0, f64::max);
+        Ok(Self { view: S::view(rows), count: rows.len(), dimension, largest, runner })
     }
 
     /// Rows that were made of these, with the same runner.
@@ -75,7 +102,7 @@ impl<'a> Rows<'a> {
         'a: 'b,
     {
         let (count, dimension) = (rows.len(), rows[0].len());
-        Rows { view: View::Double(rows), count, dimension, runner: self.runner }
+        Rows { view: View::Double(rows), count, dimension, largest: self.largest, runner: self.runner }
     }
 
     pub(super) fn count(&self) -> usize {
@@ -86,16 +113,12 @@ impl<'a> Rows<'a> {
         self.dimension
     }
 
-    /// The values of a row from column `start`, at most [`BLOCK`]; `scratch` holds them where they need converting.
-    fn slice<'b>(&'b self, row: usize, start: usize, scratch: &'b mut [f64; BLOCK]) -> &'b [f64] {
+    /// The values of a row from column `start`, at most [`BLOCK`].
+    fn slice(&self, row: usize, start: usize) -> Values<'a> {
         let end = (start + BLOCK).min(self.dimension);
         match self.view {
-            View::Double(rows) => &rows[row][start..end],
-            View::Single(rows) => {
-                let values = &rows[row][start..end];
-                lanes::widen(values, scratch);
-                &scratch[..values.len()]
-            }
+            View::Double(rows) => Values::Double(&rows[row][start..end]),
+            View::Single(rows) => Values::Single(&rows[row][start..end]),
         }
     }
 
@@ -124,15 +147,14 @@ impl<'a> Rows<'a> {
     /// For each row the sum of what `term` makes of its blocks, which it gets with the column that they start at.
     pub(super) fn sums<const N: usize>(
         &self,
-        term: impl Fn(usize, &[f64]) -> [f64; N] + Sync,
+        term: impl Fn(usize, Values) -> [f64; N] + Sync,
     ) -> Vec<[f64; N]> {
         let nothing = std::iter::repeat_n((), self.dimension.div_ceil(PART));
         let parts = self.parts(nothing, |columns, ()| {
-            let mut scratch = [0.0; BLOCK];
             let mut sums = vec![[0.0; N]; self.count];
             for start in columns.step_by(BLOCK) {
                 for (row, sum) in sums.iter_mut().enumerate() {
-                    add(sum, &term(start, self.slice(row, start, &mut scratch)));
+                    add(sum, &term(start, self.slice(row, start)));
                 }
             }
             sums
@@ -149,9 +171,8 @@ impl<'a> Rows<'a> {
     /// `Σ weight · row`, summed in the order given.
     pub(super) fn combine(&self, weights: &[(usize, f64)]) -> Vec<f64> {
         self.filled(|start, totals| {
-            let mut scratch = [0.0; BLOCK];
             for &(row, weight) in weights {
-                lanes::add_scaled(totals, self.slice(row, start, &mut scratch), weight);
+                lanes::add_scaled(totals, self.slice(row, start), weight);
             }
         })
     }
@@ -159,14 +180,8 @@ impl<'a> Rows<'a> {
     /// `Σ weight · (row − point)`, summed in the order given.
     pub(super) fn combine_differences(&self, weights: &[(usize, f64)], point: &[f64]) -> Vec<f64> {
         self.filled(|start, totals| {
-            let mut scratch = [0.0; BLOCK];
             for &(row, weight) in weights {
-                lanes::add_scaled_difference(
-                    totals,
-                    self.slice(row, start, &mut scratch),
-                    &point[start..],
-                    weight,
-                );
+                lanes::add_scaled_difference(totals, self.slice(row, start), &point[start..], weight);
             }
         })
     }
@@ -174,9 +189,8 @@ impl<'a> Rows<'a> {
     /// For each coordinate, how many rows are positive there less how many are negative.
     pub(super) fn sign_sums(&self) -> Vec<f64> {
         self.filled(|start, totals| {
-            let mut scratch = [0.0; BLOCK];
             for row in 0..self.count {
-                lanes::add_signs(totals, self.slice(row, start, &mut scratch));
+                lanes::add_signs(totals, self.slice(row, start));
             }
         })
     }
@@ -186,10 +200,9 @@ impl<'a> Rows<'a> {
         let (&first, others) = indices.split_first().expect("a mean is of some rows");
         let count = indices.len() as f64;
         self.filled(|start, mean| {
-            let mut scratch = [0.0; BLOCK];
-            mean.copy_from_slice(self.slice(first, start, &mut scratch));
+            lanes::set(mean, self.slice(first, start));
             for &row in others {
-                lanes::add(mean, self.slice(row, start, &mut scratch));
+                lanes::add(mean, self.slice(row, start));
             }
             lanes::divide(mean, count);
         })
@@ -231,7 +244,7 @@ impl<'a> Rows<'a> {
 
     /// Euclidean norm of each row.
     pub(super) fn norms(&self) -> Vec<f64> {
-        let squares = self.sums(|_, values| [lanes::sum_of(values, values, product)]);
+        let squares = self.sums(|_, values| [lanes::sum_of_each(values, |value| value * value)]);
         squares.into_iter().map(|[sum]| sum.sqrt()).collect()
     }
 
@@ -240,45 +253,57 @@ impl<'a> Rows<'a> {
     /// They are sums of squared differences. A Gram matrix would take two operations a coordinate where this takes
     /// three, but rows that are long and near one another would lose the digits by which they are told apart.
     pub(super) fn distances(&self) -> Distances {
-        Distances { n: self.count, squared: self.pairs(squared_difference) }
+        let squared = match self.view {
+            View::Single(rows) if SINGLE.contains(&self.largest) => self.pairs::<_, SquaredDifference>(rows),
+            _ => self.pairs_in_double::<SquaredDifference>(),
+        };
+        Distances { n: self.count, squared }
     }
 
     /// Scalar products of every pair of rows, by rows.
     pub(super) fn products(&self) -> Vec<f64> {
-        self.pairs(product)
+        self.pairs_in_double::<Product>()
     }
 
-    /// `Σ term(a, b)` over the coordinates of every pair of rows, by rows; `term` is symmetric, and zero of zeros.
-    fn pairs(&self, term: impl Fn(f64, f64) -> f64 + Copy + Sync) -> Vec<f64> {
+    fn pairs_in_double<T: Term>(&self) -> Vec<f64> {
+        match self.view {
+            View::Double(rows) => self.pairs::<_, T>(rows),
+            View::Single(_) => self.pair_sums::<f64, T>(|block, start, end| self.load(block, start, end)),
+        }
+    }
+
+    /// Sums of terms of every pair of rows, by rows.
+    fn pairs<S: Scalar, T: Term>(&self, rows: &[Vec<S>]) -> Vec<f64> {
+        self.pair_sums::<S, T>(|block, start, end| {
+            block.fill(start, end, |row, start, to| to.copy_from_slice(&rows[row][start..start + to.len()]));
+        })
+    }
+
+    /// The same, of the blocks that `load` fills.
+    fn pair_sums<S: Scalar, T: Term>(&self, load: impl Fn(&mut Block<S>, usize, usize) + Sync) -> Vec<f64> {
         let n = self.count;
         let nothing = std::iter::repeat_n((), self.dimension.div_ceil(PART));
         let parts = self.parts(nothing, |columns, ()| {
             let mut block = Block::new(n);
             let mut sums = vec![0.0; block.rows * block.rows];
             for start in columns.clone().step_by(block.width()) {
-                self.load(&mut block, start, columns.end);
-                lanes::add_pairs(&block.units, block.stride, &mut sums, term);
+                load(&mut block, start, columns.end);
+                lanes::add_pairs::<S, T>(&block.units, block.stride, &mut sums);
             }
             sums
         });
-        let padded = Block::padded(n);
+        let padded = Block::<S>::padded(n);
         let sum = |(i, j): (usize, usize)| parts.iter().map(|part| part[i * padded + j]).sum();
         // Below the diagonal of its tile a sum is not made.
         (0..n * n).map(|at| (at / n, at % n)).map(|(i, j)| sum((i.min(j), i.max(j)))).collect()
     }
 
     /// Fills a block with the columns from `start` up to `end`, or as many as it holds, and zeros.
-    fn load(&self, block: &mut Block, start: usize, end: usize) {
-        let end = end.min(start + block.width());
-        for (row, units) in block.units.chunks_exact_mut(block.stride).take(self.count).enumerate() {
-            let to = units.as_flattened_mut();
-            let (to, rest) = to.split_at_mut(end - start);
-            match self.view {
-                View::Double(rows) => to.copy_from_slice(&rows[row][start..end]),
-                View::Single(rows) => lanes::widen(&rows[row][start..end], to),
-            }
-            rest.fill(0.0);
-        }
+    fn load(&self, block: &mut Block<f64>, start: usize, end: usize) {
+        block.fill(start, end, |row, start, to| match self.view {
+            View::Double(rows) => to.copy_from_slice(&rows[row][start..start + to.len()]),
+            View::Single(rows) => lanes::widen(&rows[row][start..start + to.len()], to),
+        });
     }
 
     /// One number for each column, made by `statistic` of its values in ascending order.
@@ -294,23 +319,9 @@ impl<'a> Rows<'a> {
     fn sorted_columns(&self, statistic: &impl Statistic, with_distances: bool) -> (Vec<f64>, Vec<f64>) {
         let sorter = Sorter::new(self.count, statistic.needed());
         let mut result = vec![0.0; self.dimension];
-        let parts = self.parts(result.chunks_mut(PART), |columns, result| {
-            let mut sums = vec![0.0; self.count];
-            let mut scratch = [0.0; BLOCK];
-            for (start, result) in columns.step_by(BLOCK).zip(result.chunks_mut(BLOCK)) {
-                match self.view {
-                    View::Double(rows) => sort_block(rows, &sorter, statistic, start, result),
-                    View::Single(rows) => sort_block(rows, &sorter, statistic, start, result),
-                }
-                // The block is in the cache still.
-                if with_distances {
-                    for (row, sum) in sums.iter_mut().enumerate() {
-                        let values = self.slice(row, start, &mut scratch);
-                        *sum += lanes::sum_of(values, result, squared_difference);
-                    }
-                }
-            }
-            sums
+        let parts = self.parts(result.chunks_mut(PART), |columns, result| match self.view {
+            View::Double(rows) => sort_part(rows, &sorter, statistic, columns.start, result, with_distances),
+            View::Single(rows) => sort_part(rows, &sorter, statistic, columns.start, result, with_distances),
         });
         let distance = |row: usize| parts.iter().map(|part| part[row]).sum::<f64>().sqrt();
         let distances = (0..self.count).map(distance).collect();
@@ -339,43 +350,73 @@ pub(super) trait Statistic: Sync {
     fn needed(&self) -> std::ops::RangeInclusive<usize>;
 
     /// Makes the numbers of several columns side by side: `sorted` has the values at each position.
-    fn of<S: Scalar>(&self, sorted: &[[S; TILE]]) -> [f64; TILE];
+    fn of<S: Scalar>(&self, sorted: &[Tile<S>]) -> [f64; TILE];
 }
 
-/// Sorts the columns from `start` on, as many as `result` has, and fills it.
-fn sort_block<S: Scalar>(
+/// Sorts the columns from `start` on, as many as `result` has, and fills it. Gives the squared distance of each row to
+/// it, where that is asked for.
+fn sort_part<S: Scalar>(
     rows: &[Vec<S>],
     sorter: &Sorter,
     statistic: &impl Statistic,
     start: usize,
     result: &mut [f64],
-) {
-    let mut tile = vec![[S::default(); TILE]; rows.len()];
+    with_distances: bool,
+) -> Vec<f64> {
+    let mut tile = vec![Tile::<S>::default(); rows.len()];
+    let mut sorted = tile.clone();
+    let mut squares = vec![[0.0; LANES]; rows.len()];
     for (start, result) in (start..).step_by(TILE).zip(result.chunks_mut(TILE)) {
         for (row, values) in rows.iter().zip(&mut tile) {
             match row[start..].first_chunk() {
-                Some(whole) => *values = *whole,
-                None => values[..result.len()].copy_from_slice(&row[start..]),
+                Some(whole) => values.0 = *whole,
+                None => {
+                    let (to, rest) = values.split_at_mut(result.len());
+                    to.copy_from_slice(&row[start..]);
+                    rest.fill(S::default());
+                }
             }
         }
-        sorter.sort(&mut tile);
-        result.copy_from_slice(&statistic.of(&tile)[..result.len()]);
+        sorted.copy_from_slice(&tile);
+        sorter.sort(&mut sorted);
+        // Where there are no columns, every row is zero, and so is what is made of it.
+        let numbers = lanes::wide(Of { statistic, sorted: &sorted });
+        if with_distances {
+            lanes::add_squared_differences(&mut squares, &tile, &numbers);
+        }
+        result.copy_from_slice(&numbers[..result.len()]);
+    }
+    lanes::totals(&squares)
+}
+
+struct Of<'a, T, S> {
+    statistic: &'a T,
+    sorted: &'a [Tile<S>],
+}
+
+impl<T: Statistic, S: Scalar> lanes::Work for Of<'_, T, S> {
+    type Output = [f64; TILE];
+
+    #[inline(always)]
+    fn call(self) -> [f64; TILE] {
+        self.statistic.of(self.sorted)
     }
 }
 
-/// Some columns of all rows in `f64`, each row padded with zeros to whole units, and rows of zeros after them.
-struct Block {
+/// Some columns of all rows, each row padded with zeros to whole units, and rows of zeros after them.
+struct Block<S> {
+    count: usize,
     rows: usize,
     /// Units of a row.
     stride: usize,
-    units: Vec<[f64; LANES]>,
+    units: Vec<[S; LANES]>,
 }
 
-impl Block {
-    fn new(rows: usize) -> Self {
-        let rows = Self::padded(rows);
-        let stride = (BLOCK_NUMBERS / rows).clamp(LANES, PART) / LANES;
-        Self { rows, stride, units: vec![[0.0; LANES]; rows * stride] }
+impl<S: Scalar> Block<S> {
+    fn new(count: usize) -> Self {
+        let rows = Self::padded(count);
+        let stride = (BLOCK_NUMBERS / rows / LANES).next_multiple_of(2).clamp(2, PART / LANES);
+        Self { count, rows, stride, units: vec![[S::default(); LANES]; rows * stride] }
     }
 
     /// Rows are compared two by two.
@@ -386,6 +427,22 @@ impl Block {
     fn width(&self) -> usize {
         self.stride * LANES
     }
+
+    /// Fills each row with what `read` puts there of the columns from `start` up to `end`, or as many as there is place
+    /// for, and the rest with zeros.
+    fn fill(&mut self, start: usize, end: usize, read: impl Fn(usize, usize, &mut [S])) {
+        let end = end.min(start + self.width());
+        for (row, units) in self.units.chunks_exact_mut(self.stride).take(self.count).enumerate() {
+            let (to, rest) = units.as_flattened_mut().split_at_mut(end - start);
+            read(row, start, to);
+            rest.fill(S::default());
+        }
+    }
+}
+
+/// Neither beyond [`MAX_MAGNITUDE`] nor NaN, which no comparison holds for.
+fn is_in_range(value: f64) -> bool {
+    value.abs() <= MAX_MAGNITUDE
 }
 
 fn squared_difference(a: f64, b: f64) -> f64 {

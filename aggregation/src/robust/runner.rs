@@ -58,6 +58,7 @@ pub(super) fn map<I: Send, T: Send>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::robust::tests::compares_pairs;
     use crate::robust::{PRE_AGGREGATORS, RULES, Rule};
     use std::thread;
 
@@ -114,7 +115,8 @@ mod tests {
                 let found = rule.aggregate_on(&Threads(threads), &single, f).unwrap();
                 assert!(found == serial, "{rule} on {threads} threads");
             }
-            assert!(rule.aggregate_on(&Threads(2), &double, f).unwrap() == serial, "{rule} in f64");
+            let double = rule.aggregate_on(&Threads(2), &double, f).unwrap();
+            assert!(double == serial || compares_pairs(&rule), "{rule} in f64");
         }
     }
 }

@@ -5,7 +5,7 @@
 //! maximum of vectors. Comparisons that no needed position depends on are left out. Values keep their type: an order
 //! is as exact in `f32`, and twice as many fit a vector.
 
-use super::lanes::TILE;
+use super::lanes::{TILE, Tile};
 use super::rows::Scalar;
 use std::ops::RangeInclusive;
 
@@ -41,7 +41,7 @@ impl Sorter {
     }
 
     /// Sorts columns that lie side by side: `columns` has their values at each position.
-    pub(super) fn sort<S: Scalar>(&self, columns: &mut [[S; TILE]]) {
+    pub(super) fn sort<S: Scalar>(&self, columns: &mut [Tile<S>]) {
         match self {
             Self::Network(network) => {
                 for &(low, high) in network {
@@ -83,10 +83,11 @@ fn merge_exchange(rows: usize) -> Vec<(usize, usize)> {
     network
 }
 
-fn exchange<S: Scalar>(low: &mut [S; TILE], high: &mut [S; TILE]) {
+fn exchange<S: Scalar>(low: &mut Tile<S>, high: &mut Tile<S>) {
     // Not f64::min and f64::max, which cost more because they look for NaN; and in two loops over copies, since one loop
-    // over both is read as a swap under a condition, for which vectors have only slow instructions.
-    let (a, b) = (*low, *high);
+    // over both is read as a swap under a condition, for which vectors have only slow instructions. For the same reason it
+    // is not made wide: what is short and fast in narrow vectors becomes masked stores.
+    let (a, b) = (**low, **high);
     for lane in 0..TILE {
         low[lane] = if a[lane] < b[lane] { a[lane] } else { b[lane] };
     }
@@ -107,8 +108,8 @@ mod tests {
                 let sorter = Sorter::new(rows, needed.clone());
                 for first in (0..1_usize << rows).step_by(TILE) {
                     let bit = |row: usize, lane: usize| f32::from(u8::from((first + lane) >> row & 1 == 1));
-                    let mut columns: Vec<[f32; TILE]> =
-                        (0..rows).map(|row| std::array::from_fn(|lane| bit(row, lane))).collect();
+                    let mut columns: Vec<Tile<f32>> =
+                        (0..rows).map(|row| Tile(std::array::from_fn(|lane| bit(row, lane)))).collect();
                     sorter.sort(&mut columns);
                     for position in needed.clone() {
                         for (lane, found) in columns[position].iter().enumerate() {
@@ -126,8 +127,8 @@ mod tests {
     fn large_columns_are_sorted_too() {
         let rows = MAX_NETWORK_ROWS + 1;
         let value = |row: usize, lane: usize| ((row * TILE + lane) * 7919 % 1009) as f64;
-        let mut columns: Vec<[f64; TILE]> =
-            (0..rows).map(|row| std::array::from_fn(|lane| value(row, lane))).collect();
+        let mut columns: Vec<Tile<f64>> =
+            (0..rows).map(|row| Tile(std::array::from_fn(|lane| value(row, lane)))).collect();
         Sorter::new(rows, 0..=rows - 1).sort(&mut columns);
         for lane in 0..TILE {
             let mut expected: Vec<f64> = (0..rows).map(|row| value(row, lane)).collect();

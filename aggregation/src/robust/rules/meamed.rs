@@ -2,7 +2,7 @@
 
 use super::median::middle;
 use crate::robust::Aggregate;
-use crate::robust::lanes::TILE;
+use crate::robust::lanes::{TILE, Tile};
 use crate::robust::registry::{About, Call, Needs, RuleSpec};
 use crate::robust::rows::{Scalar, Statistic};
 use std::ops::RangeInclusive;
@@ -36,7 +36,8 @@ impl Statistic for MeanAroundMedian {
 
     /// What is closest to a number is contiguous among sorted ones. It begins one position later for each value that is
     /// farther from the median than the one `keep` positions above it: when one of these is not, none after it is.
-    fn of<S: Scalar>(&self, sorted: &[[S; TILE]]) -> [f64; TILE] {
+    #[inline(always)]
+    fn of<S: Scalar>(&self, sorted: &[Tile<S>]) -> [f64; TILE] {
         let Self { rows, keep } = *self;
         let median = middle(&sorted[(rows - 1) / 2], &sorted[rows / 2]);
         let mut first = [0.0; TILE];

@@ -1,7 +1,7 @@
 //! The coordinate-wise median.
 
 use crate::robust::Aggregate;
-use crate::robust::lanes::TILE;
+use crate::robust::lanes::{TILE, Tile};
 use crate::robust::registry::{About, Call, Needs, RuleSpec};
 use crate::robust::rows::{Rows, Scalar, Statistic};
 use std::ops::RangeInclusive;
@@ -41,13 +41,15 @@ impl Statistic for Median {
         self.low..=self.high
     }
 
-    fn of<S: Scalar>(&self, sorted: &[[S; TILE]]) -> [f64; TILE] {
+    #[inline(always)]
+    fn of<S: Scalar>(&self, sorted: &[Tile<S>]) -> [f64; TILE] {
         middle(&sorted[self.low], &sorted[self.high])
     }
 }
 
 /// Half-way between two values, which are too small to overflow.
-pub(super) fn middle<S: Scalar>(low: &[S; TILE], high: &[S; TILE]) -> [f64; TILE] {
+#[inline(always)]
+pub(super) fn middle<S: Scalar>(low: &Tile<S>, high: &Tile<S>) -> [f64; TILE] {
     let mut middle = [0.0; TILE];
     for lane in 0..TILE {
         middle[lane] = (low[lane].into() + high[lane].into()) * 0.5;

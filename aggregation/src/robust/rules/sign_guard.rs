@@ -9,7 +9,7 @@
 
 use super::centered_clipping::clip_factor;
 use crate::robust::Aggregate;
-use crate::robust::lanes::sum_of;
+use crate::robust::lanes::sum_of_each;
 use crate::robust::options::{Kind, OptionSpec};
 use crate::robust::registry::{About, Call, Needs, RuleSpec, value};
 
@@ -62,8 +62,8 @@ fn run(&Call { rows, options, .. }: &Call) -> Aggregate {
 fn signs_of(rows: &crate::robust::rows::Rows) -> Vec<Signs> {
     let one_if = |holds| f64::from(u8::from(holds));
     let counts = rows.sums(|_, values| {
-        let positive = sum_of(values, values, |value, _| one_if(value > 0.0));
-        let negative = sum_of(values, values, |value, _| one_if(value < 0.0));
+        let positive = sum_of_each(values, |value| one_if(value > 0.0));
+        let negative = sum_of_each(values, |value| one_if(value < 0.0));
         [positive, negative]
     });
     counts.into_iter().map(|counts| counts.map(|count| count / rows.dimension() as f64)).collect()

@@ -1,7 +1,7 @@
 //! The coordinate-wise trimmed mean.
 
 use crate::robust::Aggregate;
-use crate::robust::lanes::TILE;
+use crate::robust::lanes::{TILE, Tile};
 use crate::robust::registry::{About, Call, Needs, RuleSpec};
 use crate::robust::rows::{Scalar, Statistic};
 use std::ops::RangeInclusive;
@@ -32,7 +32,8 @@ impl Statistic for TrimmedMean {
         self.first..=self.last
     }
 
-    fn of<S: Scalar>(&self, sorted: &[[S; TILE]]) -> [f64; TILE] {
+    #[inline(always)]
+    fn of<S: Scalar>(&self, sorted: &[Tile<S>]) -> [f64; TILE] {
         let kept = &sorted[self.first..=self.last];
         let mut means = [0.0; TILE];
         for values in kept {

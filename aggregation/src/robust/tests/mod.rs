@@ -27,6 +27,12 @@ fn set(name: &str, settings: &[(&str, &str)]) -> Rule {
     Rule::new(name, &[], settings).unwrap()
 }
 
+/// Whether distances of pairs of rows have a part in it, whose sums begin in single precision where rows are stored so.
+pub(super) fn compares_pairs(rule: &Rule) -> bool {
+    let comparing = ["krum", "multi-krum", "bulyan", "mda", "caf", "smea", "dnc", "nnm"];
+    rule.to_string().split('+').any(|step| comparing.contains(&step))
+}
+
 fn rule_error(name: &str) -> String {
     set_error(name, &[])
 }
