@@ -4,6 +4,11 @@
 //! [`wide`] runs a loop in the widest instructions of the processor at hand. They round each operation as the narrow ones
 //! do, and multiplications and additions are never contracted.
 
+#![expect(
+    clippy::inline_always,
+    reason = "what is not inlined into a wide function is compiled for narrow vectors"
+)]
+
 use super::rows::Scalar;
 pub(super) use pulp::NullaryFnOnce as Work;
 use std::marker::PhantomData;
@@ -22,14 +27,14 @@ pub(super) struct Tile<S>(pub(super) [S; TILE]);
 impl<S> Deref for Tile<S> {
     type Target = [S; TILE];
 
-    #[inline(always)]
+    #[inline]
     fn deref(&self) -> &[S; TILE] {
         &self.0
     }
 }
 
 impl<S> DerefMut for Tile<S> {
-    #[inline(always)]
+    #[inline]
     fn deref_mut(&mut self) -> &mut [S; TILE] {
         &mut self.0
     }
@@ -208,7 +213,8 @@ impl<S: Scalar> Work for AddSquaredDifferences<'_, S> {
     #[inline(always)]
     fn call(self) {
         for (sums, values) in self.sums.iter_mut().zip(self.tile) {
-            for (values, point) in values.as_chunks::<LANES>().0.iter().zip(self.point.as_chunks::<LANES>().0) {
+            for (values, point) in values.as_chunks::<LANES>().0.iter().zip(self.point.as_chunks::<LANES>().0)
+            {
                 for lane in 0..LANES {
                     let difference = values[lane].into() - point[lane];
                     sums[lane] += difference * difference;

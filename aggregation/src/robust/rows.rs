@@ -397,6 +397,7 @@ struct Of<'a, T, S> {
 impl<T: Statistic, S: Scalar> lanes::Work for Of<'_, T, S> {
     type Output = [f64; TILE];
 
+    #[expect(clippy::inline_always, reason = "wide is only what is inlined")]
     #[inline(always)]
     fn call(self) -> [f64; TILE] {
         self.statistic.of(self.sorted)

@@ -36,7 +36,7 @@ impl Statistic for MeanAroundMedian {
 
     /// What is closest to a number is contiguous among sorted ones. It begins one position later for each value that is
     /// farther from the median than the one `keep` positions above it: when one of these is not, none after it is.
-    #[inline(always)]
+    #[inline]
     fn of<S: Scalar>(&self, sorted: &[Tile<S>]) -> [f64; TILE] {
         let Self { rows, keep } = *self;
         let median = middle(&sorted[(rows - 1) / 2], &sorted[rows / 2]);

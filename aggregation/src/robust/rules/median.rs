@@ -41,14 +41,14 @@ impl Statistic for Median {
         self.low..=self.high
     }
 
-    #[inline(always)]
+    #[inline]
     fn of<S: Scalar>(&self, sorted: &[Tile<S>]) -> [f64; TILE] {
         middle(&sorted[self.low], &sorted[self.high])
     }
 }
 
 /// Half-way between two values, which are too small to overflow.
-#[inline(always)]
+#[inline]
 pub(super) fn middle<S: Scalar>(low: &Tile<S>, high: &Tile<S>) -> [f64; TILE] {
     let mut middle = [0.0; TILE];
     for lane in 0..TILE {

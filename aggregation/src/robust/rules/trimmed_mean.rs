@@ -32,7 +32,7 @@ impl Statistic for TrimmedMean {
         self.first..=self.last
     }
 
-    #[inline(always)]
+    #[inline]
     fn of<S: Scalar>(&self, sorted: &[Tile<S>]) -> [f64; TILE] {
         let kept = &sorted[self.first..=self.last];
         let mut means = [0.0; TILE];
