@@ -368,13 +368,12 @@ fn sort_part<S: Scalar>(
     let mut squares = vec![[0.0; LANES]; rows.len()];
     for (start, result) in (start..).step_by(TILE).zip(result.chunks_mut(TILE)) {
         for (row, values) in rows.iter().zip(&mut tile) {
-            match row[start..].first_chunk() {
-                Some(whole) => values.0 = *whole,
-                None => {
-                    let (to, rest) = values.split_at_mut(result.len());
-                    to.copy_from_slice(&row[start..]);
-                    rest.fill(S::default());
-                }
+            if let Some(whole) = row[start..].first_chunk() {
+                values.0 = *whole;
+            } else {
+                let (to, rest) = values.split_at_mut(result.len());
+                to.copy_from_slice(&row[start..]);
+                rest.fill(S::default());
             }
         }
         sorted.copy_from_slice(&tile);
