@@ -6,6 +6,7 @@ use crate::folder::RunFolder;
 use crate::hold_out;
 use crate::privacy::{pays_for_a_round, spends};
 use crate::progress::Progress;
+use crate::robust::{bears, naming, suspicion};
 use crate::watch::Watch;
 use fedveil_coordinator::keys::KeyError;
 use fedveil_coordinator::server::{Keys, Running, ServerConfig, ServerError, start};
@@ -52,6 +53,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let folder = RunFolder::create(&config.out, true)?;
     let keys = Keys::open(&config.keys, &config.out).map_err(|error| server_failure(&error))?;
     let signing = keys.signing.clone();
+    let quarantine = config.quarantine().map_err(|error| Failure::new(Exit::Usage, error))?;
     let server = ServerConfig {
         listen: config.listen,
         names: config.names.clone(),
@@ -61,6 +63,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         tokens: config.tokens(),
         population: config.population().map_err(|error| Failure::new(Exit::Usage, error))?,
         hold_out,
+        quarantine: quarantine.clone(),
     };
     let started = Instant::now();
     let mut running = start(server, keys).await.map_err(|error| server_failure(&error))?;
@@ -76,6 +79,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         spends(&plan, &terms)
     ));
     let terms = plan.check().map_err(|error| Failure::new(Exit::Usage, error))?;
+    progress.say(&bears(&plan, &terms));
+    progress.say(&naming(&quarantine, &plan, &terms)?);
     let warning = terms.warning();
     if let Some(warning) = warning {
         progress.say(warning);
@@ -83,7 +88,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let mut watch = Watch::new(progress, plan.rounds, plan.privacy.epsilon, None);
     watch.resume(folder.rounds()?);
     let interrupted = follow(&mut running, &mut watch, &folder).await?;
-    running.finish().await.map_err(|error| server_failure(&error))?;
+    let store = running.finish().await.map_err(|error| server_failure(&error))?;
     watch.finish();
     let run = Run {
         plan: &plan,
@@ -97,7 +102,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         wall_seconds: started.elapsed().as_secs_f64(),
     };
     let notes: Vec<String> = warning.map(str::to_owned).into_iter().collect();
-    folder.seal(&run.summary(&watch), &watch.rounds, &notes, &signing)?;
+    let mut summary = run.summary(&watch);
+    summary.suspicion = suspicion(&quarantine, &plan, &*store, None)?;
+    folder.seal(&summary, &watch.rounds, &notes, &signing)?;
     println!("{}: {}", config.out.display(), watch.closed.as_deref().unwrap_or("ended"));
     if interrupted {
         return Err(Failure::new(
@@ -213,6 +220,7 @@ impl Run<'_> {
             clip_norm: self.privacy.clip_norm,
             groups_dropped: published.map(|round| round.groups_dropped).sum(),
             groups_withheld: rounds.iter().map(|round| round.groups_withheld).sum(),
+            suspicion: None,
             rounds_aborted: of(RoundOutcome::Aborted).count() as u32,
             rounds_rejected: of(RoundOutcome::Rejected).count() as u32,
             bytes_up_per_client_round: rounds.iter().map(|round| round.bytes_up).sum::<u64>() / client_rounds,

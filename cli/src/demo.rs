@@ -12,6 +12,7 @@ use crate::folder::RunFolder;
 use crate::hold_out;
 use crate::privacy::spends;
 use crate::progress::Progress;
+use crate::robust::{bears, naming, suspicion, told};
 use crate::verify::verify;
 use crate::watch::{Evaluate, Watch};
 use clap::builder::{PossibleValue, PossibleValuesParser};
@@ -23,6 +24,7 @@ use fedveil_client::record::RecordFile;
 use fedveil_client_core::Policy;
 use fedveil_coordinator::server::{Keys, Running, ServerConfig, start};
 use fedveil_coordinator::store::SqliteStore;
+use fedveil_coordinator_core::{Client, Quarantine, QuarantineMode};
 use fedveil_learning::{Dataset, ModelSpec, evaluate, model_file};
 use fedveil_privacy::Placement;
 use fedveil_proto::JoinToken;
@@ -32,6 +34,7 @@ use fedveil_simulations::attack::{ATTACKS, Attack};
 use fedveil_simulations::canary::{Canaries, Canary, CanarySeed};
 use fedveil_simulations::record::Summary;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -153,6 +156,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         .map_err(|error| Failure::new(Exit::General, error))?;
     let keys = Keys::ephemeral().map_err(|error| server_failure(&error))?;
     let signing = keys.signing.clone();
+    let quarantine = args.quarantine();
     let config = ServerConfig {
         listen: ([127, 0, 0, 1], 0).into(),
         names: vec!["127.0.0.1".to_owned(), "localhost".to_owned()],
@@ -165,12 +169,14 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
             .population()
             .map_err(|error| Failure::new(Exit::Usage, error))?,
         hold_out: Some(hold_out),
+        quarantine: quarantine.clone(),
     };
     let started = Instant::now();
     let mut running = start(config, keys).await.map_err(|error| server_failure(&error))?;
 
     let progress = Progress::new(args.json, plan.rounds);
     progress.say(&args.opening(attack, &plan, &terms, &running, &out));
+    progress.say(&naming(&quarantine, &plan, &terms)?);
     let accuracy = evaluator(out.clone(), spec.clone(), features(&images));
     let mut watch = Watch::new(progress, plan.rounds, plan.privacy.epsilon, Some(accuracy));
     let canary_seed = canary_seed()?;
@@ -200,6 +206,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         let measured = measured.map_err(|error| Failure::new(Exit::General, error))?;
         summary.attack_success = measured.map(|(share, _)| share);
     }
+    let poisoned = args.poisoned(canary_seed, &secrets, &store)?;
+    summary.suspicion = suspicion(&quarantine, &plan, &*store, Some(&poisoned))?;
     let mut notes = privacy_notes(&plan, &terms, &watch);
     if args.canaries > 0 {
         let canaries = args.canaries(canary_seed, &secrets, &store)?;
@@ -361,7 +369,7 @@ impl Args {
         format!(
             "coordinator on {} (mutual TLS), run folder {}\n\
              {} clients on UCI digits, {} poisoned ({}), {} drop out in each round\n\
-             groups of {} to {}, sums of fewer than {} withheld; {} over {} group means bears {} poisoned groups\n{}",
+             groups of {} to {}, sums of fewer than {} withheld\n{}\n{}",
             running.address,
             out.display(),
             self.clients,
@@ -371,9 +379,7 @@ impl Args {
             plan.aggregation.group_size,
             terms.largest_group,
             plan.aggregation.min_survivors,
-            plan.server.steps(),
-            terms.groups,
-            plan.server.assumed_byzantine,
+            bears(plan, terms),
             spends(plan, terms),
         )
     }
@@ -385,6 +391,32 @@ impl Args {
     fn role(&self, index: u32, canary_seed: CanarySeed) -> Role {
         let Self { seed, clients, byzantine, canaries, .. } = *self;
         Role { seed, clients, index, byzantine, dropouts: self.dropouts(), canaries, canary_seed }
+    }
+
+    /// Suspects are named, and nothing is done about them.
+    fn quarantine(&self) -> Quarantine {
+        Quarantine {
+            mode: QuarantineMode::Report,
+            false_alarm: 0.01,
+            clients: self.clients,
+            minimum_rounds: 1,
+            contact: String::new(),
+        }
+    }
+
+    /// Who was poisoned; `secrets` are the digests of all clients' join tokens, in their order.
+    fn poisoned(
+        &self,
+        seed: CanarySeed,
+        secrets: &[[u8; 32]],
+        store: &SqliteStore,
+    ) -> Result<BTreeSet<Client>, Failure> {
+        let poisoned = self.role(0, seed).poisoned();
+        let mut clients = BTreeSet::new();
+        for secret in poisoned.iter().filter_map(|&number| secrets.get(number)) {
+            clients.extend(store.redeemer(*secret).map_err(|error| Failure::new(Exit::Output, error))?);
+        }
+        Ok(clients)
     }
 
     /// Who the canaries were; `secrets` are the digests of all clients' join tokens, in their order.
@@ -640,7 +672,9 @@ fn table(summary: &Summary) -> String {
         ("time", format!("{:.1} s", summary.wall_seconds)),
         ("ended", summary.stopped_because.clone()),
     ];
-    let lines = rows.into_iter().chain(backdoor).map(|(name, value)| format!("  {name:<14} {value}"));
+    let suspects = summary.suspicion.as_ref().map(|suspicion| ("suspects", told(suspicion)));
+    let lines =
+        rows.into_iter().chain(backdoor).chain(suspects).map(|(name, value)| format!("  {name:<14} {value}"));
     lines.collect::<Vec<_>>().join("\n")
 }
 

@@ -177,7 +177,8 @@ impl Role {
         self.rng("training", self.index).next_u64()
     }
 
-    fn poisoned(&self) -> Vec<usize> {
+    /// The poisoned devices.
+    pub(crate) fn poisoned(&self) -> Vec<usize> {
         let mut order = self.order();
         order.truncate(self.byzantine as usize);
         order

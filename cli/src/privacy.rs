@@ -3,6 +3,7 @@
 mod ledger;
 mod plan;
 
+pub(crate) use ledger::plan_of;
 pub(crate) use plan::{pays_for_a_round, spends};
 
 use crate::audit;

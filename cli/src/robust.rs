@@ -11,6 +11,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 mod plan;
+mod suspects;
+
+pub(crate) use suspects::{bears, naming, suspicion, told};
 
 /// What to do with robust rules.
 #[derive(Subcommand)]
@@ -25,6 +28,14 @@ pub(crate) enum Command {
     /// malicious clients, but every group's sum carries the whole noise, so that the mean of G groups is √G noisier than
     /// one group of all.
     Plan(plan::PlanArgs),
+    /// Name the clients that were in suspicious groups too often to be there by chance.
+    ///
+    /// Groups are drawn anew in every round. Reads the run folder's state, which tells who was in which, and writes nothing.
+    Suspects(suspects::SuspectsArgs),
+    /// Put a client in quarantine: its coordinator draws it into no round any more.
+    Quarantine(suspects::OrderArgs),
+    /// Lift a client's quarantine, on its appeal; evidence about it begins anew.
+    Release(suspects::OrderArgs),
     /// Print every rule and pre-aggregator with its options, bound, cost and source.
     List,
     /// Print every attack that `fedveil demo --attack` knows with its formula, knowledge, strength and source.
@@ -62,6 +73,9 @@ pub(crate) fn run(command: Command, out: &mut impl Write) -> Result<(), Failure>
     let text = match command {
         Command::Aggregate(args) => aggregate(&args)?,
         Command::Plan(args) => plan::text(&args)?,
+        Command::Suspects(args) => suspects::text(&args)?,
+        Command::Quarantine(args) => suspects::order(&args, false)?,
+        Command::Release(args) => suspects::order(&args, true)?,
         Command::List => list(),
         Command::Attacks => attacks(),
     };

@@ -5,7 +5,9 @@ use fedveil_coordinator::server::Observed;
 use fedveil_coordinator_core::{Event, Millis};
 use fedveil_proto_plan::Measured;
 use fedveil_provenance::{Decision, Digest, GroupDecision};
-use fedveil_simulations::record::{GroupRecord, GroupStatus, RoundOutcome, RoundRecord};
+use fedveil_simulations::record::{
+    ClientDecision, ClientStatus, GroupRecord, GroupStatus, RoundOutcome, RoundRecord,
+};
 use std::collections::BTreeMap;
 
 /// Accuracy and loss of a model file on held-out examples.
@@ -33,6 +35,8 @@ pub(crate) struct Watch {
     settled: BTreeMap<u32, (GroupStatus, String)>,
     /// What the gate rejected in the round in progress: why, what it measured, and the groups of the model.
     rejected: Option<(String, Measured, Vec<GroupDecision>)>,
+    /// What was decided about clients since the last round ended.
+    clients: Vec<ClientDecision>,
 }
 
 impl Watch {
@@ -55,6 +59,7 @@ impl Watch {
             log_size: 0,
             settled: BTreeMap::new(),
             rejected: None,
+            clients: Vec::new(),
         }
     }
 
@@ -66,6 +71,7 @@ impl Watch {
 
     /// Takes note of an event; gives the record of a round that it ends.
     pub(crate) fn note(&mut self, observed: &Observed) -> Result<Option<&RoundRecord>, String> {
+        self.clients.extend(decision(&observed.event));
         let standing = &mut self.standing;
         standing.epsilon = observed.epsilon;
         standing.bytes = (observed.bytes_up, observed.bytes_down);
@@ -146,6 +152,7 @@ impl Watch {
             record.groups_kept = count(GroupStatus::Kept);
             record.groups_dropped = count(GroupStatus::Dropped);
             record.groups_withheld = count(GroupStatus::Withheld);
+            record.clients = std::mem::take(&mut self.clients);
             self.rounds.push(record);
         }
         self.progress.show(&self.standing);
@@ -182,6 +189,7 @@ impl Watch {
             groups_dropped: 0,
             groups_withheld: 0,
             measured: None,
+            clients: Vec::new(),
             test_accuracy: None,
             test_loss: None,
             epsilon: observed.epsilon,
@@ -194,6 +202,24 @@ impl Watch {
             log_size: self.log_size,
         }
     }
+}
+
+/// What an event decides about a client.
+fn decision(event: &Event) -> Option<ClientDecision> {
+    let (client, status, reason, evidence) = match event {
+        Event::ClientSuspected { client, evidence, .. } => {
+            (client, ClientStatus::Suspected, String::new(), Some(*evidence))
+        }
+        Event::ClientQuarantined { client, reason, evidence, .. } => {
+            (client, ClientStatus::Quarantined, reason.clone(), *evidence)
+        }
+        Event::QuarantineWaived { client, reason, .. } => {
+            (client, ClientStatus::Waived, reason.clone(), None)
+        }
+        Event::ClientReleased { client, reason } => (client, ClientStatus::Released, reason.clone(), None),
+        _ => return None,
+    };
+    Some(ClientDecision { client: client.to_string(), status, reason, evidence })
 }
 
 fn decided(group: &GroupDecision) -> GroupRecord {

@@ -11,12 +11,12 @@ use crate::enrollment::{EnrollmentService, TokenError, TokenStore, new_join_toke
 use crate::keys::{KeyDirectory, KeyError};
 use crate::population::{POPULATION_FILE, PopulationLedger};
 use crate::service::{Traffic, TrainingService, UPLOADS};
-use crate::store::SqliteStore;
+use crate::store::{Order, SqliteStore};
 use crate::tls::{TlsError, incoming, server_config};
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use fedveil_coordinator_core::{
-    Client, Command, Coordinator, Driver, Effect, Event, HoldOut, Millis, NoiseKey, Outcomes, Reject,
-    Secrets, Settings, Store, StoreError,
+    Client, Command, Coordinator, Driver, Effect, Event, HoldOut, Millis, NoiseKey, Outcomes, Quarantine,
+    Reject, Secrets, Settings, Store, StoreError,
 };
 use fedveil_privacy::Limit;
 use fedveil_proto::limits::MAX_GRPC_MESSAGE;
@@ -26,7 +26,7 @@ use fedveil_proto_plan::{PlanError, SignedPlan, TaskPlan};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -125,6 +125,8 @@ pub struct ServerConfig {
     pub population: Limit,
     /// What a plan's gate judges models on, where it needs examples.
     pub hold_out: Option<Arc<dyn HoldOut>>,
+    /// What is done about clients that the rounds make suspicious.
+    pub quarantine: Quarantine,
 }
 
 /// Why a coordinator did not start or had to stop.
@@ -202,6 +204,8 @@ pub struct Running {
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Lifetime of a client's certificates.
 const ENROLLMENT_LIFETIME: Duration = Duration::from_hours(90 * 24);
+/// How often the operator's orders are looked for.
+const ORDERS: Duration = Duration::from_secs(2);
 /// Time that clients have to take the last messages when the task is over.
 const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -211,7 +215,8 @@ pub async fn start(config: ServerConfig, keys: Keys) -> Result<Running, ServerEr
     let authority = VerifyingKey::from_bytes(&keys.enrollment.public_key())
         .map_err(|error| ServerError::Ended(format!("enrolment key: {error}")))?;
     let plan = task_plan(&*store, config.plan, &keys.signing)?;
-    let core = Coordinator::new(Settings { plan: plan.clone(), authority, hold_out: config.hold_out })?;
+    let (hold_out, quarantine) = (config.hold_out, config.quarantine);
+    let core = Coordinator::new(Settings { plan: plan.clone(), authority, hold_out, quarantine })?;
     let limits = core.message_limits();
     let (digest, name, loss) = (plan.digest(), &plan.plan().task, core.terms().guarantee.task_loss());
     let population = match &keys.population {
@@ -352,11 +357,16 @@ impl CoreThread {
     fn run(mut self, mut inbound: mpsc::Receiver<Inbound>) -> Result<Arc<SqliteStore>, ServerError> {
         let model = self.driver.put_blob(std::mem::take(&mut self.initial_model))?;
         self.handle(vec![Command::Recover, Command::Open { model }])?;
+        let mut looked = None;
         while self.driver.core().closed().is_none() {
+            if looked.is_none_or(|at: Instant| at.elapsed() >= ORDERS) {
+                looked = Some(Instant::now());
+                self.obey()?;
+            }
             let wait = self
                 .driver
                 .poll_timeout()
-                .map_or(Duration::from_hours(1), |at| Duration::from_millis(at.0.saturating_sub(now().0)));
+                .map_or(ORDERS, |at| Duration::from_millis(at.0.saturating_sub(now().0)).min(ORDERS));
             let runtime = self.runtime.clone();
             let first = runtime.block_on(async { tokio::time::timeout(wait, inbound.recv()).await });
             let mut commands = Vec::new();
@@ -375,6 +385,19 @@ impl CoreThread {
             self.handle(commands)?;
         }
         Ok(self.store)
+    }
+
+    /// Does what the operator ordered. Orders are forgotten once their events are durable; one that is repeated after a
+    /// crash changes nothing.
+    fn obey(&mut self) -> Result<(), ServerError> {
+        let orders = self.store.orders()?;
+        let Some(last) = orders.last().map(|(number, _)| *number) else { return Ok(()) };
+        let command = |(_, order): (i64, Order)| match order {
+            Order { client, release: true, reason } => Command::Release { client, reason },
+            Order { client, release: false, reason } => Command::Quarantine { client, reason },
+        };
+        self.handle(orders.into_iter().map(command).collect())?;
+        Ok(self.store.forget_orders(last)?)
     }
 
     /// Turns what arrived into commands and keeps the table of sessions.

@@ -1,7 +1,8 @@
 //! Durable state of one task: SQLite for events, ledger, log and tokens, files for blobs.
 //!
 //! ```text
-//! OUT/state.sqlite        events, ledger (one row per charge), log (manifest and checkpoint), tokens (hash, redeemer)
+//! OUT/state.sqlite        events, ledger (one row per charge), log (manifest and checkpoint), tokens (hash, redeemer),
+//!                         orders of the operator that are not carried out yet
 //! OUT/blobs/<sha256>      models, optimiser states, group sums
 //! OUT/manifests/, OUT/checkpoints/   the log again, as files that `fedveil verify` reads
 //! ```
@@ -28,7 +29,20 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS log (leaf_index INTEGER PRIMARY KEY, round INTEGER NOT NULL, model TEXT NOT NULL,
         manifest BLOB NOT NULL, checkpoint TEXT NOT NULL, seq INTEGER NOT NULL REFERENCES events) STRICT;
     CREATE TABLE IF NOT EXISTS tokens (secret_sha256 TEXT PRIMARY KEY, client TEXT) STRICT;
+    CREATE TABLE IF NOT EXISTS orders (number INTEGER PRIMARY KEY, client TEXT NOT NULL, release INTEGER NOT NULL,
+        reason TEXT NOT NULL) STRICT;
 ";
+
+/// What the operator wants done about a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// Whom it is about.
+    pub client: Digest,
+    /// Whether its quarantine is to be lifted; otherwise it is put there.
+    pub release: bool,
+    /// Why, for the log and the client.
+    pub reason: String,
+}
 
 /// The store of one run folder.
 #[derive(Debug)]
@@ -59,6 +73,44 @@ impl SqliteStore {
         let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)
             .map_err(|error| failed(&path, &error))?;
         Self { connection: Mutex::new(connection), folder: folder.to_owned() }.events()
+    }
+
+    /// Leaves an order for the coordinator of the run in `folder`, which takes it within seconds, or when it is started
+    /// again. The task is not over.
+    pub fn leave_order(folder: &Path, order: &Order) -> Result<(), StoreError> {
+        let path = folder.join(STATE_FILE);
+        let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)
+            .map_err(|error| failed(&path, &error))?;
+        let Order { client, release, reason } = order;
+        connection
+            .execute_batch(SCHEMA)
+            .and_then(|()| {
+                connection.execute(
+                    "INSERT INTO orders (client, release, reason) VALUES (?1, ?2, ?3)",
+                    params![client.to_string(), release, reason],
+                )
+            })
+            .map(drop)
+            .map_err(|error| failed(&path, &error))
+    }
+
+    /// Orders that are not carried out, with their numbers, in order.
+    pub fn orders(&self) -> Result<Vec<(i64, Order)>, StoreError> {
+        let rows: Vec<(i64, String, bool, String)> = self.transaction(|tx| {
+            tx.prepare("SELECT number, client, release, reason FROM orders ORDER BY number")?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
+                .collect()
+        })?;
+        let parse = |(number, client, release, reason): (i64, String, bool, String)| {
+            let client = client.parse().map_err(|error| StoreError(format!("table orders: {error}")))?;
+            Ok((number, Order { client, release, reason }))
+        };
+        rows.into_iter().map(parse).collect()
+    }
+
+    /// Forgets the orders up to this number.
+    pub fn forget_orders(&self, last: i64) -> Result<(), StoreError> {
+        self.transaction(|tx| tx.execute("DELETE FROM orders WHERE number <= ?1", [last]).map(drop))
     }
 
     /// Ends write-ahead logging, so that `state.sqlite` alone is the state and can be indexed.

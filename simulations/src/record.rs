@@ -5,6 +5,7 @@
 //! lower-case hexadecimal SHA-256. Where a field holds a number of bytes, it counts protocol messages, both
 //! headers and payload, before TLS. An epsilon that is infinite is `null`, and so is a clip norm that clips nothing.
 
+use fedveil_coordinator_core::Evidence;
 use fedveil_proto_plan::Measured;
 use fedveil_provenance::null_is_infinite;
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,34 @@ pub struct GroupRecord {
     pub score: Option<f64>,
 }
 
+/// What was decided about a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientStatus {
+    /// The rounds make it suspicious, and nothing was done.
+    Suspected,
+    /// It is not drawn any more.
+    Quarantined,
+    /// It would be in quarantine, but too many others are, or too few clients would be left.
+    Waived,
+    /// Its quarantine was lifted.
+    Released,
+}
+
+/// One decision about one client.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClientDecision {
+    /// Its identity.
+    pub client: String,
+    /// What was decided.
+    pub status: ClientStatus,
+    /// Why, in words; empty where the evidence says it.
+    pub reason: String,
+    /// What the rounds said about it; none where the operator decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
+}
+
 /// One round.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RoundRecord {
@@ -74,6 +103,9 @@ pub struct RoundRecord {
     /// What the gate measured of the new model, where the plan has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured: Option<Measured>,
+    /// What was decided about clients since the end of the round before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clients: Vec<ClientDecision>,
     /// Accuracy of the new model on the test set, from 0 to 1.
     pub test_accuracy: Option<f64>,
     /// Mean cross-entropy of the new model on the test set, in nats.
@@ -93,6 +125,37 @@ pub struct RoundRecord {
     pub manifest_digest: String,
     /// Leaves in the provenance log after the round.
     pub log_size: u64,
+}
+
+/// A client that the rounds made suspicious.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Suspect {
+    /// Its identity.
+    pub client: String,
+    /// Whether it was in quarantine in the end.
+    pub quarantined: bool,
+    /// What all rounds say about it; none for one that had a part in no round since it was released, or in none at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
+}
+
+/// Who is behind the suspicious groups, by the test of `fedveil robust suspects`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Suspicion {
+    /// Accepted probability that any honest client is ever named.
+    pub false_alarm: f64,
+    /// Clients over which that is counted.
+    pub clients: u32,
+    /// Rounds after which a client can be named whose group is always among the most suspicious; none: never.
+    pub fewest_rounds: Option<u32>,
+    /// The named, and those in quarantine, the most suspicious first.
+    pub suspects: Vec<Suspect>,
+    /// Where it is known who was poisoned: share of the suspects that were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<f64>,
+    /// Share of the poisoned that are suspects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recall: Option<f64>,
 }
 
 /// The run as a whole.
@@ -151,6 +214,9 @@ pub struct Summary {
     pub groups_dropped: u32,
     /// Groups never unmasked over the whole run.
     pub groups_withheld: u32,
+    /// Who is behind the suspicious groups, where that was asked and groups are random.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspicion: Option<Suspicion>,
     /// Rounds that made no model.
     pub rounds_aborted: u32,
     /// Rounds whose model did not pass the gate.

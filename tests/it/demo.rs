@@ -58,9 +58,46 @@ fn json_is_the_summary_alone_and_the_folder_verifies() {
     let verified = verify(&out);
     assert!(verified.status.success(), "{:?}", failure(&verified));
     assert!(String::from_utf8_lossy(&verified.stdout).contains("self-asserted"));
+    suspects_of_a_run(&out, &summary);
     let trusted =
         run(fedveil().arg("verify").arg(&out).arg("--trusted-key").arg(out.join("signing-key.pub")));
     assert!(trusted.status.success() && !String::from_utf8_lossy(&trusted.stdout).contains("self-asserted"));
+}
+
+/// Two rounds are too few to name anyone, and what is signed takes no orders.
+fn suspects_of_a_run(out: &Path, summary: &serde_json::Value) {
+    let suspicion = &summary["suspicion"];
+    assert_eq!(
+        (&suspicion["suspects"], &suspicion["recall"]),
+        (&serde_json::json!([]), &0.0.into()),
+        "{suspicion}"
+    );
+    let printed = run(fedveil().args(["robust", "suspects", "--json"]).arg(out));
+    assert!(printed.status.success(), "{:?}", failure(&printed));
+    let suspects: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
+    let clients = suspects["clients"].as_array().unwrap();
+    assert_eq!(clients.len(), 36, "{suspects}");
+    for client in clients {
+        let evidence = &client["evidence"];
+        assert!((1..=2).contains(&evidence["rounds"].as_u64().unwrap()), "{client}");
+        assert!(evidence["p_value"].as_f64().unwrap() <= evidence["p_framed"].as_f64().unwrap(), "{client}");
+        assert_eq!(client["named"], false, "{client}");
+    }
+    let table = run(fedveil().args(["robust", "suspects", "--all"]).arg(out));
+    let table = String::from_utf8_lossy(&table.stdout).into_owned();
+    assert!(table.contains("0 of 36 clients are named at a false-alarm rate of 0.01"), "{table}");
+    let client = clients[0]["client"].as_str().unwrap();
+    for order in ["quarantine", "release"] {
+        let refused = run(fedveil().args(["robust", order]).arg(out).args([client, "--reason", "none"]));
+        let (code, error) = failure(&refused);
+        assert!(code == 2 && error.contains("its task is over and signed"), "{code}: {error}");
+    }
+    let (code, error) =
+        failure(&run(fedveil().args(["robust", "suspects", "--false-alarm", "0.9"]).arg(out)));
+    assert!(
+        code == 2 && error.contains("quarantine.false_alarm is 0.9, accepted is a number above 0"),
+        "{error}"
+    );
 }
 
 #[test]

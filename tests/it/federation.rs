@@ -136,6 +136,65 @@ fn two_terminals_run_a_federation() {
     assert!(run(fedveil().arg("verify").arg(&out)).status.success());
 }
 
+/// Waits until some round's record says this of a client, and gives that.
+fn await_decision(out: &Path, status: &str) -> serde_json::Value {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_mins(2);
+    loop {
+        let text = std::fs::read_to_string(out.join("rounds.jsonl")).unwrap_or_default();
+        let rounds = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let mut decisions = rounds.flat_map(|round| round["clients"].as_array().cloned().unwrap_or_default());
+        if let Some(decision) = decisions.find(|decision| decision["status"] == status) {
+            return decision;
+        }
+        assert!(std::time::Instant::now() < deadline, "no client was {status}: {text}");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+}
+
+#[test]
+fn orders_of_the_operator_reach_a_running_coordinator() {
+    let task = "[task]\nrounds = 400\n[cohort]\nclients = 6\nminimum = 5\nassumed_malicious = 0\n\
+                [privacy]\nepsilon = 40.0\nnoise_multiplier = 60.0\n\
+                [aggregation]\ngroup_size = 5\nthreshold = 4\nmin_survivors = 5\nmax_missing_reveals = 0\n\
+                [server]\nrule = \"mean\"\nassumed_byzantine = 0\n\
+                [quarantine]\ncontact = \"ops@example.org\"\n";
+    let mut federation = Federation::start_task(tempfile::tempdir().unwrap(), task, "127.0.0.1:0", "out");
+    let clients: Vec<Child> = (1..=CLIENTS).map(|number| spawn(&mut lenient(&federation, number))).collect();
+    let out = federation.path("out");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_mins(2);
+    while std::fs::read_to_string(out.join("rounds.jsonl")).is_ok_and(|rounds| rounds.lines().count() == 0) {
+        assert!(std::time::Instant::now() < deadline, "no round ends");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    let suspects = run(fedveil().args(["robust", "suspects", "--json"]).arg(&out));
+    let suspects: serde_json::Value = serde_json::from_slice(&suspects.stdout).unwrap();
+    let client = suspects["clients"][0]["client"].as_str().unwrap().to_owned();
+    let order = |name: &str, client: &str, reason: &str| {
+        run(fedveil().args(["robust", name]).arg(&out).args([client, "--reason", reason]))
+    };
+    for (output, expected) in [
+        (order("release", &client, "too early"), "is not in quarantine"),
+        (order("quarantine", &"ab".repeat(32), "unknown"), "ever took part"),
+        (order("quarantine", &client, "two\nlines"), "accepted is a line of 1 to 200"),
+    ] {
+        let (code, error) = failure(&output);
+        assert!(code == 2 && error.contains(expected), "{code}: {error}");
+    }
+    assert!(order("quarantine", &client, "its owner asked").status.success());
+    let decision = await_decision(&out, "quarantined");
+    assert_eq!(
+        (&decision["client"], &decision["reason"]),
+        (&client.clone().into(), &"its owner asked".into())
+    );
+    assert!(order("release", &client, "its owner came back").status.success());
+    assert_eq!(await_decision(&out, "released")["reason"], "its owner came back");
+    federation.kill();
+    for mut client in clients {
+        client.kill().unwrap();
+        client.wait().unwrap();
+    }
+}
+
 #[test]
 fn a_killed_coordinator_goes_on_where_it_was_and_keeps_its_charges() {
     let mut federation = Federation::start(3);

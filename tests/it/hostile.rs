@@ -83,6 +83,7 @@ impl Stage {
             },
             tokens: 3,
             hold_out: None,
+            quarantine: fedveil_coordinator_core::Quarantine::off(),
         };
         let running = start(config, Keys::ephemeral().unwrap()).await.unwrap();
         let url = format!("https://{}", running.address);

@@ -154,6 +154,18 @@ pub fn chance_of_more(clients: usize, groups: usize, malicious: usize, most: usi
     seating.more
 }
 
+/// The most malicious clients that poison more than `most` groups with no more than the accepted chance.
+pub fn most_attackers(clients: usize, groups: usize, most: usize, accepted: f64) -> usize {
+    let mut seating = Seating::new(clients, groups, most);
+    while seating.seated < clients {
+        seating.seat();
+        if seating.more > accepted {
+            return seating.seated - 1;
+        }
+    }
+    clients
+}
+
 fn choice(situation: &Situation, group_size: usize, bounds: &[Bound]) -> Option<Choice> {
     let &Situation { clients, malicious, dropouts, accepted } = situation;
     let groups = clients / group_size;
@@ -173,7 +185,7 @@ fn choice(situation: &Situation, group_size: usize, bounds: &[Bound]) -> Option<
         .iter()
         .map(|bound| {
             let most = most(bound);
-            let attackers = most.map_or(0, |most| attackers(clients, groups, most, accepted));
+            let attackers = most.map_or(0, |most| most_attackers(clients, groups, most, accepted));
             Tolerance { bound: *bound, most, attackers }
         })
         .collect();
@@ -208,18 +220,6 @@ fn choice(situation: &Situation, group_size: usize, bounds: &[Bound]) -> Option<
         colluders_to_break,
         break_probability_log2: population.break_probability_log2(neighbours, threshold),
     })
-}
-
-/// The most malicious clients that poison more than `most` groups with no more than the accepted chance.
-fn attackers(clients: usize, groups: usize, most: usize, accepted: f64) -> usize {
-    let mut seating = Seating::new(clients, groups, most);
-    while seating.seated < clients {
-        seating.seat();
-        if seating.more > accepted {
-            return seating.seated - 1;
-        }
-    }
-    clients
 }
 
 /// Attackers that take random seats in groups, one after the other.

@@ -31,6 +31,7 @@ mod runner;
 mod sampling;
 mod sorting;
 mod spectral;
+pub mod suspects;
 
 use std::{fmt, str::FromStr};
 

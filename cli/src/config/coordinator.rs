@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use fedveil_aggregation::robust::GROUP_RULE_NAMES;
 use fedveil_aggregation::secagg::ProtocolKind;
+use fedveil_coordinator_core::{Quarantine, QuarantineMode};
 use fedveil_learning::ModelSpec;
 use fedveil_privacy::{Delta, Limit};
 use fedveil_proto_plan::{
@@ -42,6 +43,7 @@ pub(crate) struct CoordinatorConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) hold_out: Option<HoldOutSection>,
     population: PopulationSection,
+    quarantine: QuarantineSection,
 }
 
 /// The task by itself.
@@ -89,6 +91,16 @@ impl HoldOutSection {
 struct PopulationSection {
     epsilon: f64,
     delta: f64,
+}
+
+/// What is done about suspicious clients.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QuarantineSection {
+    mode: String,
+    false_alarm: f64,
+    minimum_rounds: u32,
+    contact: String,
 }
 
 /// Training; example-level privacy is off unless it has noise.
@@ -170,6 +182,12 @@ impl Default for CoordinatorConfig {
             },
             hold_out: None,
             population: PopulationSection { epsilon: f64::INFINITY, delta: 1e-5 },
+            quarantine: QuarantineSection {
+                mode: QuarantineMode::Report.name().to_owned(),
+                false_alarm: 0.01,
+                minimum_rounds: 3,
+                contact: String::new(),
+            },
         }
     }
 }
@@ -188,6 +206,22 @@ impl CoordinatorConfig {
         }
         let delta = Delta::new(delta).map_err(|_| Self::refused("population.delta", delta))?;
         Ok(Limit { epsilon, delta })
+    }
+
+    /// What is done about suspicious clients.
+    pub(crate) fn quarantine(&self) -> Result<Quarantine, Invalid> {
+        let QuarantineSection { mode, false_alarm, minimum_rounds, contact } = &self.quarantine;
+        let mode = QuarantineMode::ALL
+            .into_iter()
+            .find(|known| known.name() == mode)
+            .ok_or_else(|| Self::refused("quarantine.mode", mode))?;
+        Ok(Quarantine {
+            mode,
+            false_alarm: *false_alarm,
+            clients: self.tokens().max(self.cohort.clients),
+            minimum_rounds: *minimum_rounds,
+            contact: contact.clone(),
+        })
     }
 
     /// The plan to announce, for a model of `parameters` parameters.
@@ -528,6 +562,31 @@ impl Config for CoordinatorConfig {
             "a number above 0, or inf",
         ),
         key("population.delta", "Delta of that epsilon.", "a number above 0, below 1"),
+        section(
+            "quarantine",
+            "Clients that are in suspicious groups too often to be there by chance; see docs/robustness.md.",
+        ),
+        key(
+            "quarantine.mode",
+            "off, report: name them in the records; automatic: and draw them into no round, once the evidence holds even if \
+             cohort.assumed_malicious clients aimed at one. Mode insecure_plain has no random groups and names nobody.",
+            "off, report or automatic",
+        ),
+        key(
+            "quarantine.false_alarm",
+            "Accepted probability that any honest client is ever named.",
+            "a number above 0, at most 0.5",
+        ),
+        key(
+            "quarantine.minimum_rounds",
+            "Rounds that a client must have had a part in before it is named.",
+            "a whole number, 1 to 1000",
+        ),
+        key(
+            "quarantine.contact",
+            "Whom a client in quarantine is told to turn to, such as an address.",
+            "a line of at most 200 bytes",
+        ),
     ];
 
     fn check(&self) -> Result<(), Invalid> {
@@ -548,7 +607,9 @@ impl Config for CoordinatorConfig {
             }
         }
         self.population()?;
-        self.announced()?.check().map_err(invalid_plan)?;
+        let plan = self.announced()?;
+        let terms = plan.check().map_err(invalid_plan)?;
+        self.quarantine()?.decoder(&plan, &terms).map_err(invalid_plan)?;
         if let Some(gate) = self.server.gate.as_ref().filter(|gate| gate.needs_hold_out()) {
             let Some(hold_out) = &self.hold_out else {
                 let found = "a section that bounds what a model does on examples";
@@ -814,6 +875,49 @@ mod tests {
         }
         let error = refusal(|config| config.server.assumed_byzantine = 5_000);
         assert!(error.starts_with("server.assumed_byzantine is 5000, accepted is 0 to"), "{error}");
+    }
+
+    #[test]
+    fn a_quarantine_that_could_not_work_is_refused() {
+        let cases: [Case; 8] = [
+            ("quarantine.mode is on, accepted is off, report or automatic", |config| {
+                config.quarantine.mode = "on".to_owned();
+            }),
+            ("quarantine.false_alarm is 0, accepted is a number above 0, at most 0.5", |config| {
+                config.quarantine.false_alarm = 0.0;
+            }),
+            ("quarantine.false_alarm is NaN, accepted", |config| config.quarantine.false_alarm = f64::NAN),
+            ("quarantine.minimum_rounds is 0, accepted is 1 to 1000", |config| {
+                config.quarantine.minimum_rounds = 0;
+            }),
+            ("quarantine.contact is ", |config| config.quarantine.contact = "a\nb".to_owned()),
+            (
+                "task plan: quarantine.mode automatic may take cohort.assumed_malicious 4 of 200 clients away, and \
+                 cohort.minimum 198 would never be there",
+                |config| {
+                    (config.quarantine.mode, config.cohort.minimum) = ("automatic".to_owned(), 198);
+                },
+            ),
+            (
+                "task plan: quarantine.mode automatic would never name anyone: in 5 groups, 4 attackers can frame",
+                |config| {
+                    config.quarantine.mode = "automatic".to_owned();
+                    (config.aggregation.group_size, config.server.assumed_byzantine) = (36, 2);
+                },
+            ),
+            ("quarantine.mode is automatic, accepted is off, report (in mode insecure_plain", |config| {
+                (config.task.mode, config.quarantine.mode) =
+                    ("insecure_plain".to_owned(), "automatic".to_owned());
+                (config.privacy.placement, config.server.rule) = ("local".to_owned(), "mda".to_owned());
+            }),
+        ];
+        for (expected, change) in cases {
+            let error = refusal(change);
+            assert!(error.starts_with(expected), "{error}");
+        }
+        let mut config = CoordinatorConfig::default();
+        config.quarantine.mode = "automatic".to_owned();
+        config.check().unwrap();
     }
 
     #[test]

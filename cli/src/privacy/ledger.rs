@@ -71,7 +71,7 @@ fn find(path: &Path) -> Result<Found, Failure> {
 
 /// The plan that the run was opened with. Who signed it is not looked at: the ledger is for its owner to read, and
 /// `fedveil verify` for everyone else.
-fn plan_of(events: &[Event]) -> Result<TaskPlan, String> {
+pub(crate) fn plan_of(events: &[Event]) -> Result<TaskPlan, String> {
     let Some(Event::TaskOpened { plan, .. }) = events.first() else {
         return Err("the run has no task".to_owned());
     };

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::{down, up};
 use crate::config::{CoordinatorConfig, load};
 use crate::exit::{Exit, Failure};
+use crate::robust::bears;
 
 /// Rows of the table up to which every number of participations has one.
 const MOST_ROWS: u32 = 40;
@@ -153,6 +154,12 @@ impl Planned<'_> {
             "epsilon_in_all": guarantee.epsilon(terms.affordable_rounds),
             "epsilon_in_all_by_opendp": guarantee.epsilon_by_opendp(terms.affordable_rounds),
             "epsilon": epsilons,
+        });
+        report["attackers"] = json!({
+            "borne": terms.borne,
+            "share_borne": f64::from(terms.borne) / f64::from(plan.cohort.clients),
+            "borne_with_chance": terms.borne_mostly,
+            "chance_of_too_many_poisoned_groups": terms.too_many_poisoned,
         });
         report["example"] = self.example().map_or(Value::Null, |(section, example)| {
             json!({
@@ -323,6 +330,7 @@ impl Planned<'_> {
                     plan.cohort.assumed_malicious, plan.cohort.minimum, guarantee.colluders
                 ),
             ),
+            ("attackers", bears(plan, terms)),
             (
                 "ring",
                 format!(

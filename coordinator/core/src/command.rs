@@ -47,6 +47,20 @@ pub enum Command {
     Computed(Computed),
     /// The coordinator restarted: sessions are gone, so a round in progress is aborted.
     Recover,
+    /// Draw this client into no round any more.
+    Quarantine {
+        /// Whom.
+        client: Client,
+        /// Why, for the log and the client.
+        reason: String,
+    },
+    /// Lift a client's quarantine.
+    Release {
+        /// Whose.
+        client: Client,
+        /// Why, for the log and the client.
+        reason: String,
+    },
     /// End the task.
     Stop {
         /// Why, for the log and the clients.

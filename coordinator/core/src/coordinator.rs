@@ -5,6 +5,7 @@ use crate::effect::Effect;
 use crate::event::{Client, Event, Hex, Millis};
 use crate::gate::HoldOut;
 use crate::job::{CloseJob, Job};
+use crate::quarantine::{MAX_REASON, Quarantine, Suspicion};
 use crate::round::Round;
 use ed25519_dalek::VerifyingKey;
 use fedveil_aggregation::plain::{self, Values};
@@ -31,6 +32,8 @@ pub struct Settings {
     pub authority: VerifyingKey,
     /// What a plan's gate judges models on, where it needs examples.
     pub hold_out: Option<Arc<dyn HoldOut>>,
+    /// What is done about clients that the rounds make suspicious.
+    pub quarantine: Quarantine,
 }
 
 /// The coordinator's state. See the crate documentation for the contract of its methods.
@@ -47,6 +50,7 @@ pub struct Coordinator {
     /// With correlated noise: the last round in which a client took part, and the number of them.
     participated: BTreeMap<Client, (u32, u32)>,
     round: Option<Round>,
+    suspicion: Suspicion,
     pub(crate) ledger: Ledger,
     model: Option<Digest>,
     momentum: Option<Digest>,
@@ -78,6 +82,7 @@ impl Coordinator {
         }
         let ledger = new_ledger(settings.plan.plan(), &terms)?;
         let clip = terms.guarantee.grid.clip();
+        let suspicion = Suspicion::new(&settings.quarantine, settings.plan.plan(), &terms)?;
         Ok(Self {
             settings,
             terms,
@@ -89,6 +94,7 @@ impl Coordinator {
             last_round: 0,
             participated: BTreeMap::new(),
             round: None,
+            suspicion,
             ledger,
             model: None,
             momentum: None,
@@ -141,6 +147,17 @@ impl Coordinator {
                 }
                 Ok(events)
             }
+            Command::Quarantine { .. } | Command::Release { .. } if self.closed.is_some() => {
+                Err(Reject::ignore("the task is closed"))
+            }
+            Command::Quarantine { client, reason } => self.decide_quarantine(client, reason),
+            Command::Release { client, reason } if self.suspicion.is_quarantined(client) => {
+                let reason = printable(reason.as_bytes());
+                Ok(vec![Event::ClientReleased { client: *client, reason }])
+            }
+            Command::Release { client, .. } => {
+                Err(Reject::ignore(format!("client {client} is not in quarantine")))
+            }
             Command::Stop { reason } => {
                 if self.closed.is_some() {
                     return Ok(Vec::new());
@@ -180,6 +197,7 @@ impl Coordinator {
     /// Takes note of one event.
     pub fn apply(&mut self, event: &Event) {
         note(&mut self.ledger, event);
+        self.suspicion.note(event);
         match event {
             Event::TaskOpened { model, .. } => {
                 self.opened = true;
@@ -197,10 +215,16 @@ impl Coordinator {
                 if self.log.size() > 0 {
                     self.push_model(*client);
                 }
+                self.tell_quarantine(client);
             }
             Event::ClientLeft { client } => {
                 self.connected.remove(client);
                 self.joined.remove(client);
+            }
+            Event::ClientQuarantined { client, .. } => self.tell_quarantine(client),
+            Event::ClientReleased { client, reason } => {
+                let text = format!("released from quarantine: {reason}");
+                self.send_all(&[*client], Kind::Reject, text.as_bytes());
             }
             Event::RoundOpened { round, cohort, deadline } => {
                 self.last_round = *round;
@@ -301,6 +325,11 @@ impl Coordinator {
     /// Clients for whom a participation in the round in progress is set aside.
     pub fn reserved(&self) -> BTreeSet<Client> {
         self.ledger.reservations().copied().map(Digest).collect()
+    }
+
+    /// What the rounds say about the clients, and who is in quarantine.
+    pub fn suspicion(&self) -> &Suspicion {
+        &self.suspicion
     }
 
     /// Digest of the current model file.
@@ -533,7 +562,11 @@ impl Coordinator {
             },
             Outcome::Closed { round, result } => match &self.round {
                 Some(current) if current.number() == *round && current.is_closing() => match result {
-                    Ok(closed) => vec![published(*round, now, closed)],
+                    Ok(closed) => {
+                        let mut events = self.suspicion.decide(*round, &closed.groups, self.spare());
+                        events.push(published(*round, now, closed));
+                        events
+                    }
                     Err(reason) => {
                         vec![Event::RoundAborted { round: *round, at: now, reason: reason.clone() }]
                     }
@@ -545,14 +578,40 @@ impl Coordinator {
                     let Rejected { model, reason, measured, groups } = rejected;
                     let (round, reason, groups) = (*round, reason.clone(), groups.clone());
                     let aborted = format!("the gate rejected the model: {reason}");
-                    vec![
+                    let mut events = self.suspicion.decide(round, &groups, self.spare());
+                    events.extend([
                         Event::ModelRejected { round, model: *model, reason, measured: *measured, groups },
                         Event::RoundAborted { round, at: now, reason: aborted },
-                    ]
+                    ]);
+                    events
                 }
                 _ => Vec::new(),
             },
         }
+    }
+
+    /// Judges the operator's order to draw a client no more.
+    fn decide_quarantine(&self, client: &Client, reason: &str) -> Result<Vec<Event>, Reject> {
+        if self.suspicion.is_quarantined(client) {
+            return Err(Reject::ignore(format!("client {client} is in quarantine already")));
+        }
+        if !self.suspicion.has_seen(client) {
+            return Err(Reject::ignore(format!("client {client} never joined")));
+        }
+        if self.joined.contains_key(client) && self.spare() == 0 {
+            return Err(Reject::ignore(format!(
+                "without client {client}, fewer than cohort.minimum {} clients would be left",
+                self.settings.plan.plan().cohort.minimum
+            )));
+        }
+        let mut events = self.drop_client(client, "put in quarantine");
+        events.push(Event::ClientQuarantined {
+            client: *client,
+            round: self.last_round,
+            reason: printable(reason.as_bytes()),
+            evidence: None,
+        });
+        Ok(events)
     }
 
     fn end_of_task(&self, now: Millis, overdrawn: &BTreeMap<Client, Overdrawn>) -> Option<String> {
@@ -568,9 +627,10 @@ impl Coordinator {
         }
         let affordable = self.terms.affordable_rounds;
         let minimum = self.settings.plan.plan().cohort.minimum as usize;
-        let paying = self.joined.keys().filter(|client| self.can_pay(client)).count();
+        let there = self.drawable().count();
+        let paying = self.drawable().filter(|client| self.can_pay(client)).count();
         // Enough clients are there, and too few of them can pay.
-        if self.last_round >= affordable && self.joined.len() >= self.wanted(now) && paying < minimum {
+        if self.last_round >= affordable && there >= self.wanted(now) && paying < minimum {
             return Some(format!(
                 "one more round would pass the privacy budget epsilon {} (spent {:.2} in {affordable} rounds)",
                 self.settings.plan.plan().privacy.epsilon,
@@ -581,18 +641,13 @@ impl Coordinator {
         let can_never_pay = |client: &&Client| {
             !self.can_pay(client) || overdrawn.get(client).is_some_and(|found| found.for_good)
         };
-        let spent = self.joined.keys().filter(can_never_pay).count();
+        let spent = self.drawable().filter(can_never_pay).count();
         let least = overdrawn.iter().min_by(|(_, one), (_, other)| one.asked.total_cmp(&other.asked));
         match least {
-            Some((client, found))
-                if self.joined.len() >= self.wanted(now) && self.joined.len() - spent < minimum =>
-            {
-                Some(format!(
-                    "{spent} of {} clients cannot pay for one more round, and cohort.minimum is {minimum}; \
-                     for client {client}, {found}",
-                    self.joined.len()
-                ))
-            }
+            Some((client, found)) if there >= self.wanted(now) && there - spent < minimum => Some(format!(
+                "{spent} of {there} clients cannot pay for one more round, and cohort.minimum is {minimum}; \
+                     for client {client}, {found}"
+            )),
             _ => None,
         }
     }
@@ -602,7 +657,18 @@ impl Coordinator {
         let cohort = &self.settings.plan.plan().cohort;
         let waited = now >= self.idle_since.plus_seconds(JOIN_WINDOW_SECONDS);
         let everyone = cohort.population.unwrap_or(cohort.clients);
-        (if waited { cohort.minimum } else { everyone }) as usize
+        let held = self.suspicion.quarantined().len() as u32;
+        (if waited { cohort.minimum } else { everyone.saturating_sub(held).max(cohort.minimum) }) as usize
+    }
+
+    /// Ready clients that are not in quarantine.
+    fn drawable(&self) -> impl Iterator<Item = &Client> {
+        self.joined.keys().filter(|client| !self.suspicion.is_quarantined(client))
+    }
+
+    /// Clients that can be missed before too few for a round are left.
+    fn spare(&self) -> usize {
+        self.drawable().count().saturating_sub(self.settings.plan.plan().cohort.minimum as usize)
     }
 
     fn can_pay(&self, client: &Client) -> bool {
@@ -610,8 +676,7 @@ impl Coordinator {
     }
 
     fn open_round(&self, now: Millis, seed: [u8; 32], overdrawn: &BTreeMap<Client, Overdrawn>) -> Vec<Event> {
-        let mut ready: Vec<Client> =
-            self.joined.keys().filter(|client| self.can_pay(client)).copied().collect();
+        let mut ready: Vec<Client> = self.drawable().filter(|client| self.can_pay(client)).copied().collect();
         ready.retain(|client| !overdrawn.contains_key(client));
         if ready.len() < self.wanted(now) {
             return Vec::new();
@@ -637,6 +702,12 @@ impl Coordinator {
         if let Some(mut round) = self.round.take() {
             round.apply(self, event);
             self.round = Some(round);
+        }
+    }
+
+    fn tell_quarantine(&mut self, client: &Client) {
+        if let Some(text) = self.suspicion.told(client) {
+            self.send_all(&[*client], Kind::Reject, text.as_bytes());
         }
     }
 
@@ -762,7 +833,11 @@ fn uniform(rng: &mut impl Rng, bound: u64) -> u64 {
     }
 }
 
-/// A peer's text, fit for a log: printable ASCII, at most 200 characters.
+/// Someone's text, fit for a log: printable ASCII, of limited length.
 fn printable(bytes: &[u8]) -> String {
-    bytes.iter().take(200).map(|&byte| if (32..127).contains(&byte) { byte as char } else { '?' }).collect()
+    bytes
+        .iter()
+        .take(MAX_REASON)
+        .map(|&byte| if (32..127).contains(&byte) { byte as char } else { '?' })
+        .collect()
 }

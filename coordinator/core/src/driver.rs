@@ -200,7 +200,7 @@ impl<S: Store> Driver<S> {
                 | Command::Input { client, .. }
                 | Command::Connect { client, .. }) = command
                 else {
-                    tracing::debug!(%reject, "command ignored");
+                    tracing::warn!(%reject, "command ignored");
                     return;
                 };
                 let events =

@@ -61,6 +61,22 @@ impl GroupStage {
     }
 }
 
+/// What the rounds say about one client, as when it was decided on. See `robust::suspects::Evidence`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Evidence {
+    /// Rounds in which it had a part in a scored group.
+    pub rounds: u32,
+    /// Of these, rounds in which its group was among the most suspicious.
+    pub suspicious: f64,
+    /// How many that would be by chance.
+    pub expected: f64,
+    /// Bound on the probability that any honest client ever looks this suspicious, if attackers aim at nobody.
+    pub p_value: f64,
+    /// The same bound, if all attackers aim at one client.
+    pub p_framed: f64,
+}
+
 /// One fact. Message bytes are kept as received; vectors are named by digest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case", deny_unknown_fields)]
@@ -139,6 +155,15 @@ pub enum Event {
     },
     /// The round yields no model; what it charged stays charged.
     RoundAborted { round: u32, at: Millis, reason: String },
+    /// The rounds make this client suspicious; nothing is done by that. This and what follows from it come before the end
+    /// of the round that decided it.
+    ClientSuspected { client: Client, round: u32, evidence: Evidence },
+    /// The client is not drawn any more. Without evidence it is the operator who wants it.
+    ClientQuarantined { client: Client, round: u32, reason: String, evidence: Option<Evidence> },
+    /// The client would be in quarantine, and why it is not.
+    QuarantineWaived { client: Client, round: u32, reason: String },
+    /// The operator lifts a client's quarantine; evidence about it begins anew.
+    ClientReleased { client: Client, reason: String },
     /// The task is over.
     TaskClosed { reason: String },
 }

@@ -27,18 +27,20 @@ mod job;
 mod model_file;
 mod noise;
 mod population;
+mod quarantine;
 mod round;
 
 pub use command::{Command, Computed, Input, Reject, Upload};
 pub use coordinator::{Coordinator, Settings, ledger_of};
 pub use driver::{Driver, MemoryStore, Outcomes, Store, StoreError};
 pub use effect::Effect;
-pub use event::{Client, Event, GroupStage, Hex, Millis};
+pub use event::{Client, Event, Evidence, GroupStage, Hex, Millis};
 pub use gate::{Evaluation, HoldOut};
 pub use job::{Job, JobError, Secrets};
 pub use model_file::{ModelFileError, parameters, with_parameters};
 pub use noise::NoiseKey;
 pub use population::{MemoryPopulation, MemoryPopulationTask, Population};
+pub use quarantine::{MAX_REASON, Quarantine, QuarantineMode, Suspicion, group_sizes};
 
 #[cfg(test)]
 mod tests;

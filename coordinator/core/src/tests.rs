@@ -70,6 +70,7 @@ fn core() -> Coordinator {
         plan,
         authority: SigningKey::from_bytes(&[4; 32]).verifying_key(),
         hold_out: None,
+        quarantine: Quarantine::off(),
     })
     .unwrap()
 }
@@ -291,7 +292,12 @@ fn a_plan_whose_terms_do_not_hold_makes_no_coordinator() {
     let mut plan = core().plan().plan().clone();
     plan.aggregation.threshold = 3;
     let plan = SignedPlan::sign(plan, &key()).unwrap();
-    let settings = Settings { plan, authority: key().verifying_key(), hold_out: None };
+    let settings = Settings {
+        plan,
+        authority: key().verifying_key(),
+        hold_out: None,
+        quarantine: Quarantine::off(),
+    };
     let error = Coordinator::new(settings).err().unwrap();
     assert!(error.to_string().contains("aggregation.threshold is 3"), "{error}");
 }

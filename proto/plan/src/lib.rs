@@ -13,7 +13,7 @@ mod plain;
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use fedveil_aggregation::optimizer::ServerOptimizer;
-use fedveil_aggregation::robust::grouping::chance_of_more;
+use fedveil_aggregation::robust::grouping::{chance_of_more, most_attackers};
 use fedveil_aggregation::robust::{Kind, RULES, Rule, RuleSpec, SEED};
 use fedveil_aggregation::secagg::parameters::{Population, ServerModel};
 use fedveil_aggregation::secagg::{Prg, ProtocolKind, SessionConfig, SessionParameters};
@@ -44,6 +44,8 @@ const MAX_STEPS: f64 = 1e6;
 pub const MAX_PRE: usize = 4;
 /// Most clients in one round.
 pub const MAX_CLIENTS: u32 = 20_000;
+/// The probability, for one round, with which [`Terms::borne_mostly`] attackers may poison too many groups.
+pub const ACCEPTED_CHANCE: f64 = 1e-3;
 
 /// A task, as its coordinator announces it. Every field is binding: it enters the transcript hash of every round.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -343,8 +345,13 @@ pub struct Terms {
     pub example: Option<ExampleTerms>,
     /// The robust rule with its pre-aggregators and options.
     pub rule: Rule,
-    /// Bound on the probability that in one round of a full cohort `cohort.assumed_malicious` clients poison more groups
-    /// than the rule is set to bear. As many clients as `server.assumed_byzantine` never do.
+    /// Poisoning clients that the rule bears wherever they are, in every cohort that the plan admits; none for the mean.
+    pub borne: u32,
+    /// Poisoning clients of a full cohort that in one round poison no more rows than the rule is set to bear, but for a
+    /// probability of [`ACCEPTED_CHANCE`]: some share a group. At least `borne`.
+    pub borne_mostly: u32,
+    /// Bound on the probability that in one round of a full cohort `cohort.assumed_malicious` clients poison more rows
+    /// than the rule is set to bear. As many as `borne` never do.
     pub too_many_poisoned: f64,
     /// The server optimiser.
     pub optimizer: ServerOptimizer,
@@ -398,6 +405,8 @@ impl TaskPlan {
         let example = self.example_terms(affordable_rounds)?;
         let optimizer =
             ServerOptimizer { learning_rate: self.server.learning_rate, momentum: self.server.momentum };
+        let borne = if rule.is_mean() { 0 } else { self.server.assumed_byzantine };
+        let (borne_mostly, too_many_poisoned) = self.poisoned_rows(mode, shape.groups, borne);
         Ok(Terms {
             mode,
             guarantee,
@@ -409,7 +418,9 @@ impl TaskPlan {
             affordable_rounds,
             example,
             rule,
-            too_many_poisoned: self.too_many_poisoned(mode, shape.groups),
+            borne,
+            borne_mostly,
+            too_many_poisoned,
             optimizer,
             masking: shape.masking,
         })
@@ -483,17 +494,18 @@ impl TaskPlan {
         Ok((rule, shape))
     }
 
-    /// Bound on the probability that the assumed malicious clients poison more rows than the rule is set to bear.
-    fn too_many_poisoned(&self, mode: Mode, groups: u32) -> f64 {
-        let [malicious, most] = [self.cohort.assumed_malicious, self.server.assumed_byzantine];
+    /// The most clients that with little chance poison more than `borne` rows, and a bound on the probability that the
+    /// assumed malicious ones do.
+    fn poisoned_rows(&self, mode: Mode, groups: u32, borne: u32) -> (u32, f64) {
+        let malicious = self.cohort.assumed_malicious;
         match mode {
-            Mode::Secagg => chance_of_more(
-                self.cohort.clients as usize,
-                groups as usize,
-                malicious as usize,
-                most as usize,
-            ),
-            Mode::InsecurePlain => f64::from(u8::from(malicious > most)),
+            Mode::Secagg => {
+                let [clients, groups, most] =
+                    [self.cohort.clients, groups, borne].map(|count| count as usize);
+                let attackers = most_attackers(clients, groups, most, ACCEPTED_CHANCE);
+                (attackers as u32, chance_of_more(clients, groups, malicious as usize, most))
+            }
+            Mode::InsecurePlain => (borne, f64::from(u8::from(malicious > borne))),
         }
     }
 

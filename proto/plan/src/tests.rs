@@ -292,6 +292,58 @@ fn a_rule_that_needs_more_groups_than_the_cohort_makes_is_refused() {
     assert!(found.contains(expected), "{found}");
 }
 
+/// Six groups of nine, all of whose members are there: the median bears two poisoned ones.
+fn six_groups() -> TaskPlan {
+    let mut plan = plan();
+    plan.cohort = Cohort { clients: 54, minimum: 54, assumed_malicious: 1, population: None };
+    plan.aggregation.max_missing_reveals = 0;
+    (plan.server.rule, plan.server.assumed_byzantine) = ("median".to_owned(), 2);
+    plan
+}
+
+#[test]
+fn the_terms_say_how_many_attackers_the_groups_bear() {
+    let terms = six_groups().check().unwrap();
+    assert_eq!((terms.groups, terms.minimum_rows), (6, 5));
+    // Two attackers are borne wherever they are; a third is in a third group more often than once in a thousand rounds.
+    assert_eq!((terms.borne, terms.borne_mostly), (2, 2));
+    assert!(terms.too_many_poisoned.abs() < 1e-12);
+    let mut worse = six_groups();
+    worse.cohort.assumed_malicious = 2;
+    worse.aggregation.break_probability = 0.5;
+    assert!(worse.check().unwrap().too_many_poisoned.abs() < 1e-12);
+    worse.server.assumed_byzantine = 1;
+    let terms = worse.check().unwrap();
+    // Two are in two groups unless the second takes one of the eight other seats of the first's group, of 53.
+    assert!((terms.too_many_poisoned - 45.0 / 53.0).abs() < 1e-12, "{}", terms.too_many_poisoned);
+    assert_eq!((terms.borne, terms.borne_mostly), (1, 1));
+    // The mean bears nobody, whatever its plan assumes.
+    worse.server.rule = "mean".to_owned();
+    let terms = worse.check().unwrap();
+    assert_eq!((terms.borne, terms.borne_mostly, terms.too_many_poisoned), (0, 0, 1.0));
+}
+
+#[test]
+fn a_rule_is_refused_whose_bound_the_fewest_groups_miss() {
+    // One client less may come, and nine less than a multiple of nine make one group less.
+    let mut plan = six_groups();
+    plan.cohort.minimum = 44;
+    let expected = "server.rule median bears 2 poisoned groups only among 5 or more, and cohort.minimum 44 makes 4 \
+                    groups of aggregation.group_size 9";
+    assert!(plan.check().unwrap_err().to_string().contains(expected));
+    for (rule, f, wanted) in [("median", 3, 7), ("krum", 2, 7), ("bulyan", 1, 7)] {
+        let mut plan = six_groups();
+        (plan.server.rule, plan.server.assumed_byzantine) = (rule.to_owned(), f);
+        let expected = format!("server.rule {rule} bears {f} poisoned groups only among {wanted} or more");
+        assert!(plan.check().unwrap_err().to_string().contains(&expected), "{rule}");
+    }
+    // byzfl's count of neighbours asks for a bare majority.
+    let mut plan = six_groups();
+    (plan.server.rule, plan.server.assumed_byzantine) = ("krum".to_owned(), 2);
+    plan.server.options.insert("variant".to_owned(), Setting::Word("byzfl".to_owned()));
+    assert_eq!(plan.check().unwrap().borne, 2);
+}
+
 #[test]
 fn a_rule_whose_search_would_not_end_is_refused() {
     let found = refusal(|plan| {
@@ -442,6 +494,8 @@ fn a_plan_in_the_clear_has_rows_of_clients_and_no_session() {
     robust.privacy.placement = "local".to_owned();
     (robust.server.rule, robust.server.assumed_byzantine) = ("foolsgold".to_owned(), 3);
     assert_eq!(robust.check().unwrap().minimum_rows, 4);
+    let terms = robust.check().unwrap();
+    assert_eq!((terms.borne, terms.borne_mostly, terms.too_many_poisoned), (3, 3, 0.0));
     robust.server.rule = "trimmed-mean".to_owned();
     assert_eq!(robust.check().unwrap().minimum_rows, 7);
 }

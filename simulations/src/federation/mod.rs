@@ -32,7 +32,7 @@ use ed25519_dalek::SigningKey;
 use fedveil_client_core::{Effect as Reaction, Input, Policy};
 use fedveil_coordinator_core::{
     Client, Command, Coordinator, Driver, Effect, Event, HoldOut, Job, MemoryPopulation, MemoryStore, Millis,
-    NoiseKey, Secrets, Settings, Store,
+    NoiseKey, Quarantine, Secrets, Settings, Store,
 };
 use fedveil_learning::{LearningError, ModelSpec, model_file};
 use fedveil_proto::Kind;
@@ -180,6 +180,7 @@ impl<S: Scenario> Federation<S> {
             plan: SignedPlan::sign(plan, &signer)?,
             authority: authority.verifying_key(),
             hold_out,
+            quarantine: Quarantine::off(),
         };
         let store = Arc::new(MemoryStore::default());
         let devices: Vec<Device> = (0..clients)
@@ -204,6 +205,14 @@ impl<S: Scenario> Federation<S> {
         federation.driver.put_blob(initial_model).expect(STORE);
         federation.start();
         Ok(federation)
+    }
+
+    /// Decides about suspicious clients from here on: the coordinator is started again, with these settings.
+    pub fn with_quarantine(mut self, quarantine: Quarantine) -> Result<Self, SetupError> {
+        self.settings.quarantine = quarantine;
+        driver(&self.settings, &self.store)?;
+        self.crash();
+        Ok(self)
     }
 
     /// Binds the task to a population's ledger, from here on. Other federations of the same seed have the same clients.

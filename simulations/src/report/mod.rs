@@ -8,7 +8,7 @@ mod chart;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use crate::record::{GroupRecord, GroupStatus, RoundOutcome, RoundRecord, Summary};
+use crate::record::{GroupRecord, GroupStatus, RoundOutcome, RoundRecord, Summary, Suspect, Suspicion};
 use chart::{Axis, Chart, Mark, Marker, Point, Series};
 
 const STYLE: &str = include_str!("style.css");
@@ -50,6 +50,7 @@ pub fn html(summary: &Summary, rounds: &[RoundRecord], notes: &[String]) -> Stri
                     }
                     (privacy(summary, notes))
                     (setting(summary))
+                    @if let Some(suspicion) = &summary.suspicion { (suspects(suspicion)) }
                     section {
                         h2 { "Rounds" }
                         p.muted { "Bytes are sums over the clients of the round. A digest shows in full under the pointer." }
@@ -407,6 +408,73 @@ fn setting(summary: &Summary) -> Markup {
                 dl.facts {
                     @for (name, value) in facts.into_iter().chain(backdoor) {
                         div { dt { (name) } dd { (value) } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn suspects(suspicion: &Suspicion) -> Markup {
+    let of_all = format!(
+        "Groups are drawn anew in every round, and who is in suspicious ones too often to be there by chance is named: \
+         among {} clients at a false-alarm rate of {}.",
+        suspicion.clients,
+        short(suspicion.false_alarm)
+    );
+    let fewest = suspicion.fewest_rounds.map_or_else(
+        || "In groups of these sizes that is never.".to_owned(),
+        |rounds| format!("That takes {} or more.", count(rounds, "round")),
+    );
+    html! {
+        section {
+            h2 { "Suspects" }
+            p.muted {
+                (of_all) " " (fewest)
+                @if let Some(precision) = suspicion.precision { " Of the named, " (percent(precision)) " were poisoned." }
+                @if let Some(recall) = suspicion.recall { " Of the poisoned, " (percent(recall)) " are named." }
+            }
+            @if suspicion.suspects.is_empty() {
+                p { "No client stands out." }
+            } @else {
+                (suspect_table(&suspicion.suspects))
+            }
+        }
+    }
+}
+
+fn suspect_table(suspects: &[Suspect]) -> Markup {
+    let number = |value: fn(&fedveil_coordinator_core::Evidence) -> f64| {
+        move |suspect: &Suspect| or_dash(suspect.evidence.as_ref().map(value), short)
+    };
+    let (suspicious, expected) =
+        (number(|evidence| evidence.suspicious), number(|evidence| evidence.expected));
+    let (p_value, p_framed) = (number(|evidence| evidence.p_value), number(|evidence| evidence.p_framed));
+    html! {
+        div.panel.scroll role="region" aria-label="Suspects" tabindex="0" {
+            table {
+                thead {
+                    tr {
+                        th scope="col" { "Client" }
+                        th.words scope="col" { "Status" }
+                        th scope="col" { "Rounds" }
+                        th scope="col" { "Suspicious" }
+                        th scope="col" { "By chance" }
+                        th scope="col" { "p, if nobody aims" }
+                        th scope="col" { "p, if attackers frame" }
+                    }
+                }
+                tbody {
+                    @for suspect in suspects {
+                        tr {
+                            th scope="row" { (digest(&suspect.client)) }
+                            td.words { @if suspect.quarantined { "in quarantine" } @else { "named" } }
+                            td { (suspect.evidence.map_or(0, |evidence| evidence.rounds)) }
+                            td { (suspicious(suspect)) }
+                            td { (expected(suspect)) }
+                            td { (p_value(suspect)) }
+                            td { (p_framed(suspect)) }
+                        }
                     }
                 }
             }

@@ -1,4 +1,6 @@
 use super::*;
+use crate::record::{Suspect, Suspicion};
+use fedveil_coordinator_core::Evidence;
 use fedveil_proto_plan::Measured;
 
 fn summary() -> Summary {
@@ -27,6 +29,7 @@ fn summary() -> Summary {
         clip_norm: 1.0,
         groups_dropped: 41,
         groups_withheld: 3,
+        suspicion: Some(suspicion()),
         rounds_aborted: 1,
         rounds_rejected: 1,
         bytes_up_per_client_round: 9_216,
@@ -36,6 +39,21 @@ fn summary() -> Summary {
         seed: 7,
         stopped_because: "all planned rounds were run".to_owned(),
         version: "0.1.0".to_owned(),
+    }
+}
+
+fn suspicion() -> Suspicion {
+    let evidence = Evidence { rounds: 12, suspicious: 11.5, expected: 4.4, p_value: 0.004, p_framed: 0.71 };
+    Suspicion {
+        false_alarm: 0.01,
+        clients: 200,
+        fewest_rounds: Some(13),
+        suspects: vec![
+            Suspect { client: "abcdef0123456789".to_owned(), quarantined: true, evidence: Some(evidence) },
+            Suspect { client: "<b>0".to_owned(), quarantined: false, evidence: None },
+        ],
+        precision: Some(0.5),
+        recall: None,
     }
 }
 
@@ -77,6 +95,7 @@ fn round(round: u32) -> RoundRecord {
         groups_kept: with(GroupStatus::Kept),
         groups_dropped: with(GroupStatus::Dropped),
         groups_withheld: with(GroupStatus::Withheld),
+        clients: Vec::new(),
         groups,
         measured: (!aborted).then(|| Measured {
             step_norm: if round == 7 { 9.0 } else { 2.5 },
@@ -129,11 +148,15 @@ fn shows_plots_numbers_tables_and_notes() {
         "13 clients left, 14 needed",
         "<li>The coordinator sees sums of groups only.</li>",
         "round 1, group 0: kept, score 22.8",
+        "among 200 clients at a false-alarm rate of 0.01",
+        "<td>11.5</td><td>4.4</td><td>0.004</td><td>0.71</td>",
+        "in quarantine",
+        "&lt;b&gt;0",
     ] {
         assert!(page.contains(text), "the page lacks {text:?}");
     }
     assert_eq!(page.matches("<details>").count(), 12);
-    assert_eq!(page.matches("<tr><th scope=\"row\">").count(), 12 + 11 + 12 * 11);
+    assert_eq!(page.matches("<tr><th scope=\"row\">").count(), 12 + 11 + 12 * 11 + 2);
 }
 
 #[test]

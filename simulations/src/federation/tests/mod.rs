@@ -11,6 +11,7 @@ mod plain;
 mod population;
 mod recovery;
 mod rounds;
+mod suspects;
 
 use super::*;
 use fedveil_privacy::Rotation;
