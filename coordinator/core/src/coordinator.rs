@@ -44,13 +44,13 @@ pub struct Coordinator {
     closed: Option<String>,
     connected: BTreeSet<Client>,
     /// Ready clients, and the log size that each has verified.
-    joined: BTreeMap<Client, u64>,
+    pub(crate) joined: BTreeMap<Client, u64>,
     idle_since: Millis,
-    last_round: u32,
+    pub(crate) last_round: u32,
     /// With correlated noise: the last round in which a client took part, and the number of them.
     participated: BTreeMap<Client, (u32, u32)>,
     round: Option<Round>,
-    suspicion: Suspicion,
+    pub(crate) suspicion: Suspicion,
     pub(crate) ledger: Ledger,
     model: Option<Digest>,
     momentum: Option<Digest>,
@@ -147,17 +147,8 @@ impl Coordinator {
                 }
                 Ok(events)
             }
-            Command::Quarantine { .. } | Command::Release { .. } if self.closed.is_some() => {
-                Err(Reject::ignore("the task is closed"))
-            }
             Command::Quarantine { client, reason } => self.decide_quarantine(client, reason),
-            Command::Release { client, reason } if self.suspicion.is_quarantined(client) => {
-                let reason = printable(reason.as_bytes());
-                Ok(vec![Event::ClientReleased { client: *client, reason }])
-            }
-            Command::Release { client, .. } => {
-                Err(Reject::ignore(format!("client {client} is not in quarantine")))
-            }
+            Command::Release { client, reason } => self.decide_release(client, reason),
             Command::Stop { reason } => {
                 if self.closed.is_some() {
                     return Ok(Vec::new());
@@ -222,10 +213,7 @@ impl Coordinator {
                 self.joined.remove(client);
             }
             Event::ClientQuarantined { client, .. } => self.tell_quarantine(client),
-            Event::ClientReleased { client, reason } => {
-                let text = format!("released from quarantine: {reason}");
-                self.send_all(&[*client], Kind::Reject, text.as_bytes());
-            }
+            Event::ClientReleased { client, reason } => self.tell_release(client, reason),
             Event::RoundOpened { round, cohort, deadline } => {
                 self.last_round = *round;
                 let opened = Round::open(self, *round, cohort, *deadline);
@@ -590,30 +578,6 @@ impl Coordinator {
         }
     }
 
-    /// Judges the operator's order to draw a client no more.
-    fn decide_quarantine(&self, client: &Client, reason: &str) -> Result<Vec<Event>, Reject> {
-        if self.suspicion.is_quarantined(client) {
-            return Err(Reject::ignore(format!("client {client} is in quarantine already")));
-        }
-        if !self.suspicion.has_seen(client) {
-            return Err(Reject::ignore(format!("client {client} never joined")));
-        }
-        if self.joined.contains_key(client) && self.spare() == 0 {
-            return Err(Reject::ignore(format!(
-                "without client {client}, fewer than cohort.minimum {} clients would be left",
-                self.settings.plan.plan().cohort.minimum
-            )));
-        }
-        let mut events = self.drop_client(client, "put in quarantine");
-        events.push(Event::ClientQuarantined {
-            client: *client,
-            round: self.last_round,
-            reason: printable(reason.as_bytes()),
-            evidence: None,
-        });
-        Ok(events)
-    }
-
     fn end_of_task(&self, now: Millis, overdrawn: &BTreeMap<Client, Overdrawn>) -> Option<String> {
         let rounds = self.settings.plan.plan().rounds;
         if self.last_round >= rounds {
@@ -661,16 +625,6 @@ impl Coordinator {
         (if waited { cohort.minimum } else { everyone.saturating_sub(held).max(cohort.minimum) }) as usize
     }
 
-    /// Ready clients that are not in quarantine.
-    fn drawable(&self) -> impl Iterator<Item = &Client> {
-        self.joined.keys().filter(|client| !self.suspicion.is_quarantined(client))
-    }
-
-    /// Clients that can be missed before too few for a round are left.
-    fn spare(&self) -> usize {
-        self.drawable().count().saturating_sub(self.settings.plan.plan().cohort.minimum as usize)
-    }
-
     fn can_pay(&self, client: &Client) -> bool {
         self.ledger.check(&client.0).is_ok()
     }
@@ -702,12 +656,6 @@ impl Coordinator {
         if let Some(mut round) = self.round.take() {
             round.apply(self, event);
             self.round = Some(round);
-        }
-    }
-
-    fn tell_quarantine(&mut self, client: &Client) {
-        if let Some(text) = self.suspicion.told(client) {
-            self.send_all(&[*client], Kind::Reject, text.as_bytes());
         }
     }
 
@@ -834,7 +782,7 @@ fn uniform(rng: &mut impl Rng, bound: u64) -> u64 {
 }
 
 /// Someone's text, fit for a log: printable ASCII, of limited length.
-fn printable(bytes: &[u8]) -> String {
+pub(crate) fn printable(bytes: &[u8]) -> String {
     bytes
         .iter()
         .take(MAX_REASON)

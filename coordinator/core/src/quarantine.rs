@@ -15,8 +15,11 @@
 //! Invariants: nobody is put in quarantine without an event that says why; on its own a coordinator holds no more clients
 //! in quarantine than the plan assumes to be malicious, and never so many that too few for a round are left.
 
+use crate::command::Reject;
+use crate::coordinator::{Coordinator, printable};
 use crate::event::{Client, Event, Evidence};
 use fedveil_aggregation::robust::suspects::{self, Decoder, Design, DesignError, ScoredGroup};
+use fedveil_proto::Kind;
 use fedveil_proto_plan::{Mode, PlanError, TaskPlan, Terms};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -303,6 +306,64 @@ impl Suspicion {
             })
             .collect();
         decoder.observe(&scored);
+    }
+}
+
+impl Coordinator {
+    /// Judges the operator's order to draw a client no more.
+    pub(crate) fn decide_quarantine(&self, client: &Client, reason: &str) -> Result<Vec<Event>, Reject> {
+        if self.closed().is_some() {
+            return Err(Reject::ignore("the task is closed"));
+        }
+        if self.suspicion.is_quarantined(client) {
+            return Err(Reject::ignore(format!("client {client} is in quarantine already")));
+        }
+        if !self.suspicion.has_seen(client) {
+            return Err(Reject::ignore(format!("client {client} never joined")));
+        }
+        if self.joined.contains_key(client) && self.spare() == 0 {
+            return Err(Reject::ignore(format!(
+                "without client {client}, fewer than cohort.minimum {} clients would be left",
+                self.plan().plan().cohort.minimum
+            )));
+        }
+        let mut events = self.drop_client(client, "put in quarantine");
+        let (round, reason) = (self.last_round, printable(reason.as_bytes()));
+        events.push(Event::ClientQuarantined { client: *client, round, reason, evidence: None });
+        Ok(events)
+    }
+
+    /// Judges the operator's order to lift a quarantine.
+    pub(crate) fn decide_release(&self, client: &Client, reason: &str) -> Result<Vec<Event>, Reject> {
+        if self.closed().is_some() {
+            return Err(Reject::ignore("the task is closed"));
+        }
+        if !self.suspicion.is_quarantined(client) {
+            return Err(Reject::ignore(format!("client {client} is not in quarantine")));
+        }
+        Ok(vec![Event::ClientReleased { client: *client, reason: printable(reason.as_bytes()) }])
+    }
+
+    /// Tells a client that is connected and in quarantine why, and whom to ask.
+    pub(crate) fn tell_quarantine(&mut self, client: &Client) {
+        if let Some(text) = self.suspicion.told(client) {
+            self.send_all(&[*client], Kind::Reject, text.as_bytes());
+        }
+    }
+
+    pub(crate) fn tell_release(&mut self, client: &Client, reason: &str) {
+        let text = format!("released from quarantine: {reason}");
+        self.send_all(&[*client], Kind::Reject, text.as_bytes());
+    }
+
+    /// Ready clients that are not in quarantine.
+    pub(crate) fn drawable(&self) -> impl Iterator<Item = &Client> {
+        self.joined.keys().filter(|client| !self.suspicion.is_quarantined(client))
+    }
+
+    /// Clients that can be missed before too few for a round are left.
+    pub(crate) fn spare(&self) -> usize {
+        self.drawable().count().saturating_sub(self.plan().plan().cohort.minimum as usize)
     }
 }
 
