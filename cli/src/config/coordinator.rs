@@ -899,10 +899,13 @@ mod tests {
                 },
             ),
             (
-                "task plan: quarantine.mode automatic would never name anyone: in 5 groups, 4 attackers can frame",
+                "task plan: quarantine.mode automatic would never name anyone: in 3 groups, 4 attackers can frame",
                 |config| {
                     config.quarantine.mode = "automatic".to_owned();
-                    (config.aggregation.group_size, config.server.assumed_byzantine) = (36, 2);
+                    let Aggregation { group_size, degree, threshold, min_survivors, .. } =
+                        &mut config.aggregation;
+                    (*group_size, *degree, *threshold, *min_survivors) = (59, 100, 40, 50);
+                    config.server.assumed_byzantine = 1;
                 },
             ),
             ("quarantine.mode is automatic, accepted is off, report (in mode insecure_plain", |config| {

@@ -292,12 +292,8 @@ fn a_plan_whose_terms_do_not_hold_makes_no_coordinator() {
     let mut plan = core().plan().plan().clone();
     plan.aggregation.threshold = 3;
     let plan = SignedPlan::sign(plan, &key()).unwrap();
-    let settings = Settings {
-        plan,
-        authority: key().verifying_key(),
-        hold_out: None,
-        quarantine: Quarantine::off(),
-    };
+    let settings =
+        Settings { plan, authority: key().verifying_key(), hold_out: None, quarantine: Quarantine::off() };
     let error = Coordinator::new(settings).err().unwrap();
     assert!(error.to_string().contains("aggregation.threshold is 3"), "{error}");
 }
