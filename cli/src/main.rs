@@ -25,6 +25,11 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// A step of training takes and frees megabytes, and the system's allocator may hand them back to the kernel each time,
+/// which doubles the time of the step (docs/performance.md, "A training step").
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const LOG_HELP: &str = "\nFEDVEIL_LOG sets what is logged on standard error: error, warn, info or debug.";
 
 /// Privacy-preserving federated learning: secure aggregation, differential privacy, Byzantine robustness and signed

@@ -325,6 +325,11 @@ mod tests {
         "mlp:3x5x4".parse().unwrap()
     }
 
+    /// Affine layers, and models whose gradients are burn's.
+    fn all() -> [ModelSpec; 4] {
+        ["softmax:3x4", "mlp:3x5x4", "mlp:3x5x6x4", "lora:2:1:mlp:3x5x4"].map(|name| name.parse().unwrap())
+    }
+
     fn recorder(spec: &ModelSpec) -> Recorder {
         Recorder { length: spec.parameters(), ..Recorder::default() }
     }
@@ -357,7 +362,7 @@ mod tests {
     #[test]
     fn clipped_gradients_are_those_of_one_example_at_a_time() {
         let data = data(24);
-        for spec in [softmax(), mlp()] {
+        for spec in all() {
             let start = wave(spec.parameters(), 0.7);
             for clip_norm in [0.05, 0.6, 1.0, 100.0] {
                 let mut sum = recorder(&spec);
@@ -476,7 +481,7 @@ mod tests {
             clip_norm: 5.0,
             learning_rate: 0.5,
         };
-        for spec in [softmax(), mlp()] {
+        for spec in all() {
             let start = spec.initial(1);
             let mut sum = recorder(&spec);
             let trained = train_private(&spec, &start, &data, &training, &mut rng(), &mut sum).unwrap();

@@ -312,8 +312,12 @@ impl Config for CoordinatorConfig {
         section("model", "The model."),
         key(
             "model.architecture",
-            "Kind and layer sizes: inputs, hidden units, classes.",
-            "softmax:INPUTSxCLASSES or mlp:INPUTSxHIDDENxCLASSES, with at most 4194304 parameters",
+            "Kind and sizes, as docs/models.md explains them.",
+            "softmax:INPUTSxCLASSES, mlp:INPUTSxHIDDEN[xHIDDEN...]xCLASSES, \
+             cnn:HEIGHTxWIDTHxCHANNELSxFILTERSxFILTERSxHIDDENxCLASSES, \
+             cnn-norm:HEIGHTxWIDTHxCHANNELSxFILTERSxFILTERSxCLASSES, \
+             resnet:HEIGHTxWIDTHxCHANNELSxFILTERSxBLOCKSxCLASSES, gru:VOCABULARYxEMBEDDINGxHIDDEN[xHIDDEN...], \
+             lstm:VOCABULARYxEMBEDDINGxHIDDEN[xHIDDEN...] or lora:RANK:SEED:MODEL, with at most 4194304 parameters",
         ),
         section("cohort", "Who takes part in a round."),
         key("cohort.clients", "Clients that a round plans for.", "a whole number, 2 to 20000"),
@@ -683,6 +687,16 @@ mod tests {
         let mut config = CoordinatorConfig::default();
         change(&mut config);
         config.check().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_kind_of_model_is_named() {
+        let accepted =
+            CoordinatorConfig::KEYS.iter().find(|key| key.path == "model.architecture").unwrap().accepted;
+        for kind in fedveil_learning::models::KINDS {
+            let form = format!("{}:{}", kind.name, kind.sizes);
+            assert!(accepted.split([',', ' ']).any(|word| word == form), "{form}");
+        }
     }
 
     #[test]

@@ -1,12 +1,13 @@
-//! The built-in models against PyTorch: by numbers that it wrote once, and by PyTorch itself where it is present.
+//! The built-in models against PyTorch, by numbers that it wrote once and by PyTorch itself where it is present; and
+//! against docs/models.md.
 //!
-//! The second part runs `$FEDVEIL_PYTHON`, or `python3`, and wants the packages `torch` and `safetensors` there.
+//! The second of these runs `$FEDVEIL_PYTHON`, or `python3`, and wants the packages `torch` and `safetensors` there.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use fedveil_learning::{Dataset, LocalTraining, ModelSpec, Models, model_file, predict, train};
+use fedveil_learning::{Dataset, LocalTraining, ModelSpec, Models, model_file, models, predict, train};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -128,6 +129,25 @@ fn pytorch_loads_what_is_written_and_writes_what_is_loaded() {
     reference(&python, "write", &[&file], &parameters);
     let (found, parameters) = model_file::read(&std::fs::read(&file).unwrap(), &Models::default()).unwrap();
     assert_eq!((found, parameters), (spec.clone(), wave(spec.parameters())));
+}
+
+#[test]
+fn the_document_lists_the_models() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/models.md");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (opening, rest) = text.split_once("--test models` -->\n").unwrap();
+    let (found, closing) = rest.split_once("<!-- end of models -->").unwrap();
+    let mut expected = "| name | what it is | example | parameters |\n|---|---|---|---|\n".to_owned();
+    for kind in models::KINDS {
+        let example: ModelSpec = kind.example.parse().unwrap();
+        let (parameters, name) = (example.parameters(), format!("{}:{}", kind.name, kind.sizes));
+        expected += &format!("| `{name}` | {} | `{example}` | {parameters} |\n", kind.about);
+    }
+    if std::env::var_os("FEDVEIL_REGENERATE").is_some() {
+        let text = format!("{opening}--test models` -->\n{expected}<!-- end of models -->{closing}");
+        return std::fs::write(&path, text).unwrap();
+    }
+    assert_eq!(found, expected, "write it again with FEDVEIL_REGENERATE=1");
 }
 
 /// What the reference answers.
