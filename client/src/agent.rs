@@ -237,7 +237,7 @@ impl Session<'_> {
         let _permit = self.workers.acquire().await;
         let mut worker = self.worker.take().expect("the worker is back whenever no message is being handled");
         let (worker, outcome) = tokio::task::spawn_blocking(move || {
-            let outcome = worker.handle(Input::Message(kind, bytes));
+            let outcome = worker.handle(Input::Message(kind, bytes.into()));
             (worker, outcome)
         })
         .await?;
@@ -309,7 +309,7 @@ impl Worker {
                             epsilon = self.participant.epsilon_spent(),
                             "adopted a verified model"
                         );
-                        self.model = Some((round, model));
+                        self.model = Some((round, model.into()));
                     }
                     Effect::RoundOver { reason } => tracing::info!(%reason, "round over"),
                     Effect::Finished { reason } => {

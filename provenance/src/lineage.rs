@@ -383,7 +383,11 @@ impl Lineage {
 impl Accepted {
     /// Checks that `model` is the file that the manifest is about.
     pub fn check_model(&self, model: &[u8]) -> Result<(), Refusal> {
-        let found = Digest::of(model);
+        self.check_digest(Digest::of(model))
+    }
+
+    /// The same for a file of that digest.
+    pub fn check_digest(&self, found: Digest) -> Result<(), Refusal> {
         if found != self.model {
             return Err(Refusal::ModelMismatch { expected: self.model, found });
         }

@@ -23,6 +23,13 @@ pub const MAX_CERTIFICATE_LEN: usize = HEADER_LEN + 32 + 8 + 4 + MAX_NAME_LEN + 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(pub [u8; 32]);
 
+impl ClientId {
+    /// Of the client with this Ed25519 public key.
+    pub fn of(public_key: &[u8; 32]) -> Self {
+        Self(digest("client id", &[public_key]))
+    }
+}
+
 impl fmt::Display for ClientId {
     /// The first eight bytes in hexadecimal.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -120,12 +127,12 @@ impl IdentityCertificate {
 
     /// Whom a certificate speaks of, true or not.
     pub(super) fn claimed_id(bytes: &[u8]) -> Result<ClientId, IdentityError> {
-        Ok(client_id(&Claim::parse(bytes)?.public_key))
+        Ok(ClientId::of(&Claim::parse(bytes)?.public_key))
     }
 
     /// The identifier that stands for this identity everywhere.
     pub fn client_id(&self) -> ClientId {
-        client_id(self.public_key.as_bytes())
+        ClientId::of(self.public_key.as_bytes())
     }
 
     /// The client's Ed25519 public key.
@@ -183,10 +190,6 @@ impl<'a> Claim<'a> {
         let name = str::from_utf8(name).map_err(|_| IdentityError::Name)?.to_owned();
         Ok(IdentityCertificate { public_key: strong_key(&public_key)?, name, not_after })
     }
-}
-
-fn client_id(public_key: &[u8; 32]) -> ClientId {
-    ClientId(digest("client id", &[public_key]))
 }
 
 fn signed_digest(body: &[u8]) -> [u8; 32] {

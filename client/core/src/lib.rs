@@ -14,10 +14,12 @@
 //!
 //! Absent on purpose: sockets, files, clocks, models, data. No secret of a round ever reaches an effect.
 
+mod memo;
 mod participant;
 mod policy;
 mod record;
 
+pub use memo::Memo;
 pub use participant::{Credentials, Effect, Input, MessageLimits, Participant, Refusal};
 pub use policy::{Policy, PolicyRefusal, TotalExceeded};
 pub use record::{Contribution, Record, TaskRecord, VERSION as RECORD_VERSION};

@@ -1,7 +1,9 @@
 //! One client in one task, from the plan to the last model.
 
+use crate::memo::{Agreed, Announced, Memo};
 use crate::policy::{Policy, PolicyRefusal, TotalExceeded};
 use crate::record::{Contribution, Record, TaskRecord};
+use bytes::Bytes;
 use chacha20::ChaCha20Rng;
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use fedveil_aggregation::plain::{self, Values};
@@ -17,6 +19,7 @@ use fedveil_proto::Kind;
 use fedveil_proto_plan::{Mode, PlanError, SignedPlan, Terms};
 use fedveil_provenance::{self as provenance, Accepted, Digest, Head, Lineage, Pins, Publication};
 use rand_core::{CryptoRng, SeedableRng};
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// Who the client is, and whom it trusts. The identity key never leaves the value.
@@ -34,7 +37,7 @@ pub struct Credentials {
 /// What happened, as far as the client is concerned.
 pub enum Input {
     /// A message arrived.
-    Message(Kind, Vec<u8>),
+    Message(Kind, Bytes),
     /// Local training ended with this update: new parameters minus old, in model file order.
     Trained(Vec<f32>),
     /// Local training gave nothing, for this reason.
@@ -65,8 +68,8 @@ pub enum Effect {
     Adopted {
         /// The round that made it.
         round: u32,
-        /// The model file.
-        model: Vec<u8>,
+        /// The model file, the bytes that came in.
+        model: Bytes,
     },
     /// The round is over for this client; the model in use stays.
     RoundOver {
@@ -151,13 +154,15 @@ pub struct Participant {
     credentials: Credentials,
     pub(crate) policy: Policy,
     record: Record,
+    /// Checks that are shared with other participants of the process.
+    memo: Option<Arc<Memo>>,
     task: Option<Task>,
     session: Session,
 }
 
 struct Task {
-    plan: SignedPlan,
-    terms: Terms,
+    plan: Arc<SignedPlan>,
+    terms: Arc<Terms>,
     lineage: Lineage,
     incoming: Option<Accepted>,
     model: Option<Digest>,
@@ -238,12 +243,24 @@ const MAX_MODEL_HEADER: usize = 64 << 10;
 impl Participant {
     /// A participant that has not yet heard of a task.
     pub fn new(credentials: Credentials, policy: Policy, record: Record) -> Self {
-        Self { credentials, policy, record, task: None, session: Session::Idle }
+        Self { credentials, policy, record, memo: None, task: None, session: Session::Idle }
+    }
+
+    /// The same participant, which takes the results of checks from others of its process that made them. For simulations.
+    #[must_use]
+    pub fn sharing(mut self, memo: Arc<Memo>) -> Self {
+        self.memo = Some(memo);
+        self
+    }
+
+    /// Forgets when what left the client, but not how often. For simulations, whose devices have no owner to show it to.
+    pub fn forget_contributions(&mut self) {
+        self.record.tasks.values_mut().for_each(|task| task.contributions.clear());
     }
 
     /// The plan that the client accepted.
     pub fn plan(&self) -> Option<&SignedPlan> {
-        self.task.as_ref().map(|task| &task.plan)
+        self.task.as_ref().map(|task| task.plan.as_ref())
     }
 
     /// Longest message of each kind that a coordinator may send under the accepted plan, for the transport.
@@ -335,7 +352,7 @@ impl Participant {
     fn on_message(
         &mut self,
         kind: Kind,
-        bytes: Vec<u8>,
+        bytes: Bytes,
         now: u64,
         rng: &mut impl CryptoRng,
     ) -> Result<Vec<Effect>, Refusal> {
@@ -356,10 +373,19 @@ impl Participant {
         }
     }
 
-    fn on_plan(&mut self, bytes: &[u8]) -> Result<Vec<Effect>, Refusal> {
-        let plan = SignedPlan::verify(bytes, &self.credentials.signer)?;
-        let terms = plan.plan().check()?;
-        self.policy.check(plan.plan(), &terms)?;
+    fn on_plan(&mut self, bytes: &Bytes) -> Result<Vec<Effect>, Refusal> {
+        let (signer, policy) = (&self.credentials.signer, &self.policy);
+        let check = || {
+            let plan = SignedPlan::verify(bytes, signer)?;
+            let terms = plan.plan().check()?;
+            let allowed = policy.check(plan.plan(), &terms);
+            Ok(Agreed { plan: plan.into(), terms: terms.into(), allowed })
+        };
+        let Agreed { plan, terms, allowed } = match &self.memo {
+            Some(memo) => memo.plans.get((signer.to_bytes(), policy.clone()), bytes, check),
+            None => check(),
+        }?;
+        allowed?;
         let digest = plan.digest();
         let head = self.enter(&plan, &terms)?;
         let pins = Pins {
@@ -404,16 +430,31 @@ impl Participant {
     }
 
     /// A publication waits for its model, unless newer ones follow it.
-    fn on_publication(&mut self, bytes: &[u8]) -> Result<Vec<Effect>, Refusal> {
+    fn on_publication(&mut self, bytes: &Bytes) -> Result<Vec<Effect>, Refusal> {
         let task = self.task.as_mut().ok_or(unexpected(Kind::Publication, "before a plan"))?;
         if task.incoming.is_some() {
             return Err(unexpected(Kind::Publication, "before the model of the one before"));
         }
-        let accepted = task.lineage.accept(bytes)?;
+        let (lineage, terms) = (&task.lineage, &task.terms);
+        let check = || {
+            let accepted = lineage.accept(bytes)?;
+            let Publication { leaf_index, .. } = Publication::parse(bytes)?;
+            let is_possible =
+                terms.can_have_spent(accepted.round.privacy.epsilon_spent, accepted.round.round);
+            Ok::<_, provenance::Refusal>(Announced { accepted, leaf_index, is_possible })
+        };
+        let Announced { accepted, leaf_index, is_possible } = match &self.memo {
+            Some(memo) => {
+                let signer = self.credentials.signer.to_bytes();
+                let key = (task.plan.digest(), signer, lineage.head().copied());
+                memo.publications.get(key, bytes, check)
+            }
+            None => check(),
+        }?;
         let (claimed, round) = (accepted.round.privacy.epsilon_spent, accepted.round.round);
-        let is_possible = task.terms.can_have_spent(claimed, round)
-            && claimed >= task.terms.guarantee.epsilon(task.unmasked) * (1.0 - 1e-6);
-        if !is_possible {
+        let is_charged =
+            task.unmasked == 0 || claimed >= task.terms.guarantee.epsilon(task.unmasked) * (1.0 - 1e-6);
+        if !(is_possible && is_charged) {
             return Err(Refusal::Spent { claimed, round, least: task.unmasked });
         }
         if let Some(indicator) = &task.terms.guarantee.indicator {
@@ -421,7 +462,7 @@ impl Participant {
             let found = accepted.round.privacy.clip_norm;
             task.clip = (round, indicator.clip.check_step(before, found, round.saturating_sub(since))?);
         }
-        if Publication::parse(bytes)?.leaf_index + 1 < accepted.head.log.size {
+        if leaf_index + 1 < accepted.head.log.size {
             task.lineage.apply(&accepted);
         } else {
             task.incoming = Some(accepted);
@@ -431,14 +472,17 @@ impl Participant {
 
     /// A new model ends the round, whatever the client was doing in it. Without a publication it can only be the one
     /// that the client has verified before.
-    fn on_model(&mut self, model: Vec<u8>) -> Result<Vec<Effect>, Refusal> {
+    fn on_model(&mut self, model: Bytes) -> Result<Vec<Effect>, Refusal> {
         self.session = Session::Idle;
         let task = self.task.as_mut().ok_or(unexpected(Kind::Model, "before a plan"))?;
         let record = self.record.tasks.get_mut(&task.plan.digest()).expect(ENTERED);
-        let digest = Digest::of(&model);
+        let digest = match &self.memo {
+            Some(memo) => memo.digests.get((), &model, || Digest::of(&model)),
+            None => Digest::of(&model),
+        };
         match task.incoming.take() {
             Some(accepted) => {
-                accepted.check_model(&model)?;
+                accepted.check_digest(digest)?;
                 task.lineage.apply(&accepted);
                 record.head = task.lineage.head().copied();
                 record.model = Some(digest);

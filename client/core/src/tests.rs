@@ -122,7 +122,7 @@ fn send_at(
     now: u64,
 ) -> Result<Vec<Effect>, Refusal> {
     let mut rng = ChaCha20Rng::from_seed([9; 32]);
-    participant.handle(Input::Message(kind, bytes.into()), now, &mut rng)
+    participant.handle(Input::Message(kind, bytes.into().into()), now, &mut rng)
 }
 
 fn send(

@@ -7,6 +7,7 @@ use crate::gate::HoldOut;
 use crate::job::{CloseJob, Job};
 use crate::quarantine::{MAX_REASON, Quarantine, Suspicion};
 use crate::round::Round;
+use crate::updates::Updates;
 use ed25519_dalek::VerifyingKey;
 use fedveil_aggregation::plain::{self, Values};
 use fedveil_aggregation::secagg::{Accumulator, MAX_CERTIFICATE_LEN, MaskedInput, SessionConfig};
@@ -39,6 +40,8 @@ pub struct Settings {
 /// The coordinator's state. See the crate documentation for the contract of its methods.
 pub struct Coordinator {
     pub(crate) settings: Settings,
+    /// The signed plan, as it is sent to every client.
+    plan: Arc<[u8]>,
     pub(crate) terms: Terms,
     opened: bool,
     closed: Option<String>,
@@ -62,6 +65,8 @@ pub struct Coordinator {
     clip: ClipNorm,
     log: Log,
     checkpoint: String,
+    /// The publication that was made last: of which leaf, for whom has verified how many of how many.
+    publication: Option<((u64, u64, u64), Arc<[u8]>)>,
     effects: VecDeque<Effect>,
 }
 
@@ -84,6 +89,7 @@ impl Coordinator {
         let clip = terms.guarantee.grid.clip();
         let suspicion = Suspicion::new(&settings.quarantine, settings.plan.plan(), &terms)?;
         Ok(Self {
+            plan: settings.plan.bytes().into(),
             settings,
             terms,
             opened: false,
@@ -103,6 +109,7 @@ impl Coordinator {
             clip,
             log: Log::new(),
             checkpoint: String::new(),
+            publication: None,
             effects: VecDeque::new(),
         })
     }
@@ -198,7 +205,7 @@ impl Coordinator {
             }
             Event::ClientConnected { client } => {
                 self.connected.insert(*client);
-                let bytes = self.settings.plan.bytes().into();
+                let bytes = self.plan.clone();
                 self.effects.push_back(Effect::Send { client: *client, kind: Kind::Plan, bytes });
             }
             Event::ClientJoined { client, log_size } => {
@@ -326,7 +333,7 @@ impl Coordinator {
     }
 
     /// The published model that the gate compares accuracies with: the best that it measured, or else the last.
-    pub(crate) fn best(&self) -> Option<Digest> {
+    pub fn best(&self) -> Option<Digest> {
         self.best.map(|(_, model)| model).or(self.model)
     }
 
@@ -342,6 +349,11 @@ impl Coordinator {
     /// The number of the round in progress and the name of its phase.
     pub fn phase(&self) -> Option<(u32, &'static str)> {
         self.round.as_ref().map(|round| (round.number(), round.phase()))
+    }
+
+    /// The round in progress or the last one; 0 before the first.
+    pub fn last_round(&self) -> u32 {
+        self.last_round
     }
 
     /// Events that take a client out of the round in progress, if it is in it.
@@ -414,8 +426,13 @@ impl Coordinator {
     }
 
     /// The job that closes a round of single updates.
-    pub(crate) fn close_job(&self, updates: BTreeMap<Client, Values>) -> Option<Job> {
+    pub(crate) fn close_job(&self, updates: Updates) -> Option<Job> {
         self.round.as_ref()?.close_job(self, updates)
+    }
+
+    /// The sum that a client's update belongs to, where nothing is asked of updates but their sums.
+    pub(crate) fn sum_of(&self, _client: &Client) -> Option<u32> {
+        self.terms.rule.is_mean().then_some(0)
     }
 
     /// The job that unmasks a group's sum.
@@ -591,10 +608,12 @@ impl Coordinator {
         }
         let affordable = self.terms.affordable_rounds;
         let minimum = self.settings.plan.plan().cohort.minimum as usize;
-        let there = self.drawable().count();
-        let paying = self.drawable().filter(|client| self.can_pay(client)).count();
+        // Counting is for when there may be enough: it is asked after every message.
+        let enough_are_there =
+            self.joined.len() >= self.wanted(now) && self.drawable().count() >= self.wanted(now);
+        let paying = || self.drawable().filter(|client| self.can_pay(client)).count();
         // Enough clients are there, and too few of them can pay.
-        if self.last_round >= affordable && there >= self.wanted(now) && paying < minimum {
+        if self.last_round >= affordable && enough_are_there && paying() < minimum {
             return Some(format!(
                 "one more round would pass the privacy budget epsilon {} (spent {:.2} in {affordable} rounds)",
                 self.settings.plan.plan().privacy.epsilon,
@@ -605,13 +624,15 @@ impl Coordinator {
         let can_never_pay = |client: &&Client| {
             !self.can_pay(client) || overdrawn.get(client).is_some_and(|found| found.for_good)
         };
-        let spent = self.drawable().filter(can_never_pay).count();
         let least = overdrawn.iter().min_by(|(_, one), (_, other)| one.asked.total_cmp(&other.asked));
-        match least {
-            Some((client, found)) if there >= self.wanted(now) && there - spent < minimum => Some(format!(
-                "{spent} of {there} clients cannot pay for one more round, and cohort.minimum is {minimum}; \
+        let counted = || (self.drawable().count(), self.drawable().filter(can_never_pay).count());
+        match least.map(|least| (least, counted())) {
+            Some(((client, found), (there, spent))) if enough_are_there && there - spent < minimum => {
+                Some(format!(
+                    "{spent} of {there} clients cannot pay for one more round, and cohort.minimum is {minimum}; \
                      for client {client}, {found}"
-            )),
+                ))
+            }
             _ => None,
         }
     }
@@ -630,9 +651,13 @@ impl Coordinator {
     }
 
     fn open_round(&self, now: Millis, seed: [u8; 32], overdrawn: &BTreeMap<Client, Overdrawn>) -> Vec<Event> {
+        let wanted = self.wanted(now);
+        if self.joined.len() < wanted {
+            return Vec::new();
+        }
         let mut ready: Vec<Client> = self.drawable().filter(|client| self.can_pay(client)).copied().collect();
         ready.retain(|client| !overdrawn.contains_key(client));
-        if ready.len() < self.wanted(now) {
+        if ready.len() < wanted {
             return Vec::new();
         }
         let mut rng = chacha20::ChaCha20Rng::from_seed(seed);
@@ -678,9 +703,16 @@ impl Coordinator {
         let size = self.log.size();
         let first = if *known == 0 { size.saturating_sub(1) } else { *known };
         for leaf in first..size {
-            let publication = Publication::new(&self.log, self.checkpoint.clone(), leaf, *known)
-                .expect("the leaf is in the log and the client's size was checked when it joined");
-            let bytes = publication.to_bytes().into();
+            let of = (leaf, *known, size);
+            let bytes = match &self.publication {
+                Some((made, bytes)) if *made == of => bytes.clone(),
+                _ => {
+                    let publication = Publication::new(&self.log, self.checkpoint.clone(), leaf, *known)
+                        .expect("the leaf is in the log and the client's size was checked when it joined");
+                    publication.to_bytes().into()
+                }
+            };
+            self.publication = Some((of, bytes.clone()));
             self.effects.push_back(Effect::Send { client, kind: Kind::Publication, bytes });
             *known = size;
         }

@@ -5,7 +5,7 @@ use crate::coordinator::Coordinator;
 use crate::effect::Effect;
 use crate::event::{Client, Event, Millis};
 use crate::population::Population;
-use fedveil_aggregation::plain::Values;
+use crate::updates::Updates;
 use fedveil_aggregation::secagg::Accumulator;
 use fedveil_provenance::Digest;
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,8 +51,8 @@ pub struct Driver<S> {
     core: Coordinator,
     store: S,
     sums: BTreeMap<u32, Accumulator>,
-    /// Updates in the clear, of the round in progress: clients × model, in plans of mode `insecure_plain` alone.
-    updates: BTreeMap<Client, Values>,
+    /// Updates in the clear, of the round in progress, in plans of mode `insecure_plain` alone.
+    updates: Updates,
     effects: Vec<Effect>,
     pending: Vec<Event>,
     now: Millis,
@@ -62,6 +62,8 @@ pub struct Driver<S> {
     /// The core may hold fewer reservations than the population.
     releases: bool,
     retry_at: Option<Millis>,
+    /// No round opens, and the task does not end.
+    held: bool,
     /// The store failed once.
     failed: bool,
 }
@@ -81,22 +83,26 @@ impl<S: Store> Driver<S> {
     /// Rebuilds the core from the store's events. Call with [`Command::Recover`] next if there were any.
     pub fn new(mut core: Coordinator, store: S) -> Result<Self, StoreError> {
         let mut charges = Vec::new();
+        let mut effects = Vec::new();
         for event in store.events()? {
             charges.extend(charge(&core, &event));
             core.apply(&event);
-        }
-        let mut effects = Vec::new();
-        while let Some(effect) = core.poll_effect() {
-            // A round in progress is aborted, and its jobs with it; nobody repeats the signing of the initial model.
-            if matches!(effect, Effect::Compute(_)) && core.log().size() == 0 {
-                effects.push(effect);
+            // Sessions are gone. A round in progress is aborted, and its jobs with it; nobody repeats the signing of the
+            // initial model.
+            while let Some(effect) = core.poll_effect() {
+                if matches!(effect, Effect::Compute(_)) {
+                    effects.push(effect);
+                }
+            }
+            if core.log().size() > 0 {
+                effects.clear();
             }
         }
         Ok(Self {
             core,
             store,
             sums: BTreeMap::new(),
-            updates: BTreeMap::new(),
+            updates: Updates::default(),
             effects,
             pending: Vec::new(),
             now: Millis(0),
@@ -104,6 +110,7 @@ impl<S: Store> Driver<S> {
             charges,
             releases: true,
             retry_at: None,
+            held: false,
             failed: false,
         })
     }
@@ -136,6 +143,12 @@ impl<S: Store> Driver<S> {
             effects: std::mem::take(&mut self.effects),
             rejects,
         })
+    }
+
+    /// Between two rounds: while they are held, no round opens and the task does not end. For shells in which clients
+    /// come and go with a round; they let go when the next clients are there.
+    pub fn hold(&mut self, held: bool) {
+        self.held = held;
     }
 
     /// Stores a blob outside of any event and gives its digest.
@@ -216,7 +229,7 @@ impl<S: Store> Driver<S> {
         {
             match input {
                 Input::Masked(input) => self.core.accumulate(&client, &input, &mut self.sums),
-                Input::Plain(update) => drop(self.updates.insert(client, update.values)),
+                Input::Plain(update) => self.updates.add(client, update.values, self.core.sum_of(&client)),
             }
         }
         for event in events {
@@ -227,6 +240,9 @@ impl<S: Store> Driver<S> {
     fn advance(&mut self, now: Millis, seed: [u8; 32]) -> Result<(), StoreError> {
         let mut overdrawn = BTreeMap::new();
         loop {
+            if self.held && self.core.phase().is_none() {
+                return Ok(());
+            }
             let events = self.core.advance(now, seed, &overdrawn);
             if events.is_empty() {
                 let is_idle = self.core.phase().is_none() && self.core.closed().is_none();
@@ -296,7 +312,7 @@ impl<S: Store> Driver<S> {
             }
             Event::RoundAborted { .. } | Event::TaskClosed { .. } | Event::Published { .. } => {
                 self.sums.clear();
-                self.updates.clear();
+                self.updates = Updates::default();
             }
             _ => {}
         }
@@ -362,15 +378,6 @@ impl MemoryStore {
 
     fn lock(&self) -> MutexGuard<'_, Stored> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl MemoryStore {
-    /// What was stored when there were so many events, as a crash might leave it; blobs are all there.
-    pub fn after(&self, events: usize) -> Self {
-        let stored = self.lock();
-        let events = stored.events[..events].to_vec();
-        Self(Mutex::new(Stored { events, blobs: stored.blobs.clone() }))
     }
 }
 

@@ -7,6 +7,7 @@ use crate::event::Client;
 use crate::gate::{HoldOut, measure};
 use crate::model_file::{ModelFileError, parameters, with_parameters};
 use crate::noise::NoiseKey;
+use crate::updates::{Total, Updates};
 use ed25519_dalek::SigningKey;
 use fedveil_aggregation::optimizer::ServerOptimizer;
 use fedveil_aggregation::plain::Values;
@@ -120,7 +121,7 @@ pub struct CloseJob {
     parameters: usize,
     /// What the round before left: see [`Memory`].
     momentum: Option<Digest>,
-    updates: Updates,
+    given: Given,
     gate: Option<Gate>,
     hold_out: Option<Arc<dyn HoldOut>>,
     /// The model that accuracies are compared with.
@@ -142,14 +143,14 @@ pub struct CloseJob {
 }
 
 /// What the new model is made of.
-pub(crate) enum Updates {
+pub(crate) enum Given {
     /// Every group in order, its sum to be rotated back and divided by its planned size.
     Groups { results: Vec<GroupResult>, planned_size: u32, rotation_seed: [u8; 32] },
-    /// Updates of the clients that sent them, in the order of their identities, out of this cohort.
-    Clients { cohort: Vec<Client>, rows: Vec<Values> },
+    /// Updates of clients out of this cohort.
+    Clients { cohort: Vec<Client>, updates: Updates },
 }
 
-impl Default for Updates {
+impl Default for Given {
     fn default() -> Self {
         Self::Groups { results: Vec::new(), planned_size: 1, rotation_seed: [0; 32] }
     }
@@ -182,7 +183,7 @@ struct Step {
 impl CloseJob {
     /// Signs the initial model as round 0.
     pub(crate) fn initial(coordinator: &Coordinator, model: Digest) -> Box<Self> {
-        Self::new(coordinator, 0, model, Updates::default(), Digest::of(b""))
+        Self::new(coordinator, 0, model, Given::default(), Digest::of(b""))
     }
 
     /// `cohort_commitment` is that of the groups' roster; updates of clients have one that the job makes.
@@ -190,7 +191,7 @@ impl CloseJob {
         coordinator: &Coordinator,
         round: u32,
         model: Digest,
-        updates: Updates,
+        given: Given,
         cohort_commitment: Digest,
     ) -> Box<Self> {
         let plan = coordinator.plan().plan();
@@ -202,7 +203,7 @@ impl CloseJob {
             model,
             parameters: plan.model.parameters as usize,
             momentum: coordinator.momentum(),
-            updates,
+            given,
             gate: plan.server.gate.clone(),
             hold_out: coordinator.hold_out(),
             best: coordinator.best().unwrap_or(model),
@@ -270,18 +271,22 @@ impl CloseJob {
             Some(digest) => Memory::decode(&store.blob(digest)?, model.len()),
             None => Memory { momentum: vec![0.0; model.len()], aggregate: None },
         };
-        let (update, groups) = match std::mem::take(&mut self.updates) {
-            Updates::Groups { results, planned_size, rotation_seed } => {
+        let (update, groups) = match std::mem::take(&mut self.given) {
+            Given::Groups { results, planned_size, rotation_seed } => {
                 let rotation = Rotation::new(&rotation_seed, self.parameters);
                 let rule = self.rule_of_round(&memory);
                 self.of_groups(&rule, &results, planned_size, &rotation, store)?
             }
-            Updates::Clients { cohort, rows } => {
+            Given::Clients { cohort, updates } => {
                 self.cohort_commitment = self.commit(&cohort, noise);
                 let members = cohort.len() as u32;
-                match self.central_noise(noise)? {
-                    Some(noise) => self.with_noise(members, &rows, noise),
-                    None => self.of_clients(&self.rule_of_round(&memory), members, rows)?,
+                let survivors = updates.clients().count() as u32;
+                let (mut sums, rows) = updates.into_parts();
+                let total = sums.remove(&0).unwrap_or_else(|| Total::Steps(vec![0; self.parameters]));
+                match (self.central_noise(noise)?, total) {
+                    (Some(noise), Total::Steps(total)) => self.with_noise(members, survivors, total, &noise),
+                    (_, total) if self.rule.is_mean() => self.mean(members, survivors, &total),
+                    _ => self.of_clients(&self.rule_of_round(&memory), &rows)?,
                 }
             }
         };
@@ -353,24 +358,18 @@ impl CloseJob {
         Ok((vector, decisions))
     }
 
-    /// A mean has one decision, about all clients together; another rule has one for each row, so that a plan bounds
-    /// their number (`fedveil_proto_plan::MAX_ROWS`).
-    fn of_clients(
-        &self,
-        rule: &Rule,
-        members: u32,
-        rows: Vec<Values>,
-    ) -> Result<(Vec<f64>, Vec<GroupDecision>), JobError> {
-        if self.rule.is_mean() {
-            let survivors = rows.len() as u32;
-            let mut mean = self.sum(&rows);
-            for value in &mut mean {
-                *value /= f64::from(survivors);
-            }
-            let all = self.all_kept(members, survivors);
-            return Ok((mean, vec![all]));
+    /// A mean has one decision, about all clients together.
+    fn mean(&self, members: u32, survivors: u32, total: &Total) -> (Vec<f64>, Vec<GroupDecision>) {
+        let mut mean = self.to_real(total);
+        for value in &mut mean {
+            *value /= f64::from(survivors);
         }
-        let rows: Vec<Vec<f64>> = rows.chunks(1).map(|row| self.sum(row)).collect();
+        (mean, vec![self.all_kept(members, survivors)])
+    }
+
+    /// Another rule has a decision for each row, so that a plan bounds their number (`fedveil_proto_plan::MAX_ROWS`).
+    fn of_clients(&self, rule: &Rule, rows: &[Values]) -> Result<(Vec<f64>, Vec<GroupDecision>), JobError> {
+        let rows: Vec<Vec<f64>> = rows.iter().map(|row| self.to_real(&Total::of(row))).collect();
         let Aggregate { vector, kept, scores } = rule.aggregate(&rows, self.byzantine)?;
         let decide = |row: usize| {
             let (decision, score) = Self::decision(row, &kept, &scores);
@@ -380,21 +379,12 @@ impl CloseJob {
         Ok((vector, (0..rows.len()).map(decide).collect()))
     }
 
-    /// The sum of these updates in model units. Steps are added as integers; what was never rounded is added in f64, in
-    /// the order of the rows.
-    fn sum(&self, rows: &[Values]) -> Vec<f64> {
-        if self.guarantee.has_noise() {
-            let mut total = vec![0; self.parameters];
-            add(&mut total, rows);
-            return self.guarantee.grid.to_real(&total);
+    /// A sum of updates in model units.
+    fn to_real(&self, total: &Total) -> Vec<f64> {
+        match total {
+            Total::Steps(steps) => self.guarantee.grid.to_real(steps),
+            Total::Reals(reals) => reals.clone(),
         }
-        let mut total = vec![0.0; self.parameters];
-        for row in rows {
-            if let Values::Reals(row) = row {
-                total.iter_mut().zip(row).for_each(|(total, &value)| *total += f64::from(value));
-            }
-        }
-        total
     }
 
     /// The noise of this round's sum, where it is the coordinator who adds it.
@@ -418,16 +408,23 @@ impl CloseJob {
 
     /// The sum of all updates and the noise that it is charged for, over the planned cohort. Where cohorts are drawn by
     /// coins, a manifest has no decision: how many were drawn would tell who.
-    fn with_noise(&self, members: u32, rows: &[Values], noise: Vec<i64>) -> (Vec<f64>, Vec<GroupDecision>) {
-        let mut total = noise;
-        add(&mut total, rows);
+    fn with_noise(
+        &self,
+        members: u32,
+        survivors: u32,
+        mut total: Vec<i64>,
+        noise: &[i64],
+    ) -> (Vec<f64>, Vec<GroupDecision>) {
+        for (total, noise) in total.iter_mut().zip(noise) {
+            *total += noise;
+        }
         let mut mean = self.guarantee.grid.to_real(&total);
         for value in &mut mean {
             *value /= f64::from(self.planned_cohort);
         }
         let by_coins =
             matches!(self.guarantee.placement, Placement::Central { sampling: Sampling::Poisson(_) });
-        let all = (!by_coins).then(|| self.all_kept(members, rows.len() as u32));
+        let all = (!by_coins).then(|| self.all_kept(members, survivors));
         (mean, all.into_iter().collect())
     }
 
@@ -505,14 +502,6 @@ impl Memory {
         let mut bytes = encode_reals(&self.momentum);
         bytes.extend(self.aggregate.iter().flat_map(|aggregate| encode_reals(aggregate)));
         bytes
-    }
-}
-
-fn add(total: &mut [i64], rows: &[Values]) {
-    for row in rows {
-        if let Values::Steps(row) = row {
-            total.iter_mut().zip(row).for_each(|(total, &step)| *total += i64::from(step));
-        }
     }
 }
 

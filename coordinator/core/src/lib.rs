@@ -29,6 +29,7 @@ mod noise;
 mod population;
 mod quarantine;
 mod round;
+mod updates;
 
 pub use command::{Command, Computed, Input, Reject, Upload};
 pub use coordinator::{Coordinator, Settings, ledger_of};

@@ -13,7 +13,8 @@
 use crate::command::{Input, Reject, Upload};
 use crate::coordinator::Coordinator;
 use crate::event::{Client, Event, GroupStage, Hex, Millis};
-use crate::job::{CloseJob, GroupResult, Job, Updates};
+use crate::job::{CloseJob, Given, GroupResult, Job};
+use crate::updates::Updates;
 use fedveil_aggregation::plain;
 use fedveil_aggregation::secagg::{
     Accumulator, ClientId, Cohort, GroupServer, MaskedInput, Nonce, Roster, SessionConfig, Unmasking,
@@ -30,6 +31,8 @@ pub(crate) struct Round {
     deadline: Millis,
     /// Clients that are still in the round.
     live: BTreeSet<Client>,
+    /// Of these, who has not answered in this phase. Once groups are formed, each has its own.
+    awaited: BTreeSet<Client>,
     stage: Stage,
 }
 
@@ -61,6 +64,8 @@ enum Stage {
 struct Group {
     server: GroupServer,
     members: Vec<Client>,
+    /// Members that can answer in this phase and have not.
+    awaited: BTreeSet<Client>,
     /// Members whose input is in the sum.
     survivors: BTreeSet<Client>,
     deadline: Millis,
@@ -82,7 +87,7 @@ impl Round {
             Some(config) => Stage::Advertising { cohort: Box::new(Cohort::new(config.clone())), config },
             None => Stage::Plain { cohort: live.clone(), updated: BTreeSet::new(), closing: false },
         };
-        Self { number, model, deadline, live, stage }
+        Self { number, model, deadline, awaited: live.clone(), live, stage }
     }
 
     pub(crate) fn number(&self) -> u32 {
@@ -255,11 +260,10 @@ impl Round {
         let next = coordinator.phase_deadline(now);
         match &self.stage {
             Stage::Advertising { cohort, .. } => {
-                let silent = self.silent(|client| cohort.contains(&ClientId(client.0)));
-                if !silent.is_empty() && now < self.deadline {
+                if !self.awaited.is_empty() && now < self.deadline {
                     return Vec::new();
                 }
-                let mut events = dropped(&silent, "sent no keys in time");
+                let mut events = dropped(&self.awaited, "sent no keys in time");
                 match cohort.clone().seal() {
                     Ok(roster) => {
                         events.push(Event::RosterSealed { root: Digest(*roster.root()), deadline: next });
@@ -269,11 +273,10 @@ impl Round {
                 events
             }
             Stage::Revealing { config, roster, reveals } => {
-                let silent = self.silent(|client| reveals.contains_key(&ClientId(client.0)));
-                if !silent.is_empty() && now < self.deadline {
+                if !self.awaited.is_empty() && now < self.deadline {
                     return Vec::new();
                 }
-                let mut events = dropped(&silent, "revealed no nonce in time");
+                let mut events = dropped(&self.awaited, "revealed no nonce in time");
                 match roster.form_groups(config, reveals) {
                     Ok((_, groups)) => events.push(Event::GroupsFormed {
                         groups: groups.len() as u32,
@@ -317,13 +320,15 @@ impl Round {
         match event {
             Event::ClientDropped { client, .. } => {
                 self.live.remove(client);
+                self.answered(client);
             }
-            Event::Advertised { message, .. } => {
+            Event::Advertised { client, message } => {
                 // Expiry was judged when the message came in; time 0 lets every certificate pass.
                 if let Stage::Advertising { cohort, .. } = &mut self.stage
                     && let Ok(advertisement) = cohort.check_advertise(&message.0, 0)
                 {
                     cohort.apply_advertise(advertisement);
+                    self.awaited.remove(client);
                 }
             }
             Event::RosterSealed { deadline, .. } => self.seal_roster(coordinator, *deadline),
@@ -332,6 +337,7 @@ impl Round {
                     && let Ok(nonce) = roster.check_reveal(config, ClientId(client.0), &message.0)
                 {
                     reveals.insert(ClientId(client.0), nonce);
+                    self.awaited.remove(client);
                 }
             }
             Event::GroupsFormed { deadline, .. } => self.form_groups(coordinator, *deadline),
@@ -346,6 +352,7 @@ impl Round {
             Event::UpdateAccepted { client } => {
                 if let Stage::Plain { updated, .. } = &mut self.stage {
                     updated.insert(*client);
+                    self.awaited.remove(client);
                 }
             }
             Event::Signed { client, message } => self.with_server(client, |server, from| {
@@ -400,19 +407,15 @@ impl Round {
     }
 
     /// The job that closes a round of single updates.
-    pub(crate) fn close_job(
-        &self,
-        coordinator: &Coordinator,
-        updates: BTreeMap<Client, plain::Values>,
-    ) -> Option<Job> {
+    pub(crate) fn close_job(&self, coordinator: &Coordinator, updates: Updates) -> Option<Job> {
         let Stage::Plain { cohort, updated, closing: true } = &self.stage else { return None };
         // What was accepted and is not there would be missing in silence.
-        if !updates.keys().eq(updated) {
+        if !updates.clients().eq(updated) {
             tracing::error!("accepted updates are not those at hand");
             return None;
         }
         let cohort = cohort.iter().copied().collect();
-        let updates = Updates::Clients { cohort, rows: updates.into_values().collect() };
+        let updates = Given::Clients { cohort, updates };
         Some(Job::Close(CloseJob::new(coordinator, self.number, self.model, updates, Digest::of(b""))))
     }
 
@@ -423,13 +426,12 @@ impl Round {
         updated: &BTreeSet<Client>,
         now: Millis,
     ) -> Vec<Event> {
-        let silent = self.silent(|client| updated.contains(client));
         // Where it must not be known who was drawn, how long a round takes must not tell.
-        let waits = !silent.is_empty() || coordinator.sampling_rate().is_some();
+        let waits = !self.awaited.is_empty() || coordinator.sampling_rate().is_some();
         if waits && now < self.deadline {
             return Vec::new();
         }
-        let mut events = dropped(&silent, "sent no update in time");
+        let mut events = dropped(&self.awaited, "sent no update in time");
         let minimum = coordinator.terms().minimum_rows;
         if (updated.len() as u32) < minimum {
             let reason = format!(
@@ -452,17 +454,10 @@ impl Round {
 
     fn advance_group(&self, index: u32, group: &Group, now: Millis, next: Millis) -> Vec<Event> {
         let Progress::In(stage) = group.progress else { return Vec::new() };
-        let silent: Vec<Client> = group
-            .server
-            .awaited()
-            .iter()
-            .map(|id| Digest(id.0))
-            .filter(|client| self.is_live(client))
-            .collect();
-        if !silent.is_empty() && now < group.deadline {
+        if !group.awaited.is_empty() && now < group.deadline {
             return Vec::new();
         }
-        let mut events = dropped(&silent, &format!("did not answer in time ({})", stage.name()));
+        let mut events = dropped(&group.awaited, &format!("did not answer in time ({})", stage.name()));
         // What closing the phase would give is tried on a copy; the state itself moves when the event is applied.
         let mut server = group.server.clone();
         let (closed, following) = match stage {
@@ -492,6 +487,7 @@ impl Round {
             roster.members().iter().map(|member| Digest(member.client_id().0)).collect();
         coordinator.send_all(&members, Kind::Roster, roster.message());
         self.deadline = deadline;
+        self.awaited = members.iter().filter(|member| self.live.contains(member)).copied().collect();
         self.stage = Stage::Revealing { config: config.clone(), roster, reveals: BTreeMap::new() };
     }
 
@@ -505,7 +501,8 @@ impl Round {
             let members: Vec<Client> = server.members().map(|id| Digest(id.0)).collect();
             group_of.extend(members.iter().map(|client| (*client, index)));
             let progress = Progress::In(GroupStage::Sharing);
-            groups.push(Group { server, members, survivors: BTreeSet::new(), deadline, progress });
+            let awaited = awaited(&server, &self.live);
+            groups.push(Group { server, members, awaited, survivors: BTreeSet::new(), deadline, progress });
         }
         let members: Vec<Client> = group_of.keys().copied().collect();
         coordinator.send_all(&members, Kind::Reveals, &message);
@@ -515,8 +512,8 @@ impl Round {
 
     /// Closes the group's phase and sends what opens the next one.
     fn advance_to(&mut self, coordinator: &mut Coordinator, index: u32, stage: GroupStage, deadline: Millis) {
-        let live = self.live.clone();
-        let Some(group) = self.group_mut(index) else { return };
+        let Self { live, stage: Stage::Grouped { groups, .. }, .. } = self else { return };
+        let Some(group) = groups.get_mut(index as usize) else { return };
         let sent = match stage {
             GroupStage::Sharing => return,
             GroupStage::Collecting => group.server.close_sharing().map(|deliveries| {
@@ -526,14 +523,14 @@ impl Round {
             }),
             GroupStage::Consistency => {
                 group.survivors = group.server.received().iter().map(|id| Digest(id.0)).collect();
-                let survivors: Vec<Client> = group.survivors.intersection(&live).copied().collect();
+                let survivors: Vec<Client> = group.survivors.intersection(live).copied().collect();
                 group
                     .server
                     .close_collecting()
                     .map(|set| coordinator.send_all(&survivors, Kind::Survivors, &set))
             }
             GroupStage::Unmasking => {
-                let survivors: Vec<Client> = group.survivors.intersection(&live).copied().collect();
+                let survivors: Vec<Client> = group.survivors.intersection(live).copied().collect();
                 group.server.close_consistency().map(|messages| {
                     for (id, signatures) in messages {
                         let client = Digest(id.0);
@@ -545,6 +542,7 @@ impl Round {
             }
         };
         debug_assert!(sent.is_ok(), "closing was tried when the event was decided");
+        group.awaited = awaited(&group.server, live);
         group.deadline = deadline;
         group.progress = Progress::In(stage);
     }
@@ -575,7 +573,7 @@ impl Round {
             })
             .collect();
         let plan = coordinator.plan().plan();
-        let updates = Updates::Groups {
+        let updates = Given::Groups {
             results,
             planned_size: plan.aggregation.group_size,
             rotation_seed: plan.rotation_seed(self.number, &self.model),
@@ -595,6 +593,17 @@ impl Round {
             && let Some(&index) = group_of.get(client)
         {
             act(&mut groups[index].server, ClientId(client.0));
+            groups[index].awaited.remove(client);
+        }
+    }
+
+    /// Nothing is awaited of this client in this phase.
+    fn answered(&mut self, client: &Client) {
+        self.awaited.remove(client);
+        if let Stage::Grouped { groups, group_of, .. } = &mut self.stage
+            && let Some(&index) = group_of.get(client)
+        {
+            groups[index].awaited.remove(client);
         }
     }
 
@@ -608,11 +617,6 @@ impl Round {
         groups.get_mut(index as usize)
     }
 
-    /// Live clients that have not answered.
-    fn silent(&self, has_answered: impl Fn(&Client) -> bool) -> Vec<Client> {
-        self.live.iter().filter(|client| !has_answered(client)).copied().collect()
-    }
-
     fn aborted(&self, now: Millis, reason: &dyn std::fmt::Display) -> Event {
         Event::RoundAborted { round: self.number, at: now, reason: reason.to_string() }
     }
@@ -622,7 +626,12 @@ impl Round {
     }
 }
 
-fn dropped(clients: &[Client], reason: &str) -> Vec<Event> {
+/// Members that are still in the round and have not answered.
+fn awaited(server: &GroupServer, live: &BTreeSet<Client>) -> BTreeSet<Client> {
+    server.awaited().iter().map(|id| Digest(id.0)).filter(|client| live.contains(client)).collect()
+}
+
+fn dropped(clients: &BTreeSet<Client>, reason: &str) -> Vec<Event> {
     let reason = reason.to_owned();
     clients.iter().map(|client| Event::ClientDropped { client: *client, reason: reason.clone() }).collect()
 }

@@ -1,52 +1,82 @@
 //! One client's end: the participant and what its agent keeps around it.
 
-use super::{signing_key, stream};
-use ed25519_dalek::{SigningKey, VerifyingKey};
-use fedveil_aggregation::secagg::IdentityCertificate;
-use fedveil_client_core::{Credentials, Effect, Input, Participant, Policy, Record, Refusal};
+use super::Enrolment;
+use super::draws::{signing_key, stream};
+use bytes::Bytes;
+use fedveil_aggregation::secagg::{ClientId, IdentityCertificate};
+use fedveil_client_core::{Credentials, Effect, Input, Participant, Record, Refusal, TaskRecord};
 use fedveil_coordinator_core::{Client, Millis};
+use fedveil_proto::Kind;
 use fedveil_proto_plan::TaskPlan;
 use fedveil_provenance::Digest;
 
-/// A client of a [`Federation`](super::Federation).
+/// A client of a [`Federation`](super::Federation), made from its seed and its number when it connects.
 pub struct Device {
     id: Client,
+    seed: u64,
+    index: usize,
     participant: Participant,
     rng: chacha20::ChaCha20Rng,
     record: Record,
     round: u32,
-    model: Option<(u32, Vec<u8>)>,
+    model: Option<(u32, Bytes)>,
+    memory: Option<Bytes>,
     refusals: Vec<Refusal>,
     finished: Option<String>,
     /// Number of the session in progress.
     pub(super) session: Option<u64>,
 }
 
+/// What is left of a device that is gone, beside what its trainer keeps: its own account of the task.
+///
+/// Its place in the log is not: it comes back as a newcomer, who trusts the pinned key, verifies the newest manifest and
+/// takes the newest model. A device that kept it would verify the manifests of all rounds between, of which there are as
+/// many as the population is larger than a cohort.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) last_round: u32,
+    pub(super) participations: u32,
+}
+
 impl Device {
+    /// `known` and `memory` are what a device of that number has left, if there was one.
     pub(super) fn enrol(
-        seed: u64,
+        enrolment: &Enrolment,
         index: usize,
-        authority: &SigningKey,
-        signer: VerifyingKey,
-        policy: Policy,
+        known: Option<Kept>,
+        memory: Option<Bytes>,
     ) -> Self {
-        let identity = signing_key(seed, "identity", index);
+        let Enrolment { seed, authority, signer, policy, task, template, certified, memo } = enrolment;
+        let identity = signing_key(*seed, "identity", index);
         let public = identity.verifying_key().to_bytes();
-        let certificate =
+        let id = Digest(ClientId::of(&public).0);
+        let certificate = if *certified {
             IdentityCertificate::issue(authority, &public, &format!("client {index}"), u64::MAX)
-                .expect("the name is short and the key was generated");
+                .expect("the name is short and the key was generated")
+        } else {
+            Vec::new()
+        };
+        let mut record = Record::default();
+        if let Some(kept) = known {
+            let entry = TaskRecord {
+                last_round: kept.last_round,
+                participations: kept.participations,
+                ..template.clone()
+            };
+            record.tasks.insert(*task, entry);
+        }
         let authority = authority.verifying_key();
-        let id = IdentityCertificate::verify(&certificate, &authority, 0)
-            .expect("the authority has just signed it")
-            .client_id();
-        let credentials = Credentials { identity, certificate, authority, signer };
+        let credentials = Credentials { identity, certificate, authority, signer: *signer };
         Self {
-            id: Digest(id.0),
-            participant: Participant::new(credentials, policy, Record::default()),
-            rng: stream(seed, "participant", index),
-            record: Record::default(),
+            id,
+            seed: *seed,
+            index,
+            participant: Participant::new(credentials, policy.clone(), record.clone()).sharing(memo.clone()),
+            rng: stream(*seed, "participant", index, 0),
+            record,
             round: 0,
             model: None,
+            memory,
             refusals: Vec::new(),
             finished: None,
             session: None,
@@ -63,7 +93,7 @@ impl Device {
         &self.participant
     }
 
-    /// What the client has made durable.
+    /// What the client has made durable, but for the list of what left it.
     pub fn record(&self) -> &Record {
         &self.record
     }
@@ -75,7 +105,12 @@ impl Device {
 
     /// The last model that it adopted, a safetensors file, and the round that made it.
     pub fn model(&self) -> Option<(u32, &[u8])> {
-        self.model.as_ref().map(|(round, model)| (*round, model.as_slice()))
+        self.model.as_ref().map(|(round, model)| (*round, model.as_ref()))
+    }
+
+    /// What its trainer has kept for its next participation.
+    pub fn memory(&self) -> Option<&[u8]> {
+        self.memory.as_deref()
     }
 
     /// Everything that it refused, in order.
@@ -92,6 +127,14 @@ impl Device {
         self.finished.is_some()
     }
 
+    /// What is left of it when it is gone: nothing, if it never took part.
+    pub(super) fn leave(&mut self, task: &Digest) -> (Option<Kept>, Option<Bytes>) {
+        let record = self.record.tasks.get(task).filter(|record| record.last_round > 0);
+        let kept = record
+            .map(|record| Kept { last_round: record.last_round, participations: record.participations });
+        (kept, self.memory.take())
+    }
+
     /// What there is to train.
     pub(super) fn task(&self) -> Option<(&[u8], &TaskPlan)> {
         let (_, model) = self.model()?;
@@ -99,6 +142,12 @@ impl Device {
     }
 
     pub(super) fn handle(&mut self, input: Input, now: Millis) -> Result<Vec<Effect>, Refusal> {
+        // What a client draws in a round is of that round, whichever it took part in before.
+        if let Input::Message(Kind::RoundOpen, round) = &input
+            && let Ok(round) = round.as_ref().try_into()
+        {
+            self.rng = stream(self.seed, "participant", self.index, u32::from_be_bytes(round));
+        }
         self.participant.handle(input, now.unix_seconds(), &mut self.rng)
     }
 
@@ -116,10 +165,18 @@ impl Device {
         self.finished = Some(reason);
     }
 
+    pub(super) fn remember(&mut self, memory: Bytes) {
+        self.memory = Some(memory);
+    }
+
     /// Takes note of an effect that concerns nobody else.
     pub(super) fn note(&mut self, effect: Effect) {
         match effect {
-            Effect::Persist(record) => self.record = record,
+            Effect::Persist(record) => {
+                self.record = record;
+                self.record.tasks.values_mut().for_each(|task| task.contributions.clear());
+                self.participant.forget_contributions();
+            }
             Effect::Entered { round } => self.round = round,
             Effect::Adopted { round, model } => self.model = Some((round, model)),
             Effect::Send(..) | Effect::Train { .. } | Effect::RoundOver { .. } | Effect::Finished { .. } => {}

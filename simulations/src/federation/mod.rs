@@ -1,170 +1,143 @@
-//! A whole federation in one thread: the real coordinator core, the real participants, and a network that is a queue.
+//! A whole federation in virtual time: the real coordinator core, the real participants, and a network that is a queue.
 //!
 //! ```text
-//!  Driver<MemoryStore> ──effects──► route ──► queue by (arrival, order) ──► Participant
-//!        ▲                                        │  ▲                          │ train
-//!        └──────────── commands ◄─────────────────┘  └──────── route ◄──────────┘ Scenario::contribute
+//!  Driver<Archive> ──effects──► route ──► queue by (time, order) ──► Participant, on a pool of threads
+//!        ▲                                     │  ▲                     │ train: Scenario::contribute, on the pool
+//!        └─────────── commands ◄───────────────┘  └────── route ◄───────┘
 //! ```
 //!
-//! A [`Scenario`] says what clients contribute, when they vanish and what the network does to a message; everything
-//! else is what runs in production. [`Federation::step`] takes what is next in the queue or, if a deadline comes
-//! before it, lets virtual time pass to the deadline.
+//! How to build a simulation: a [`Setup`] says what the federation is (plan, clients, seed, who connects when, threads,
+//! what is kept), a [`Scenario`] says everything that is not the protocol (data and training, attacks, faults, the
+//! network). [`Federation::new`] binds the two; [`run_round`](Federation::run_round) goes on to the end of the next round
+//! and tells of it, [`model`](Federation::model) is the newest model file.
+//!
+//! ```ignore
+//! let mut federation = Federation::new(Setup::new(plan, 1_000, policy, seed), scenario)?;
+//! while let Some(round) = federation.run_round() {
+//!     println!("round {}: {} inputs, {} bytes up", round.round, round.inputs, round.bytes_up);
+//! }
+//! ```
+//!
+//! [`Federation::step`] takes what is next in the queue or, if a deadline comes before it, lets virtual time pass to the
+//! deadline. All that is due at one instant for distinct clients is one step, and is computed in parallel; what follows
+//! from it is merged in the order of the queue. A training's end is known before it is computed, so that trainings are
+//! computed together whatever their ends.
+//!
+//! Devices are made from the seed and their number when they connect. With [`Attendance::CheckIn`] they are dropped when
+//! their round is over, and two numbers are kept of each that ever took part: memory does not grow with the population,
+//! nor with the rounds.
 //!
 //! Invariants
-//! - One seed, one history: equal setups and equal scenarios give equal events, byte for byte, and equal models. Every
-//!   random stream is derived from seed, purpose and client, so one client's draws never shift another's.
-//! - No thread, clock, socket, file or randomness of the operating system.
+//! - One seed, one history: equal setups and equal scenarios give equal events, byte for byte, and equal models, on any
+//!   number of threads. Every random stream is named by seed, purpose, client and round ([`stream`]), so that no draw
+//!   shifts another.
+//! - No clock, socket or randomness of the operating system.
 //! - Messages of one session arrive in the order in which they were sent, unless the scenario routes them otherwise;
 //!   what is under way when a session ends is lost.
 //!
 //! Keys, masks and noise come from the seed. Whoever has it can unmask every sum, so no output of this module is
 //! private: it is for tests and simulations on data that is nobody's secret.
 //!
-//! Absent on purpose: frames and their size limits, TLS, enrolment, batches of commands. They belong to the shells.
+//! Absent on purpose: frames and their size limits, TLS, enrolment. They belong to the shells.
 
+mod archive;
 mod device;
+mod draws;
+mod pool;
+mod progress;
+mod queue;
+mod setup;
 #[cfg(test)]
 mod tests;
 
+pub use archive::{Archive, Keep};
 pub use device::Device;
+pub use draws::{fraction, stream};
+pub use progress::{RoundOutcome, RoundSummary};
+pub use setup::{Attendance, Contribution, Direction, Message, Scenario, Setup, SetupError, Trained, Work};
 
-use ed25519_dalek::SigningKey;
-use fedveil_client_core::{Effect as Reaction, Input, Policy};
+use bytes::Bytes;
+use device::Kept;
+use ed25519_dalek::{SigningKey, VerifyingKey};
+use fedveil_client_core::{Effect as Reaction, Input, Memo, Policy, Refusal, TaskRecord};
 use fedveil_coordinator_core::{
-    Client, Command, Coordinator, Driver, Effect, Event, HoldOut, Job, MemoryPopulation, MemoryStore, Millis,
-    NoiseKey, Quarantine, Secrets, Settings, Store,
+    Client, Command, Coordinator, Driver, Effect, Event, Job, MemoryPopulation, Millis, Quarantine, Secrets,
+    Settings, Store, StoreError,
 };
-use fedveil_learning::{LearningError, ModelSpec, model_file};
+use fedveil_learning::{ModelSpec, model_file};
 use fedveil_proto::Kind;
-use fedveil_proto_plan::{PlanError, SignedPlan, TaskPlan};
+use fedveil_proto_plan::{Mode, SignedPlan};
 use fedveil_provenance::Digest;
-use rand_core::{Rng, SeedableRng};
-use std::collections::BTreeMap;
+use progress::Progress;
+use queue::{Next, Pending, Queue};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// What a federation consists of.
-#[derive(Debug, Clone)]
-pub struct Setup {
-    /// The task.
-    pub plan: TaskPlan,
-    /// Enrolled clients, numbered from 0.
-    pub clients: usize,
-    /// What every client's owner allows.
-    pub policy: Policy,
-    /// Source of all keys, masks, noise and choices, and of the initial model.
-    pub seed: u64,
-    /// What the coordinator judges models on, where the plan's gate needs examples.
-    pub hold_out: Option<Arc<dyn HoldOut>>,
-}
-
-/// Everything that is not the protocol: data, faults, attacks, the network.
-pub trait Scenario {
-    /// The contribution of `client` to `round`, given the global model (a safetensors file). An error makes the client
-    /// decline the round.
-    fn contribute(
-        &mut self,
-        client: usize,
-        round: u32,
-        model: &[u8],
-        plan: &TaskPlan,
-    ) -> Result<Contribution, String>;
-
-    /// Whether the client loses its session in place of sending this message; it connects again at once. `round` is
-    /// the last one that the client entered, 0 before the first.
-    fn vanishes(&mut self, _client: usize, _round: u32, _before: Kind) -> bool {
-        false
-    }
-
-    /// What becomes of a message that was sent at `now`: the messages that arrive, and when. None: it is lost. An
-    /// arrival in the past is an arrival at `now`.
-    fn route(&mut self, now: Millis, message: Message) -> Vec<(Millis, Message)> {
-        vec![(now, message)]
-    }
-}
-
-/// What a client gives to a round.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Contribution {
-    /// New parameters minus old, in file order. It is clipped, rotated, rounded and noised.
-    Update(Vec<f32>),
-    /// Grid values of the rotated update that enter the sum as they are, unclipped and without noise, as a poisoned
-    /// client would send them.
-    DangerUnbounded(Vec<i64>),
-}
-
-/// A message between a client and the coordinator.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
-    /// Number of the client, whichever end it is.
-    pub client: usize,
-    /// Who receives it.
-    pub direction: Direction,
-    /// Kind of message.
-    pub kind: Kind,
-    /// Its bytes.
-    pub bytes: Arc<[u8]>,
-}
-
-/// Which way a message goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    /// From a client to the coordinator.
-    Up,
-    /// From the coordinator to a client.
-    Down,
-}
-
-/// Why there can be no such federation.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SetupError {
-    /// The plan does not hold.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// The plan's architecture is no model.
-    #[error("model.architecture: {0}")]
-    Architecture(#[from] LearningError),
-    /// The plan's vectors have another length than its model.
-    #[error("model.parameters is {found}, {architecture} has {expected}")]
-    Parameters {
-        /// The plan's architecture.
-        architecture: String,
-        /// The plan's number.
-        found: u32,
-        /// What the architecture has.
-        expected: usize,
-    },
-}
+/// Values of all inputs that are worked on at one time. It bounds memory, and belongs to the history: it may not depend
+/// on the number of threads.
+const VALUES_AT_ONCE: usize = 1 << 22;
+/// Time after which more clients connect where those that did are too few for a round.
+const CHECK_IN_SECONDS: u32 = 60;
+/// How often that is tried for one round, a week of virtual time.
+const MOST_CHECK_INS: u32 = 7 * 24 * 60;
 
 /// One coordinator, its clients, and the messages between them.
 pub struct Federation<S> {
     seed: u64,
+    threads: usize,
+    population_size: usize,
+    attendance: Attendance,
     settings: Settings,
     secrets: Secrets,
     scenario: S,
-    store: Arc<MemoryStore>,
-    driver: Driver<Arc<MemoryStore>>,
+    store: Arc<Archive>,
+    driver: Driver<Arc<Archive>>,
     population: Option<MemoryPopulation>,
-    cohorts: chacha20::ChaCha20Rng,
     initial_model: Digest,
-    devices: Vec<Device>,
+    /// Blobs that the next round reads.
+    named: Vec<Digest>,
+    enrolment: Enrolment,
+    devices: BTreeMap<usize, Box<Device>>,
     index_of: BTreeMap<Client, usize>,
+    /// What is left of devices that are gone.
+    kept: BTreeMap<u32, Kept>,
+    memories: BTreeMap<u32, Bytes>,
     now: Millis,
-    queue: BTreeMap<(Millis, u64), Pending>,
-    /// Numbers queue entries and sessions, so that no two are alike.
-    counter: u64,
+    queue: Queue,
+    /// Inputs that are worked on at one time.
+    at_once: usize,
+    progress: Progress,
+    /// The newest round that is over, until it is told of.
+    summary: Option<RoundSummary>,
+    /// Check-ins for the round to come.
+    check_ins: u32,
+    /// The seed of the cohort to come, and its round.
+    cohort: (u32, [u8; 32]),
+    failure: Option<StoreError>,
 }
 
-/// What waits in the queue.
-enum Pending {
-    Message { session: u64, message: Message },
-    Job(Box<Job>),
+/// What every device is made with.
+struct Enrolment {
+    seed: u64,
+    authority: SigningKey,
+    signer: VerifyingKey,
+    policy: Policy,
+    /// Digest of the signed plan.
+    task: Digest,
+    /// The task in the record of a device that comes back.
+    template: TaskRecord,
+    /// Whether the session asks for certificates.
+    certified: bool,
+    /// What devices verify together: a thousand of them are sent the same bytes.
+    memo: Arc<Memo>,
 }
 
 impl<S: Scenario> Federation<S> {
-    /// Opens the task and connects every client. Nothing is delivered before the first [`step`](Self::step).
+    /// Opens the task; clients connect at once, or with [`Attendance::CheckIn`] when the initial model is signed. Nothing
+    /// is delivered before the first [`step`](Self::step).
     pub fn new(setup: Setup, scenario: S) -> Result<Self, SetupError> {
-        let Setup { plan, clients, policy, seed, hold_out } = setup;
+        setup.check()?;
+        let Setup { plan, clients, policy, seed, threads, attendance, keep, hold_out, quarantine } = setup;
         let spec: ModelSpec = plan.model.architecture.parse()?;
         if spec.parameters() != plan.model.parameters as usize {
             return Err(SetupError::Parameters {
@@ -174,35 +147,66 @@ impl<S: Scenario> Federation<S> {
             });
         }
         let initial_model = model_file::to_safetensors(&spec, &spec.initial(seed))?;
-        let authority = signing_key(seed, "enrolment authority", 0);
-        let signer = signing_key(seed, "signer", 0);
+        let authority = draws::signing_key(seed, "enrolment authority", 0);
+        let signer = draws::signing_key(seed, "signer", 0);
         let settings = Settings {
             plan: SignedPlan::sign(plan, &signer)?,
             authority: authority.verifying_key(),
             hold_out,
-            quarantine: Quarantine::off(),
+            quarantine,
         };
-        let store = Arc::new(MemoryStore::default());
-        let devices: Vec<Device> = (0..clients)
-            .map(|index| Device::enrol(seed, index, &authority, signer.verifying_key(), policy.clone()))
-            .collect();
+        let store = Arc::new(Archive::new(&keep));
+        let driver = Driver::new(Coordinator::new(settings.clone())?, store.clone())?;
+        let terms = driver.core().terms();
+        let template = TaskRecord {
+            name: settings.plan.plan().task.clone(),
+            delta: settings.plan.plan().privacy.delta,
+            loss: terms.guarantee.task_loss(),
+            last_round: 0,
+            participations: 0,
+            contributions: Vec::new(),
+            head: None,
+            model: None,
+        };
+        let enrolment = Enrolment {
+            seed,
+            authority,
+            signer: signer.verifying_key(),
+            policy,
+            task: settings.plan.digest(),
+            template,
+            certified: terms.mode == Mode::Secagg,
+            memo: Arc::default(),
+        };
+        let at_once = (VALUES_AT_ONCE / terms.guarantee.input_length()).clamp(16, 1024);
         let mut federation = Self {
             seed,
-            driver: driver(&settings, &store)?,
+            threads: threads.get(),
+            population_size: clients,
+            attendance,
+            driver,
             population: None,
             settings,
-            secrets: Secrets { signing: signer, noise: noise_key(seed) },
+            secrets: Secrets { signing: signer, noise: draws::noise_key(seed) },
             scenario,
             initial_model: Digest::of(&initial_model),
-            cohorts: stream(seed, "cohorts", 0),
-            index_of: devices.iter().enumerate().map(|(index, device)| (device.id(), index)).collect(),
-            devices,
+            named: Vec::new(),
+            enrolment,
+            devices: BTreeMap::new(),
+            index_of: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            memories: BTreeMap::new(),
             store,
             now: Millis(0),
-            queue: BTreeMap::new(),
-            counter: 0,
+            queue: Queue::default(),
+            at_once,
+            progress: Progress::default(),
+            summary: None,
+            check_ins: 0,
+            cohort: (0, [0; 32]),
+            failure: None,
         };
-        federation.driver.put_blob(initial_model).expect(STORE);
+        federation.driver.put_blob(initial_model)?;
         federation.start();
         Ok(federation)
     }
@@ -210,7 +214,7 @@ impl<S: Scenario> Federation<S> {
     /// Decides about suspicious clients from here on: the coordinator is started again, with these settings.
     pub fn with_quarantine(mut self, quarantine: Quarantine) -> Result<Self, SetupError> {
         self.settings.quarantine = quarantine;
-        driver(&self.settings, &self.store)?;
+        Coordinator::new(self.settings.clone())?;
         self.crash();
         Ok(self)
     }
@@ -220,26 +224,28 @@ impl<S: Scenario> Federation<S> {
         self.population = Some(population.clone());
         let loss = self.coordinator().terms().guarantee.task_loss();
         let task = population.of_task(self.settings.plan.digest(), loss);
-        self.driver.bind(Arc::new(task)).expect(STORE);
+        let bound = self.driver.bind(Arc::new(task));
+        self.failed(bound);
     }
 
-    /// Takes the next message or job, or lets time pass to the next deadline. `false`: nothing is left to happen.
+    /// Takes what happens next, or lets time pass to the next deadline. `false`: nothing is left to happen, or the store
+    /// has [failed](Self::failure).
     pub fn step(&mut self) -> bool {
-        let arrival = self.queue.first_key_value().map(|(&(at, _), _)| at);
-        match (arrival, self.driver.poll_timeout()) {
+        if self.failure.is_some() {
+            return false;
+        }
+        match (self.queue.next_at(), self.driver.poll_timeout()) {
             (arrival, Some(deadline)) if arrival.is_none_or(|at| deadline < at) => {
                 self.now = deadline;
                 self.command(Command::Tick);
             }
-            (Some(_), _) => {
-                let ((at, _), pending) = self.queue.pop_first().expect("its first entry was just seen");
+            (Some(at), _) => {
                 self.now = self.now.max(at);
-                match pending {
-                    Pending::Message { session, message } => self.deliver(session, message),
-                    Pending::Job(job) => {
-                        let computed = job.run(&self.store, &self.secrets);
-                        self.command(Command::Computed(computed));
-                    }
+                match self.queue.pop(self.at_once) {
+                    Some(Next::One(pending)) => self.one(pending),
+                    Some(Next::Jobs(jobs)) => self.compute(jobs),
+                    Some(Next::Clients(pending)) => self.clients(pending),
+                    None => {}
                 }
             }
             (None, _) => return false,
@@ -262,33 +268,48 @@ impl<S: Scenario> Federation<S> {
         true
     }
 
+    /// Steps until a round is over. `None`: the task is, or the store has [failed](Self::failure).
+    pub fn run_round(&mut self) -> Option<RoundSummary> {
+        while self.summary.is_none() && self.step() {}
+        self.summary.take()
+    }
+
+    /// Why the simulation cannot go on, if it cannot: what happens is not kept.
+    pub fn failure(&self) -> Option<&StoreError> {
+        self.failure.as_ref()
+    }
+
     /// Kills the coordinator and starts it again from its store. Sessions, messages under way and running jobs are
     /// lost; every client that still follows the task connects again.
     pub fn crash(&mut self) {
         self.queue.clear();
-        self.driver = driver(&self.settings, &self.store).expect("the plan was accepted before");
+        let driver = Coordinator::new(self.settings.clone())
+            .map_err(|error| StoreError(error.to_string()))
+            .and_then(|core| Driver::new(core, self.store.clone()));
+        match driver {
+            Ok(driver) => self.driver = driver,
+            Err(error) => return self.failed(Err(error)),
+        }
         if let Some(population) = self.population.take() {
             self.bind(&population);
         }
-        self.devices.iter_mut().for_each(Device::lose_session);
+        self.devices.values_mut().for_each(|device| device.lose_session());
         self.start();
     }
 
-    /// Ends a client's session, as when its network fails.
+    /// Ends a client's session, as when its network fails. A client that is not there has none.
     pub fn disconnect(&mut self, client: usize) {
-        self.devices[client].lose_session();
-        let client = self.devices[client].id();
+        let Some(device) = self.devices.get_mut(&client) else { return };
+        device.lose_session();
+        let client = device.id();
         self.command(Command::Disconnect { client });
     }
 
-    /// Opens a session, unless the client has one or is through with the task.
+    /// Opens a session, unless the client has one, is through with the task, or does not exist.
     pub fn connect(&mut self, client: usize) {
-        if self.devices[client].is_finished() || self.devices[client].session.is_some() {
-            return;
+        if client < self.population_size {
+            self.connect_all(vec![client]);
         }
-        self.devices[client].session = Some(self.next_number());
-        let client = self.devices[client].id();
-        self.command(Command::Connect { client });
     }
 
     /// Puts a message on the wire, past the scenario's routing, as if the other end had sent it at this moment. Without
@@ -299,27 +320,7 @@ impl<S: Scenario> Federation<S> {
 
     /// Gives the coordinator a command and does what follows from it.
     pub fn command(&mut self, command: Command) {
-        let mut seed = [0; 32];
-        self.cohorts.fill_bytes(&mut seed);
-        let outcomes = self.driver.handle(vec![command], self.now, seed).expect(STORE);
-        for (client, reject) in outcomes.rejects {
-            self.send_to(client, Kind::Reject, reject.reason.into_bytes().into());
-        }
-        for effect in outcomes.effects {
-            match effect {
-                Effect::Send { client, kind, bytes } => self.send_to(client, kind, bytes),
-                Effect::SendBlob { client, kind, digest } => {
-                    let bytes = self.store.blob(&digest).expect(STORE);
-                    self.send_to(client, kind, bytes);
-                }
-                Effect::Compute(job) => {
-                    let order = self.next_number();
-                    self.queue.insert((self.now, order), Pending::Job(job));
-                }
-                // A stream ends after what was sent on it; the client leaves when it has read that the task is closed.
-                Effect::Close { .. } => {}
-            }
-        }
+        self.commands(vec![command]);
     }
 
     /// The coordinator's core.
@@ -328,23 +329,34 @@ impl<S: Scenario> Federation<S> {
     }
 
     /// The coordinator's store.
-    pub fn store(&self) -> &MemoryStore {
+    pub fn store(&self) -> &Archive {
         &self.store
     }
 
-    /// All events so far.
+    /// All events so far; none where they are not [kept](Keep).
     pub fn events(&self) -> Vec<Event> {
-        self.store.events().expect(STORE)
+        self.store.events().unwrap_or_default()
     }
 
-    /// The clients, by number.
-    pub fn devices(&self) -> &[Device] {
-        &self.devices
+    /// The newest model, a safetensors file.
+    pub fn model(&self) -> Option<Arc<[u8]>> {
+        self.store.blob(&self.coordinator().model()?).ok()
     }
 
-    /// Number of the client of that identity.
+    /// The devices there are, in the order of their numbers: everyone, or with [`Attendance::CheckIn`] those of the round.
+    pub fn devices(&self) -> Vec<&Device> {
+        self.devices.values().map(Box::as_ref).collect()
+    }
+
+    /// Number of the client of that identity, among the devices there are.
     pub fn index_of(&self, client: &Client) -> Option<usize> {
         self.index_of.get(client).copied()
+    }
+
+    /// Clients that have taken part and are gone, and what this takes of memory in bytes, but for what trainers keep.
+    pub fn remembered(&self) -> (usize, usize) {
+        let clients = self.kept.len();
+        (clients, clients * size_of::<(u32, Kept)>())
     }
 
     /// The scenario.
@@ -365,123 +377,382 @@ impl<S: Scenario> Federation<S> {
     fn start(&mut self) {
         self.command(Command::Recover);
         self.command(Command::Open { model: self.initial_model });
-        (0..self.devices.len()).for_each(|client| self.connect(client));
+        match self.attendance {
+            Attendance::Connected => self.connect_all((0..self.population_size).collect()),
+            // Otherwise they come when the initial model is signed, or have come when a round was aborted.
+            Attendance::CheckIn { .. } if self.coordinator().log().size() > 0 && self.devices.is_empty() => {
+                self.check_in();
+            }
+            Attendance::CheckIn { .. } => {}
+        }
     }
 
-    fn deliver(&mut self, session: u64, message: Message) {
-        let Message { client, direction, kind, bytes } = message;
-        if self.devices[client].session != Some(session) {
-            return;
-        }
-        match direction {
-            Direction::Up => {
-                let client = self.devices[client].id();
+    fn one(&mut self, pending: Pending) {
+        match pending {
+            Pending::Message { session, message: Message { client, kind, bytes, .. } } => {
+                let Some(client) = self.with_session(client, session).map(Device::id) else { return };
                 self.command(match kind {
                     Kind::Input | Kind::PlainInput => self.driver.core().whole_input(client, kind, &bytes),
-                    _ => Command::Message { client, kind, bytes: bytes.to_vec() },
+                    _ => Command::Message { client, kind, bytes: bytes.into() },
                 });
             }
-            Direction::Down => self.react(client, Input::Message(kind, bytes.to_vec())),
+            Pending::CheckIn if self.coordinator().phase().is_none() => self.check_in(),
+            Pending::CheckIn | Pending::Job(_) | Pending::Training { .. } => {}
+        }
+    }
+
+    fn compute(&mut self, jobs: Vec<Box<Job>>) {
+        let (store, secrets) = (&*self.store, &self.secrets);
+        let computed = pool::map(self.threads, jobs, |job| job.run(store, secrets));
+        for computed in computed {
+            self.command(Command::Computed(computed));
+        }
+    }
+
+    /// What is due for distinct clients at one instant, and trainings of others that are asked for next.
+    fn clients(&mut self, due: Vec<Pending>) {
+        let (mut work, mut busy, mut untrained) = (Vec::new(), BTreeSet::new(), 0);
+        for pending in due {
+            let (client, session, stimulus) = match pending {
+                Pending::Message { session, message } => {
+                    (message.client, session, Stimulus::Message(message.kind, message.bytes))
+                }
+                Pending::Training { session, client, round, result } => {
+                    // In a later round, what it would train for is over.
+                    if self.devices.get(&client).is_none_or(|device| device.round() != round) {
+                        continue;
+                    }
+                    untrained += usize::from(result.is_none());
+                    (client, session, Stimulus::Training(round, result))
+                }
+                Pending::Job(_) | Pending::CheckIn => continue,
+            };
+            if self.with_session(client, session).is_some()
+                && let Some(device) = self.devices.remove(&client)
+            {
+                busy.insert(client);
+                work.push(Task::Due { client, session, device, stimulus });
+            }
+        }
+        if untrained > 0 {
+            for (key, client, session, round) in self.queue.untrained(self.at_once.saturating_sub(untrained))
+            {
+                if let Some(device) = self.devices.get(&client)
+                    && device.session == Some(session)
+                {
+                    work.push(Task::Ahead { key, client, device, round });
+                }
+            }
+        }
+        let (scenario, now) = (&self.scenario, self.now);
+        let done = pool::map(self.threads, work, |task| task.run(scenario, now));
+        let mut outcomes = Vec::new();
+        for done in done {
+            match done {
+                Done::Due { client, session, device, outcome } => {
+                    self.devices.insert(client, device);
+                    outcomes.push((client, session, outcome));
+                }
+                Done::Ahead { key, result } => self.queue.trained(key, result),
+            }
+        }
+        for (client, session, outcome) in outcomes {
+            self.follow(client, session, outcome);
         }
     }
 
     /// What the agent does around the participant: the effects in order, a refusal as a message or as the end.
-    fn react(&mut self, client: usize, input: Input) {
-        let mut inputs = vec![input];
-        while let Some(input) = inputs.pop() {
-            let reactions = match self.devices[client].handle(input, self.now) {
-                Ok(reactions) => reactions,
-                Err(refusal) => {
-                    let decline = refusal.to_string().into_bytes();
-                    if self.devices[client].refuse(refusal) {
-                        self.disconnect(client);
-                        return;
-                    }
-                    self.send_up(client, Kind::Decline, decline.into());
-                    continue;
+    fn follow(&mut self, client: usize, session: u64, outcome: Result<Vec<Reaction>, Refusal>) {
+        let Some(device) = self.devices.get_mut(&client).filter(|device| device.session == Some(session))
+        else {
+            return;
+        };
+        let reactions = match outcome {
+            Ok(reactions) => reactions,
+            Err(refusal) => {
+                let decline = refusal.to_string().into_bytes();
+                if device.refuse(refusal) {
+                    self.disconnect(client);
+                } else {
+                    self.send(client, Direction::Up, Kind::Decline, decline.into());
                 }
-            };
-            for reaction in reactions {
-                match reaction {
-                    Reaction::Send(kind, bytes) => {
-                        if self.scenario.vanishes(client, self.devices[client].round(), kind) {
-                            self.disconnect(client);
+                return;
+            }
+        };
+        for reaction in reactions {
+            let Some(device) = self.devices.get_mut(&client) else { return };
+            match reaction {
+                Reaction::Send(kind, bytes) => {
+                    let round = device.round();
+                    if self.scenario.vanishes(client, round, kind) {
+                        self.disconnect(client);
+                        if self.attendance == Attendance::Connected {
                             self.connect(client);
-                            return;
                         }
-                        self.send_up(client, kind, bytes.into());
-                    }
-                    Reaction::Train { round } => {
-                        let contribution = self.devices[client]
-                            .task()
-                            .ok_or_else(|| "no model to train".to_owned())
-                            .and_then(|(model, plan)| self.scenario.contribute(client, round, model, plan));
-                        inputs.push(match contribution {
-                            Ok(Contribution::Update(update)) => Input::Trained(update),
-                            Ok(Contribution::DangerUnbounded(values)) => Input::DangerUnbounded(values),
-                            Err(reason) => Input::TrainingFailed(reason),
-                        });
-                    }
-                    Reaction::Finished { reason } => {
-                        self.devices[client].finish(reason);
-                        self.disconnect(client);
                         return;
                     }
-                    reaction => self.devices[client].note(reaction),
+                    self.send(client, Direction::Up, kind, bytes.into());
                 }
+                Reaction::Train { round } => {
+                    let end = Millis(self.now.0.saturating_add(self.scenario.training_time(client, round)));
+                    self.queue.push(end, Pending::Training { session, client, round, result: None });
+                }
+                Reaction::Finished { reason } => {
+                    device.finish(reason);
+                    self.disconnect(client);
+                    return;
+                }
+                reaction => device.note(reaction),
             }
         }
     }
 
-    fn send_to(&mut self, client: Client, kind: Kind, bytes: Arc<[u8]>) {
+    /// Gives the coordinator commands and does what follows from them.
+    fn commands(&mut self, commands: Vec<Command>) {
+        let round = self.coordinator().last_round() + 1;
+        if self.cohort.0 != round {
+            self.cohort = (round, draws::bytes(self.seed, "cohort", 0, round));
+        }
+        let outcomes = match self.driver.handle(commands, self.now, self.cohort.1) {
+            Ok(outcomes) => outcomes,
+            Err(error) => return self.failed(Err(error)),
+        };
+        let mut is_over = false;
+        for event in &outcomes.events {
+            is_over |= matches!(event, Event::Published { .. } | Event::RoundAborted { .. });
+            if let Event::Published { model, momentum, .. } = event {
+                self.named = [*model].into_iter().chain(*momentum).chain(self.driver.core().best()).collect();
+            }
+            if let Event::RoundOpened { .. } = event {
+                self.check_ins = 0;
+                self.driver.hold(self.attendance != Attendance::Connected);
+            }
+            if let Some(summary) = self.progress.note(event, self.now) {
+                self.summary = Some(summary);
+            }
+        }
+        if is_over {
+            self.store.forget_but(&self.named);
+        }
+        if is_over && self.attendance != Attendance::Connected {
+            // Whoever is told the end of a round is gone with it.
+            return self.end_sessions();
+        }
+        for (client, reject) in outcomes.rejects {
+            self.send_to(client, Kind::Reject, reject.reason.into());
+        }
+        for effect in outcomes.effects {
+            match effect {
+                Effect::Send { client, kind, bytes } => self.send_to(client, kind, Bytes::from_owner(bytes)),
+                Effect::SendBlob { client, kind, digest } => match self.store.blob(&digest) {
+                    Ok(bytes) => self.send_to(client, kind, Bytes::from_owner(bytes)),
+                    Err(error) => return self.failed(Err(error)),
+                },
+                Effect::Compute(job) => self.queue.push(self.now, Pending::Job(job)),
+                // A stream ends after what was sent on it; the client leaves when it has read that the task is closed.
+                Effect::Close { .. } => {}
+            }
+        }
+    }
+
+    /// A round is over, and with it everyone's session; others come for the next one.
+    fn end_sessions(&mut self) {
+        self.queue.clear();
+        let mut commands = Vec::new();
+        for (index, mut device) in std::mem::take(&mut self.devices) {
+            let (kept, memory) = device.leave(&self.enrolment.task);
+            self.kept.extend(kept.map(|kept| (index as u32, kept)));
+            self.memories.extend(memory.map(|memory| (index as u32, memory)));
+            commands.push(Command::Disconnect { client: device.id() });
+        }
+        self.index_of.clear();
+        // Nothing follows from them: rounds are held.
+        self.driver.hold(true);
+        if let Err(error) = self.driver.handle(commands, self.now, self.cohort.1) {
+            return self.failed(Err(error));
+        }
+        self.driver.hold(false);
+        self.check_ins = 0;
+        // With nobody there, no round opens; the task ends if it has to.
+        self.command(Command::Tick);
+        self.check_in();
+    }
+
+    /// Lets as many clients connect as are wanted and available, drawn at random.
+    fn check_in(&mut self) {
+        let Attendance::CheckIn { clients } = self.attendance else { return };
+        if self.coordinator().closed().is_some() {
+            return;
+        }
+        if self.check_ins >= MOST_CHECK_INS {
+            let minimum = self.settings.plan.plan().cohort.minimum;
+            let there = self.devices.len();
+            let mut reason = format!(
+                "no round could open for a week: cohort.minimum is {minimum}, {there} clients are there"
+            );
+            if let Some(refusal) = self.devices.values().find_map(|device| device.finished()) {
+                reason = format!("{reason}, and one has left: {refusal}");
+            }
+            return self.command(Command::Stop { reason });
+        }
+        let round = self.coordinator().last_round() + 1;
+        let mut rng = stream(self.seed, "check-in", self.check_ins as usize, round);
+        self.check_ins += 1;
+        let wanted = clients.saturating_sub(self.devices.len());
+        let mut order = Shuffle::new(self.population_size);
+        let mut drawn = Vec::new();
+        while drawn.len() < wanted
+            && let Some(client) = order.next(&mut rng)
+        {
+            if !self.devices.contains_key(&client) && self.scenario.available(client, self.now) {
+                drawn.push(client);
+            }
+        }
+        self.queue.push(self.now.plus_seconds(CHECK_IN_SECONDS), Pending::CheckIn);
+        self.connect_all(drawn);
+    }
+
+    /// Opens sessions for those who have none.
+    fn connect_all(&mut self, clients: Vec<usize>) {
+        let new = clients.iter().filter(|client| !self.devices.contains_key(client)).map(|&client| {
+            let index = client as u32;
+            (client, self.kept.get(&index).copied(), self.memories.get(&index).cloned())
+        });
+        let enrolment = &self.enrolment;
+        let made = pool::map(self.threads, new.collect(), |(client, kept, memory)| {
+            (client, Box::new(Device::enrol(enrolment, client, kept, memory)))
+        });
+        for (client, device) in made {
+            self.index_of.insert(device.id(), client);
+            self.devices.insert(client, device);
+        }
+        let mut commands = Vec::new();
+        for client in clients {
+            let Some(device) = self.devices.get_mut(&client) else { continue };
+            if !device.is_finished() && device.session.is_none() {
+                device.session = Some(self.queue.number());
+                commands.push(Command::Connect { client: device.id() });
+            }
+        }
+        self.commands(commands);
+    }
+
+    fn with_session(&self, client: usize, session: u64) -> Option<&Device> {
+        self.devices.get(&client).map(Box::as_ref).filter(|device| device.session == Some(session))
+    }
+
+    fn send_to(&mut self, client: Client, kind: Kind, bytes: Bytes) {
         let Some(client) = self.index_of(&client) else { return };
-        self.send(Message { client, direction: Direction::Down, kind, bytes });
+        self.send(client, Direction::Down, kind, bytes);
     }
 
-    fn send_up(&mut self, client: usize, kind: Kind, bytes: Arc<[u8]>) {
-        self.send(Message { client, direction: Direction::Up, kind, bytes });
-    }
-
-    fn send(&mut self, message: Message) {
+    fn send(&mut self, client: usize, direction: Direction, kind: Kind, bytes: Bytes) {
+        match direction {
+            Direction::Up => self.progress.bytes_up += bytes.len() as u64,
+            Direction::Down => self.progress.bytes_down += bytes.len() as u64,
+        }
+        let message = Message { client, direction, kind, bytes };
         for (arrival, message) in self.scenario.route(self.now, message) {
             self.enqueue(arrival, message);
         }
     }
 
     fn enqueue(&mut self, arrival: Millis, message: Message) {
-        let Some(session) = self.devices.get(message.client).and_then(|device| device.session) else {
+        let Some(session) = self.devices.get(&message.client).and_then(|device| device.session) else {
             return;
         };
-        let key = (arrival.max(self.now), self.next_number());
-        self.queue.insert(key, Pending::Message { session, message });
+        self.queue.push(arrival.max(self.now), Pending::Message { session, message });
     }
 
-    fn next_number(&mut self) -> u64 {
-        self.counter += 1;
-        self.counter
+    fn failed(&mut self, outcome: Result<(), StoreError>) {
+        if let Err(error) = outcome {
+            self.failure.get_or_insert(error);
+        }
     }
 }
 
-const STORE: &str = "a store in memory keeps what it is given, and the core names nothing else";
-
-fn driver(settings: &Settings, store: &Arc<MemoryStore>) -> Result<Driver<Arc<MemoryStore>>, PlanError> {
-    Ok(Driver::new(Coordinator::new(settings.clone())?, store.clone()).expect(STORE))
+/// What a thread does for one client.
+enum Task<'a> {
+    Due {
+        client: usize,
+        session: u64,
+        device: Box<Device>,
+        stimulus: Stimulus,
+    },
+    /// Computes what a training will give, before it ends.
+    Ahead {
+        key: queue::Key,
+        client: usize,
+        device: &'a Device,
+        round: u32,
+    },
 }
 
-/// The random stream for one purpose of one client (0 for the coordinator's own).
-fn stream(seed: u64, purpose: &str, client: usize) -> chacha20::ChaCha20Rng {
-    let name = format!("fedveil/federation/v1\n{seed}\n{purpose}\n{client}");
-    chacha20::ChaCha20Rng::from_seed(Digest::of(name).0)
+enum Stimulus {
+    Message(Kind, Bytes),
+    Training(u32, Option<Result<Trained, String>>),
 }
 
-fn signing_key(seed: u64, purpose: &str, client: usize) -> SigningKey {
-    let mut bytes = [0; 32];
-    stream(seed, purpose, client).fill_bytes(&mut bytes);
-    SigningKey::from_bytes(&bytes)
+enum Done {
+    Due { client: usize, session: u64, device: Box<Device>, outcome: Result<Vec<Reaction>, Refusal> },
+    Ahead { key: queue::Key, result: Result<Trained, String> },
 }
 
-fn noise_key(seed: u64) -> NoiseKey {
-    let mut bytes = zeroize::Zeroizing::new([0; 32]);
-    stream(seed, "noise key", 0).fill_bytes(bytes.as_mut());
-    NoiseKey::new(bytes)
+impl Task<'_> {
+    fn run(self, scenario: &impl Scenario, now: Millis) -> Done {
+        match self {
+            Self::Ahead { key, client, device, round } => {
+                Done::Ahead { key, result: train(scenario, client, round, device) }
+            }
+            Self::Due { client, session, mut device, stimulus } => {
+                let input = match stimulus {
+                    Stimulus::Message(kind, bytes) => Input::Message(kind, bytes),
+                    Stimulus::Training(round, result) => {
+                        match result.unwrap_or_else(|| train(scenario, client, round, &device)) {
+                            Ok(Trained { contribution, memory }) => {
+                                memory.into_iter().for_each(|memory| device.remember(memory));
+                                match contribution {
+                                    Contribution::Update(update) => Input::Trained(update),
+                                    Contribution::DangerUnbounded(values) => Input::DangerUnbounded(values),
+                                }
+                            }
+                            Err(reason) => Input::TrainingFailed(reason),
+                        }
+                    }
+                };
+                let outcome = device.handle(input, now);
+                Done::Due { client, session, device, outcome }
+            }
+        }
+    }
+}
+
+fn train(scenario: &impl Scenario, client: usize, round: u32, device: &Device) -> Result<Trained, String> {
+    let (model, plan) = device.task().ok_or("no model to train")?;
+    scenario.contribute(&Work { client, round, model, plan, memory: device.memory() })
+}
+
+/// The numbers `0..count` in random order, of which only those that are asked for take memory (Fisher and Yates).
+struct Shuffle {
+    count: usize,
+    given: usize,
+    moved: BTreeMap<usize, usize>,
+}
+
+impl Shuffle {
+    fn new(count: usize) -> Self {
+        Self { count, given: 0, moved: BTreeMap::new() }
+    }
+
+    fn next(&mut self, rng: &mut impl rand_core::Rng) -> Option<usize> {
+        let left = self.count.checked_sub(self.given).filter(|&left| left > 0)?;
+        let place = self.given + draws::below(rng, left);
+        let drawn = self.moved.remove(&place).unwrap_or(place);
+        let first = self.moved.remove(&self.given).unwrap_or(self.given);
+        if place != self.given {
+            self.moved.insert(place, first);
+        }
+        self.given += 1;
+        Some(drawn)
+    }
 }

@@ -5,6 +5,7 @@ use crate::attack::{ATTACKS, Attack, Conspiracy, Member};
 use crate::training::local_update;
 use crate::{datasets, partition};
 use fedveil_learning::Dataset;
+use std::sync::Mutex;
 
 /// The colluders: one in a group, or both in one.
 const COLLUDERS: [usize; 2] = [3, 30];
@@ -35,33 +36,28 @@ fn conspiracy(attack: Attack, shares: &[Dataset]) -> Conspiracy {
 /// Honest clients, and colluders each of whom has its own copy of what they know.
 struct Infiltrated {
     honest: Vec<Dataset>,
-    colluders: BTreeMap<usize, Conspiracy>,
+    colluders: BTreeMap<usize, Mutex<Conspiracy>>,
 }
 
 impl Infiltrated {
     fn new(attack: Attack, clients: usize) -> Self {
         let shares = shares(clients);
-        let colluders = COLLUDERS.map(|client| (client, conspiracy(attack, &shares))).into();
+        let colluders = COLLUDERS.map(|client| (client, Mutex::new(conspiracy(attack, &shares)))).into();
         Self { honest: shares.iter().map(datasets::spectrum_of).collect(), colluders }
     }
 }
 
 impl Scenario for Infiltrated {
-    fn contribute(
-        &mut self,
-        client: usize,
-        round: u32,
-        model: &[u8],
-        plan: &TaskPlan,
-    ) -> Result<Contribution, String> {
-        if let Some(conspiracy) = self.colluders.get_mut(&client) {
+    fn contribute(&self, &Work { client, round, model, plan, .. }: &Work<'_>) -> Result<Trained, String> {
+        if let Some(conspiracy) = self.colluders.get(&client) {
+            let mut conspiracy = conspiracy.lock().unwrap();
             let member = COLLUDERS.iter().position(|colluder| *colluder == client).expect("it is one");
             let values = conspiracy.contribute(member, round, model, plan).map_err(|error| error.to_string());
-            return Ok(Contribution::DangerUnbounded(values?));
+            return Ok(Contribution::DangerUnbounded(values?).into());
         }
         let seed = client as u64 + u64::from(round);
         let update = local_update(&self.honest[client], model, plan, seed).map_err(|error| error.to_string());
-        Ok(Contribution::Update(update?))
+        Ok(Contribution::Update(update?).into())
     }
 }
 

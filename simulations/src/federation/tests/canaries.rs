@@ -24,31 +24,25 @@ fn audited(rounds: u32) -> Setup {
 }
 
 /// Samples of noise, in steps.
-type OwnNoise = Box<dyn Fn(&mut chacha20::ChaCha20Rng) -> i64>;
+type OwnNoise = Box<dyn Fn(&mut chacha20::ChaCha20Rng) -> i64 + Send + Sync>;
 
 /// Every client is a canary, with the noise of the plan or with another.
 struct Audited {
     grid: Grid,
     /// Noise that each client adds itself, around the participant that would add the plan's.
     own_noise: Option<OwnNoise>,
-    rng: chacha20::ChaCha20Rng,
 }
 
 impl Scenario for Audited {
-    fn contribute(
-        &mut self,
-        client: usize,
-        round: u32,
-        model: &[u8],
-        plan: &TaskPlan,
-    ) -> Result<Contribution, String> {
+    fn contribute(&self, &Work { client, round, model, plan, .. }: &Work<'_>) -> Result<Trained, String> {
         let mut update = seed().update(client as u32, 640, plan.privacy.clip_norm);
-        let Some(noise) = &self.own_noise else { return Ok(Contribution::Update(update)) };
+        let Some(noise) = &self.own_noise else { return Ok(Contribution::Update(update).into()) };
         Rotation::new(&plan.rotation_seed(round, &Digest::of(model)), 640).forward(&mut update);
         clip_l2(&mut update, self.grid.clip()).unwrap();
-        let steps = self.grid.round(&update, &mut self.rng);
-        let noised = steps.into_iter().map(|step| i64::from(step) + noise(&mut self.rng));
-        Ok(Contribution::DangerUnbounded(noised.collect()))
+        let mut rng = stream(1, "own noise", client, round);
+        let steps = self.grid.round(&update, &mut rng);
+        let noised = steps.into_iter().map(|step| i64::from(step) + noise(&mut rng));
+        Ok(Contribution::DangerUnbounded(noised.collect()).into())
     }
 }
 
@@ -56,7 +50,7 @@ impl Scenario for Audited {
 fn audit(rounds: u32, own_noise: Option<OwnNoise>) -> (Scored, Audit, f64) {
     let setup = audited(rounds);
     let grid = setup.plan.check().unwrap().guarantee.grid;
-    let script = Audited { grid, own_noise, rng: stream(1, "own noise", 0) };
+    let script = Audited { grid, own_noise };
     let mut federation = Federation::new(setup, script).unwrap();
     federation.run();
     let canaries = (0..CANARIES)

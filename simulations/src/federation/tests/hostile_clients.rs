@@ -9,7 +9,7 @@ fn kinds() -> Vec<Kind> {
 }
 
 fn from_client(client: usize, kind: Kind, bytes: &[u8]) -> Message {
-    Message { client, direction: Direction::Up, kind, bytes: bytes.into() }
+    Message { client, direction: Direction::Up, kind, bytes: Bytes::copy_from_slice(bytes) }
 }
 
 /// Reasons for which this client was taken out of rounds.
@@ -93,10 +93,10 @@ fn what_one_client_said_is_worth_nothing_from_another() {
     let ids = federation(one_group(), Script::default());
     let thief = (0..12).max_by_key(|&client| ids.devices()[client].id()).unwrap();
     for kind in [Kind::Advertise, Kind::Reveal, Kind::Consistency, Kind::Unmask] {
-        let mut said = None;
+        let mut said: Option<Bytes> = None;
         let repeat = move |now, mut message: Message| {
             if message.kind == kind && message.client == thief {
-                message.bytes = Arc::clone(said.as_ref().expect("the others came before"));
+                message.bytes = said.clone().expect("the others came before");
             } else if message.kind == kind {
                 said = Some(message.bytes.clone());
             }

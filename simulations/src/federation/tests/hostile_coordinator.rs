@@ -43,8 +43,9 @@ fn checkpoint(federation: &Scripted, log: &Log) -> String {
         .unwrap()
 }
 
-fn down(kind: Kind, bytes: impl Into<Arc<[u8]>>) -> Message {
-    Message { client: 0, direction: Direction::Down, kind, bytes: bytes.into() }
+fn down(kind: Kind, bytes: impl AsRef<[u8]>) -> Message {
+    let bytes = Bytes::copy_from_slice(bytes.as_ref());
+    Message { client: 0, direction: Direction::Down, kind, bytes }
 }
 
 /// One group, for so many rounds.
@@ -131,7 +132,7 @@ fn a_signed_plan_that_makes_no_sense_is_refused() {
     for (change, reason) in cases {
         let mut plan = one_group().plan;
         change(&mut plan);
-        let signed = SignedPlan::sign(plan, &signing_key(1, "signer", 0)).unwrap();
+        let signed = SignedPlan::sign(plan, &draws::signing_key(1, "signer", 0)).unwrap();
         let replace = move |bytes: &mut Vec<u8>| *bytes = signed.bytes().to_vec();
         let mut federation = federation(one_group(), Script::default().altering(0, Kind::Plan, replace));
         assert_refuses(&mut federation, reason, true);

@@ -3,6 +3,7 @@
 mod adaptive_clip;
 mod attacks;
 mod canaries;
+mod engine;
 mod gate;
 mod hostile_clients;
 mod hostile_coordinator;
@@ -15,7 +16,9 @@ mod suspects;
 
 use super::*;
 use fedveil_privacy::Rotation;
-use fedveil_proto_plan::{Aggregation, Cohort, Model, Privacy, Server, Setting, Training, VERSION};
+use fedveil_proto_plan::{
+    Aggregation, Cohort, Model, PlanError, Privacy, Server, Setting, TaskPlan, Training, VERSION,
+};
 use std::collections::BTreeSet;
 
 /// The federation of the tests.
@@ -25,12 +28,12 @@ type Scripted = Federation<Script>;
 const PARAMETERS: usize = 27;
 
 /// What becomes of a message, as [`Scenario::route`].
-type Route = dyn FnMut(Millis, Message) -> Vec<(Millis, Message)>;
+type Route = dyn FnMut(Millis, Message) -> Vec<(Millis, Message)> + Send + Sync;
 
 /// A scenario made of closures, which writes down what was sent.
 struct Script {
-    contribute: Box<dyn FnMut(usize, u32) -> Result<Contribution, String>>,
-    vanishes: Box<dyn FnMut(usize, u32, Kind) -> bool>,
+    contribute: Box<dyn Fn(usize, u32) -> Result<Contribution, String> + Send + Sync>,
+    vanishes: Box<dyn FnMut(usize, u32, Kind) -> bool + Send + Sync>,
     route: Box<Route>,
     /// Every message as its sender sent it.
     sent: Vec<Message>,
@@ -59,26 +62,34 @@ impl Script {
         Self { contribute: Box::new(unit), ..Self::default() }
     }
 
-    fn vanishing(mut self, vanishes: impl FnMut(usize, u32, Kind) -> bool + 'static) -> Self {
+    fn vanishing(mut self, vanishes: impl FnMut(usize, u32, Kind) -> bool + Send + Sync + 'static) -> Self {
         self.vanishes = Box::new(vanishes);
         self
     }
 
     fn contributing(
         mut self,
-        contribute: impl FnMut(usize, u32) -> Result<Contribution, String> + 'static,
+        contribute: impl Fn(usize, u32) -> Result<Contribution, String> + Send + Sync + 'static,
     ) -> Self {
         self.contribute = Box::new(contribute);
         self
     }
 
-    fn routing(mut self, route: impl FnMut(Millis, Message) -> Vec<(Millis, Message)> + 'static) -> Self {
+    fn routing(
+        mut self,
+        route: impl FnMut(Millis, Message) -> Vec<(Millis, Message)> + Send + Sync + 'static,
+    ) -> Self {
         self.route = Box::new(route);
         self
     }
 
     /// Alters the bytes of the messages of this kind to this client.
-    fn altering(self, client: usize, kind: Kind, alter: impl Fn(&mut Vec<u8>) + 'static) -> Self {
+    fn altering(
+        self,
+        client: usize,
+        kind: Kind,
+        alter: impl Fn(&mut Vec<u8>) + Send + Sync + 'static,
+    ) -> Self {
         self.routing(move |now, mut message| {
             if (message.client, message.kind) == (client, kind) {
                 let mut bytes = message.bytes.to_vec();
@@ -91,14 +102,8 @@ impl Script {
 }
 
 impl Scenario for Script {
-    fn contribute(
-        &mut self,
-        client: usize,
-        round: u32,
-        _model: &[u8],
-        _plan: &TaskPlan,
-    ) -> Result<Contribution, String> {
-        (self.contribute)(client, round)
+    fn contribute(&self, work: &Work<'_>) -> Result<Trained, String> {
+        (self.contribute)(work.client, work.round).map(Trained::from)
     }
 
     fn vanishes(&mut self, client: usize, round: u32, before: Kind) -> bool {
@@ -154,7 +159,7 @@ fn one_group() -> Setup {
             gate: None,
         },
     };
-    Setup { clients: plan.cohort.clients as usize, plan, policy: Policy::default(), seed: 1, hold_out: None }
+    Setup::new(plan.clone(), plan.cohort.clients as usize, Policy::default(), 1)
 }
 
 /// The same, and one round only.

@@ -75,7 +75,7 @@ fn a_task_refuses_clients_that_have_spent_all_elsewhere() {
 fn who_cannot_pay_is_not_drawn_and_the_others_go_on() {
     let population = MemoryPopulation::new(paying_for(2));
     let first = run("first", 1, &population);
-    let poor: Vec<Client> = first.devices()[..2].iter().map(Device::id).collect();
+    let poor: Vec<Client> = first.devices()[..2].iter().map(|device| device.id()).collect();
     let loss = first.coordinator().terms().guarantee.task_loss();
     population.of_task(Digest::of("elsewhere"), loss).charge(1, &poor).unwrap();
 
@@ -107,7 +107,7 @@ fn tasks_at_the_same_time_never_overspend() {
     let population = MemoryPopulation::new(paying_for(3));
     let mut tasks =
         [task("one", 2, &population, Script::default()), task("other", 2, &population, Script::default())];
-    let clients: Vec<Client> = tasks[0].devices().iter().map(Device::id).collect();
+    let clients: Vec<Client> = tasks[0].devices().iter().map(|device| device.id()).collect();
     let mut both_at_once = false;
     loop {
         let mut more = false;
@@ -167,7 +167,7 @@ fn what_a_group_reserved_is_released_when_it_is_withheld() {
         federation.events().iter().any(|event| matches!(event, Event::RoundOpened { .. }))
     };
     assert!(federation.run_until(opened));
-    let clients: Vec<Client> = federation.devices().iter().map(Device::id).collect();
+    let clients: Vec<Client> = federation.devices().iter().map(|device| device.id()).collect();
     let count = |of: fn((u32, u32)) -> u32| -> u32 {
         clients.iter().map(|client| of(standing(&population, client))).sum()
     };
@@ -212,9 +212,9 @@ fn a_population_is_never_behind_the_run_whenever_that_crashes() {
             assert_eq!(standing(&population, &client), (count, 0), "after step {steps}");
         }
         // Not every step: a history is long, and neighbouring steps differ by a message.
-        steps += 11;
+        steps += 5;
     }
-    assert!(steps > 100);
+    assert!(steps > 60);
 }
 
 #[test]
@@ -270,10 +270,9 @@ fn a_round_whose_model_is_refused_stays_charged() {
     };
     assert!(federation.run_until(aggregating));
     // The job that closes the round fails, for whatever reason: here it finds none of its blobs.
-    let is_job = |pending: &Pending| matches!(pending, Pending::Job(_));
-    let (&at, _) = federation.queue.iter().find(|(_, pending)| is_job(pending)).unwrap();
-    let Some(Pending::Job(job)) = federation.queue.remove(&at) else { unreachable!() };
-    let computed = job.run(&MemoryStore::default(), &federation.secrets);
+    let Some(Next::Jobs(jobs)) = federation.queue.pop(1) else { panic!("the job is what is next") };
+    let [job] = jobs.try_into().map_err(|_| "one job").unwrap();
+    let computed = job.run(&fedveil_coordinator_core::MemoryStore::default(), &federation.secrets);
     federation.command(Command::Computed(computed));
     let events = federation.events();
     assert!(aborted(&events)[0].1.starts_with("store: no blob"), "{:?}", aborted(&events));

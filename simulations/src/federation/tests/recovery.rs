@@ -86,7 +86,7 @@ fn recovers_from_every_prefix(setup: Setup) {
     let events = federation.events();
     for length in 0..=events.len() {
         let before = replayed(&federation.settings, &events[..length]);
-        let store = MemoryStore::default();
+        let store = Archive::new(&Keep::Everything);
         store.append(&events[..length], &[]).unwrap();
         let mut driver = Driver::new(Coordinator::new(federation.settings.clone()).unwrap(), store).unwrap();
         let outcomes = driver.handle(vec![Command::Recover], Millis(1), [0; 32]).unwrap();
@@ -160,10 +160,7 @@ fn check_after_crashes(federation: &mut Scripted) {
 #[test]
 fn a_crash_after_any_step_costs_at_most_the_round_and_never_its_charge() {
     let steps = setups().map(|setup| crashes_after_every_step(&setup));
-    assert!(
-        steps[0] > 100 && steps[1..].iter().all(|&steps| steps > 20),
-        "{steps:?} steps in the whole task"
-    );
+    assert!(steps[0] > 60 && steps[1..].iter().all(|&steps| steps > 20), "{steps:?} steps in the whole task");
 }
 
 /// Gives how many steps there are.

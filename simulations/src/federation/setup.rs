@@ -1,0 +1,214 @@
+//! What a simulation is made of.
+
+use super::Keep;
+use bytes::Bytes;
+use fedveil_client_core::Policy;
+use fedveil_coordinator_core::{HoldOut, Millis, Quarantine, StoreError};
+use fedveil_learning::LearningError;
+use fedveil_proto::Kind;
+use fedveil_proto_plan::{PlanError, TaskPlan};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+/// What a federation consists of.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// The task.
+    pub plan: TaskPlan,
+    /// Clients there are, numbered from 0.
+    pub clients: usize,
+    /// What every client's owner allows.
+    pub policy: Policy,
+    /// Source of all keys, masks, noise and choices, and of the initial model.
+    pub seed: u64,
+    /// Threads that compute for clients, and jobs of the coordinator. What happens does not depend on it.
+    pub threads: NonZeroUsize,
+    /// Who connects when.
+    pub attendance: Attendance,
+    /// What is kept of the past.
+    pub keep: Keep,
+    /// What the coordinator judges models on, where the plan's gate needs examples.
+    pub hold_out: Option<Arc<dyn HoldOut>>,
+    /// What the coordinator makes of clients that it suspects.
+    pub quarantine: Quarantine,
+}
+
+/// Who connects when.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Attendance {
+    /// Everyone connects at the start and stays: for populations of some thousands at most.
+    #[default]
+    Connected,
+    /// Before each round, so many of those who are [available](Scenario::available), drawn at random. Where they are too
+    /// few for a round, more of them a minute later. All sessions end with the round.
+    CheckIn {
+        /// Clients that connect; a round opens at once if they are as many as the plan's cohort.
+        clients: usize,
+    },
+}
+
+impl Setup {
+    /// Everyone connected, one thread, and everything kept.
+    pub fn new(plan: TaskPlan, clients: usize, policy: Policy, seed: u64) -> Self {
+        Self {
+            plan,
+            clients,
+            policy,
+            seed,
+            threads: NonZeroUsize::MIN,
+            attendance: Attendance::default(),
+            keep: Keep::default(),
+            hold_out: None,
+            quarantine: Quarantine::off(),
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<(), SetupError> {
+        if u32::try_from(self.clients).is_err() {
+            return Err(SetupError::Clients { found: self.clients });
+        }
+        let minimum = self.plan.cohort.minimum as usize;
+        match self.attendance {
+            Attendance::CheckIn { clients } if clients < minimum || clients > self.clients => {
+                Err(SetupError::CheckIn { found: clients, minimum, clients: self.clients })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Everything that is not the protocol: data, faults, attacks, the network.
+///
+/// What it answers should follow from its own seed and the arguments alone ([`stream`](super::stream) draws by name): then
+/// one setup has one history, on any number of threads, with devices that come and go, and over a resumption.
+pub trait Scenario: Sync {
+    /// What a client's training gives, on any thread. An error makes the client decline the round.
+    fn contribute(&self, work: &Work<'_>) -> Result<Trained, String>;
+
+    /// How long the client trains in this round, in milliseconds of virtual time.
+    fn training_time(&self, _client: usize, _round: u32) -> u64 {
+        0
+    }
+
+    /// Whether the client may connect at this time, for [`Attendance::CheckIn`].
+    fn available(&self, _client: usize, _now: Millis) -> bool {
+        true
+    }
+
+    /// Whether the client loses its session in place of sending this message; with [`Attendance::Connected`] it connects
+    /// again at once. `round` is the last one that the client entered, 0 before the first.
+    fn vanishes(&mut self, _client: usize, _round: u32, _before: Kind) -> bool {
+        false
+    }
+
+    /// What becomes of a message that was sent at `now`: the messages that arrive, and when. None: it is lost. An
+    /// arrival in the past is an arrival at `now`.
+    fn route(&mut self, now: Millis, message: Message) -> Vec<(Millis, Message)> {
+        vec![(now, message)]
+    }
+}
+
+/// What a client trains on.
+#[derive(Debug, Clone, Copy)]
+pub struct Work<'a> {
+    /// Number of the client.
+    pub client: usize,
+    /// The round.
+    pub round: u32,
+    /// The global model, a safetensors file.
+    pub model: &'a [u8],
+    /// The task.
+    pub plan: &'a TaskPlan,
+    /// What the client kept when it trained last.
+    pub memory: Option<&'a [u8]>,
+}
+
+/// What training gave.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trained {
+    /// What the client gives to the round.
+    pub contribution: Contribution,
+    /// What it keeps for its next training, in place of what it has: layers of its own, control variates.
+    pub memory: Option<Bytes>,
+}
+
+impl From<Contribution> for Trained {
+    fn from(contribution: Contribution) -> Self {
+        Self { contribution, memory: None }
+    }
+}
+
+/// What a client gives to a round.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Contribution {
+    /// New parameters minus old, in file order. It is clipped, rotated, rounded and noised.
+    Update(Vec<f32>),
+    /// Grid values of the rotated update that enter the sum as they are, unclipped and without noise, as a poisoned
+    /// client would send them.
+    DangerUnbounded(Vec<i64>),
+}
+
+/// A message between a client and the coordinator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Number of the client, whichever end it is.
+    pub client: usize,
+    /// Who receives it.
+    pub direction: Direction,
+    /// Kind of message.
+    pub kind: Kind,
+    /// Its bytes, shared by all copies.
+    pub bytes: Bytes,
+}
+
+/// Which way a message goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From a client to the coordinator.
+    Up,
+    /// From the coordinator to a client.
+    Down,
+}
+
+/// Why there can be no such federation.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SetupError {
+    /// The plan does not hold.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The plan's architecture is no model.
+    #[error("model.architecture: {0}")]
+    Architecture(#[from] LearningError),
+    /// The plan's vectors have another length than its model.
+    #[error("model.parameters is {found}, {architecture} has {expected}")]
+    Parameters {
+        /// The plan's architecture.
+        architecture: String,
+        /// The plan's number.
+        found: u32,
+        /// What the architecture has.
+        expected: usize,
+    },
+    /// More clients than can be numbered.
+    #[error("{found} clients, accepted are up to 4294967295")]
+    Clients {
+        /// Clients asked for.
+        found: usize,
+    },
+    /// Not that many clients can check in.
+    #[error(
+        "{found} clients check in for a round; accepted are {minimum} (cohort.minimum of the plan) to {clients} (all there are)"
+    )]
+    CheckIn {
+        /// Clients that were to check in.
+        found: usize,
+        /// Clients that a round takes.
+        minimum: usize,
+        /// All clients.
+        clients: usize,
+    },
+    /// What happens cannot be kept.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
