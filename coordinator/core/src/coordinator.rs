@@ -492,7 +492,8 @@ impl Coordinator {
         }
     }
 
-    pub(crate) fn momentum(&self) -> Option<Digest> {
+    /// Digest of what the optimiser keeps for the next round.
+    pub fn momentum(&self) -> Option<Digest> {
         self.momentum
     }
 

@@ -94,8 +94,6 @@ pub struct Federation<S> {
     driver: Driver<Arc<Archive>>,
     population: Option<MemoryPopulation>,
     initial_model: Digest,
-    /// Blobs that the next round reads.
-    named: Vec<Digest>,
     enrolment: Enrolment,
     devices: BTreeMap<usize, Box<Device>>,
     index_of: BTreeMap<Client, usize>,
@@ -190,7 +188,6 @@ impl<S: Scenario> Federation<S> {
             secrets: Secrets { signing: signer, noise: draws::noise_key(seed) },
             scenario,
             initial_model: Digest::of(&initial_model),
-            named: Vec::new(),
             enrolment,
             devices: BTreeMap::new(),
             index_of: BTreeMap::new(),
@@ -520,9 +517,6 @@ impl<S: Scenario> Federation<S> {
         let mut is_over = false;
         for event in &outcomes.events {
             is_over |= matches!(event, Event::Published { .. } | Event::RoundAborted { .. });
-            if let Event::Published { model, momentum, .. } = event {
-                self.named = [*model].into_iter().chain(*momentum).chain(self.driver.core().best()).collect();
-            }
             if let Event::RoundOpened { .. } = event {
                 self.check_ins = 0;
                 self.driver.hold(self.attendance != Attendance::Connected);
@@ -532,7 +526,9 @@ impl<S: Scenario> Federation<S> {
             }
         }
         if is_over {
-            self.store.forget_but(&self.named);
+            let core = self.driver.core();
+            let named = [core.model(), core.momentum(), core.best()];
+            self.store.forget_but(&named.into_iter().flatten().collect::<Vec<_>>());
         }
         if is_over && self.attendance != Attendance::Connected {
             // Whoever is told the end of a round is gone with it.
