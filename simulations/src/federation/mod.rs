@@ -556,9 +556,7 @@ impl<S: Scenario> Federation<S> {
         self.queue.clear();
         let mut commands = Vec::new();
         for (index, mut device) in std::mem::take(&mut self.devices) {
-            let (kept, memory) = device.leave(&self.enrolment.task);
-            self.kept.extend(kept.map(|kept| (index as u32, kept)));
-            self.memories.extend(memory.map(|memory| (index as u32, memory)));
+            self.keep(index as u32, &mut device);
             commands.push(Command::Disconnect { client: device.id() });
         }
         self.index_of.clear();
@@ -591,6 +589,9 @@ impl<S: Scenario> Federation<S> {
             }
             return self.command(Command::Stop { reason });
         }
+        if self.check_ins > 0 {
+            self.replace_absent();
+        }
         let round = self.coordinator().last_round() + 1;
         let mut rng = stream(self.seed, "check-in", self.check_ins as usize, round);
         self.check_ins += 1;
@@ -606,6 +607,32 @@ impl<S: Scenario> Federation<S> {
         }
         self.queue.push(self.now.plus_seconds(CHECK_IN_SECONDS), Pending::CheckIn);
         self.connect_all(drawn);
+    }
+
+    /// Lets go of those who have checked in and are not ready: their sessions are gone, or what they were sent is lost.
+    fn replace_absent(&mut self) {
+        let is_absent = |device: &Device| device.session.is_none() || device.model().is_none();
+        let absent: Vec<usize> = self
+            .devices
+            .iter()
+            .filter(|(_, device)| is_absent(device))
+            .map(|(index, _)| *index)
+            .collect();
+        let mut commands = Vec::new();
+        for index in absent {
+            let Some(mut device) = self.devices.remove(&index) else { continue };
+            self.index_of.remove(&device.id());
+            self.keep(index as u32, &mut device);
+            commands.push(Command::Disconnect { client: device.id() });
+        }
+        self.commands(commands);
+    }
+
+    /// Keeps what is left of a device that goes.
+    fn keep(&mut self, index: u32, device: &mut Device) {
+        let (kept, memory) = device.leave(&self.enrolment.task);
+        self.kept.extend(kept.map(|kept| (index, kept)));
+        self.memories.extend(memory.map(|memory| (index, memory)));
     }
 
     /// Opens sessions for those who have none.

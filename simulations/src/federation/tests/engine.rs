@@ -50,8 +50,7 @@ impl Scenario for Named {
 }
 
 fn setups() -> Vec<Setup> {
-    let mut groups = groups_of_nine(3);
-    groups.plan.cohort.minimum = 20;
+    let groups = groups_of_nine(3);
     let mut checking_in = plain::in_the_clear("local");
     checking_in.plan.rounds = 4;
     checking_in.clients = 500;

@@ -5,7 +5,7 @@ use crate::attack::{Attack, Conspiracy, Member, Poison};
 use crate::hold_out::HeldOut;
 use crate::training::local_update;
 use crate::{datasets, partition};
-use fedveil_coordinator_core::Evaluation;
+use fedveil_coordinator_core::{Evaluation, HoldOut};
 use fedveil_learning::Dataset;
 use fedveil_proto_plan::{AdaptiveClipping, Gate, Measured};
 use fedveil_provenance::Manifest;
@@ -283,38 +283,35 @@ fn digits(bounds: Option<Gate>) -> (Setup, Sleepers) {
     setup.hold_out = Some(Arc::new(HeldOut::new(&spec, datasets::spectrum_of(&test), made).unwrap()));
     (
         setup,
-        Sleepers { shares, conspiracies: BTreeMap::new(), attack: Attack::new("sign-flip", None).unwrap() },
+        Sleepers { shares, conspiracies: std::sync::Mutex::default(), attack: Attack::new("sign-flip", None).unwrap() },
     )
 }
 
 struct Sleepers {
     shares: Vec<Dataset>,
     attack: Attack,
-    conspiracies: BTreeMap<usize, Conspiracy>,
+    conspiracies: std::sync::Mutex<BTreeMap<usize, Conspiracy>>,
 }
 
 impl Scenario for Sleepers {
     fn contribute(
-        &mut self,
-        client: usize,
-        round: u32,
-        model: &[u8],
-        plan: &TaskPlan,
-    ) -> Result<Contribution, String> {
+        &self,
+        &Work { client, round, model, plan, .. }: &Work<'_>,
+    ) -> Result<Trained, String> {
         let failed = |error: &dyn std::fmt::Display| error.to_string();
         if let Some(member) = COLLUDERS.iter().position(|&colluder| colluder == client && round >= BEGIN) {
             let fellows =
                 COLLUDERS.map(|index| Member { data: self.shares[index].clone(), seed: index as u64 });
-            let conspiracy = self
-                .conspiracies
+            let mut conspiracies = self.conspiracies.lock().unwrap();
+            let conspiracy = conspiracies
                 .entry(client)
                 .or_insert_with(|| Conspiracy::new(self.attack, fellows.into(), datasets::spectrum_of, 5));
             let values = conspiracy.contribute(member, round, model, plan).map_err(|error| failed(&error))?;
-            return Ok(Contribution::DangerUnbounded(values));
+            return Ok(Contribution::DangerUnbounded(values).into());
         }
         let data = datasets::spectrum_of(&self.shares[client]);
         local_update(&data, model, plan, client as u64 + u64::from(round))
-            .map(Contribution::Update)
+            .map(|update| Contribution::Update(update).into())
             .map_err(|error| failed(&error))
     }
 }
