@@ -612,12 +612,8 @@ impl<S: Scenario> Federation<S> {
     /// Lets go of those who have checked in and are not ready: their sessions are gone, or what they were sent is lost.
     fn replace_absent(&mut self) {
         let is_absent = |device: &Device| device.session.is_none() || device.model().is_none();
-        let absent: Vec<usize> = self
-            .devices
-            .iter()
-            .filter(|(_, device)| is_absent(device))
-            .map(|(index, _)| *index)
-            .collect();
+        let absent: Vec<usize> =
+            self.devices.iter().filter(|(_, device)| is_absent(device)).map(|(index, _)| *index).collect();
         let mut commands = Vec::new();
         for index in absent {
             let Some(mut device) = self.devices.remove(&index) else { continue };

@@ -283,7 +283,11 @@ fn digits(bounds: Option<Gate>) -> (Setup, Sleepers) {
     setup.hold_out = Some(Arc::new(HeldOut::new(&spec, datasets::spectrum_of(&test), made).unwrap()));
     (
         setup,
-        Sleepers { shares, conspiracies: std::sync::Mutex::default(), attack: Attack::new("sign-flip", None).unwrap() },
+        Sleepers {
+            shares,
+            conspiracies: std::sync::Mutex::default(),
+            attack: Attack::new("sign-flip", None).unwrap(),
+        },
     )
 }
 
@@ -294,10 +298,7 @@ struct Sleepers {
 }
 
 impl Scenario for Sleepers {
-    fn contribute(
-        &self,
-        &Work { client, round, model, plan, .. }: &Work<'_>,
-    ) -> Result<Trained, String> {
+    fn contribute(&self, &Work { client, round, model, plan, .. }: &Work<'_>) -> Result<Trained, String> {
         let failed = |error: &dyn std::fmt::Display| error.to_string();
         if let Some(member) = COLLUDERS.iter().position(|&colluder| colluder == client && round >= BEGIN) {
             let fellows =
