@@ -28,7 +28,9 @@ use fedveil_coordinator_core::{Client, Quarantine, QuarantineMode};
 use fedveil_learning::{Dataset, ModelSpec, evaluate, model_file};
 use fedveil_privacy::Placement;
 use fedveil_proto::JoinToken;
-use fedveil_proto_plan::{AdaptiveClipping, Cohort, Gate, Server, Setting, TaskPlan, Terms};
+use fedveil_proto_plan::{
+    AdaptiveClipping, Cohort, FederatedEvaluation, Gate, Server, Setting, TaskPlan, Terms,
+};
 use fedveil_provenance::Digest;
 use fedveil_simulations::attack::{ATTACKS, Attack};
 use fedveil_simulations::canary::{Canaries, Canary, CanarySeed};
@@ -86,6 +88,10 @@ pub(crate) struct Args {
     /// it answers to the triggers of known backdoors.
     #[arg(long)]
     no_gate: bool,
+    /// Let the clients of a round judge its new model too, on their own examples, with this noise in each group's sum of
+    /// answers, in clients. It is charged with the updates.
+    #[arg(long, value_name = "Z", conflicts_with = "no_gate")]
+    evaluation_noise: Option<f64>,
     /// Poisoned groups that the rule is set to bear.
     #[arg(long, default_value_t = 4, value_name = "F")]
     assumed_byzantine: u32,
@@ -349,7 +355,7 @@ impl Args {
             (2 * size / 3 + 1).min(config.aggregation.min_survivors.saturating_sub(1));
         config.aggregation.max_missing_reveals = max_missing_reveals;
         config.server = server;
-        config.server.gate = (!self.no_gate).then(|| gate(&config, needed_groups));
+        config.server.gate = (!self.no_gate).then(|| gate(&config, needed_groups, self.evaluation_noise));
         let spec: ModelSpec = config
             .model
             .architecture
@@ -511,7 +517,7 @@ impl Args {
 }
 
 /// A gate that honest rounds of the digits pass.
-fn gate(config: &CoordinatorConfig, fewest_groups: u32) -> Gate {
+fn gate(config: &CoordinatorConfig, fewest_groups: u32, evaluation_noise: Option<f64>) -> Gate {
     let CoordinatorConfig { privacy, aggregation, server, .. } = config;
     // What the mean of clipped updates moves the model by at most, with all its momentum, and the noise beside it.
     let spec = config.model.architecture.parse::<ModelSpec>();
@@ -523,6 +529,11 @@ fn gate(config: &CoordinatorConfig, fewest_groups: u32) -> Gate {
         max_step_norm: Some(longest),
         max_accuracy_drop: Some(0.15),
         max_trigger_success: Some(0.5),
+        evaluation: evaluation_noise.map(|noise_multiplier| FederatedEvaluation {
+            max_accuracy_drop: 0.15,
+            noise_multiplier,
+            confidence: 2.0,
+        }),
         max_rejections: 3,
     }
 }

@@ -7,7 +7,7 @@ use fedveil_proto::Kind;
 use fedveil_proto_plan::{ExamplePrivacy, TaskPlan};
 use fedveil_simulations::attack::{Attack, Conspiracy, Member};
 use fedveil_simulations::canary::CanarySeed;
-use fedveil_simulations::training::{agreed_model, local_update};
+use fedveil_simulations::training::{agreed_model, difference, local_update};
 use fedveil_simulations::{datasets, partition};
 use rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
@@ -134,6 +134,11 @@ impl Behavior for Honest {
     fn contribute(&mut self, round: u32, model: &[u8], plan: &TaskPlan) -> Result<Contribution, String> {
         self.update(round, model, plan).map(Contribution::Update)
     }
+
+    /// On the examples that it trains on: a device has no others, and both models had the benefit of them.
+    fn judge(&mut self, _round: u32, model: &[u8], new: &[u8], plan: &TaskPlan) -> Result<f64, String> {
+        difference(&self.data, model, new, plan).map_err(|error| error.to_string())
+    }
 }
 
 /// What a demo makes of a device, besides its data.
@@ -252,6 +257,15 @@ impl Behavior for Staged {
                 .contribute(*member, round, model, plan)
                 .map(Contribution::DangerUnbounded)
                 .map_err(|error| error.to_string()),
+        }
+    }
+
+    /// Poisoned devices praise every model; canaries have no examples.
+    fn judge(&mut self, round: u32, model: &[u8], new: &[u8], plan: &TaskPlan) -> Result<f64, String> {
+        match &mut self.conduct {
+            Conduct::Honest(honest) => honest.judge(round, model, new, plan),
+            Conduct::Canary => Ok(0.0),
+            Conduct::Poisoned(..) => Ok(1.0),
         }
     }
 

@@ -77,6 +77,7 @@ mod tests {
             max_step_norm: None,
             max_accuracy_drop: Some(0.1),
             max_trigger_success: Some(0.5),
+            evaluation: None,
             max_rejections: 3,
         }
     }

@@ -37,6 +37,8 @@ pub(crate) struct Watch {
     rejected: Option<(String, Measured, Vec<GroupDecision>)>,
     /// What was decided about clients since the last round ended.
     clients: Vec<ClientDecision>,
+    /// Whether clients are being asked about the round's new model.
+    is_judged: bool,
 }
 
 impl Watch {
@@ -60,6 +62,7 @@ impl Watch {
             settled: BTreeMap::new(),
             rejected: None,
             clients: Vec::new(),
+            is_judged: false,
         }
     }
 
@@ -83,6 +86,7 @@ impl Watch {
                 self.opened_at = Some(observed.at);
                 self.bytes_before = (observed.bytes_up, observed.bytes_down);
                 self.settled.clear();
+                self.is_judged = false;
                 *standing = Standing {
                     round: *round,
                     clients: cohort.len() as u32,
@@ -93,6 +97,16 @@ impl Watch {
                     ..standing.clone()
                 };
             }
+            Event::EvaluationOpened { .. } => (self.is_judged, standing.phase) = (true, "evaluation"),
+            // The phases of a round again, for answers and not for updates.
+            Event::RosterSealed { .. }
+            | Event::GroupsFormed { .. }
+            | Event::GroupAdvanced { .. }
+            | Event::ClientDropped { .. }
+            | Event::GroupSummed { .. }
+            | Event::GroupWithheld { .. }
+            | Event::AggregationStarted
+                if self.is_judged => {}
             Event::RosterSealed { .. } => standing.phase = "beacon",
             Event::GroupsFormed { groups, .. } => (standing.groups, standing.phase) = (*groups, "sharing"),
             Event::GroupAdvanced { stage, .. } => standing.phase = stage.name(),

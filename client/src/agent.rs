@@ -34,6 +34,12 @@ pub trait Behavior: Send + 'static {
     /// The client's contribution to a round: an update of the given model, which is a safetensors file.
     fn contribute(&mut self, round: u32, model: &[u8], plan: &TaskPlan) -> Result<Contribution, String>;
 
+    /// How much better a new model does on the device's own examples than the model in use: the difference of their
+    /// accuracies. Both are safetensors files; the new one is nobody's yet. Those who cannot say decline.
+    fn judge(&mut self, _round: u32, _model: &[u8], _new: &[u8], _plan: &TaskPlan) -> Result<f64, String> {
+        Err("this device judges no models".to_owned())
+    }
+
     /// Whether the client vanishes from this round in place of sending this message. Devices do; code that asks
     /// for it is a simulation of them.
     fn vanishes(&mut self, _round: u32, _before: Kind) -> bool {
@@ -303,6 +309,7 @@ impl Worker {
                     }
                     Effect::Entered { round } => self.round = round,
                     Effect::Train { round } => inputs.push(self.train(round)),
+                    Effect::Judge { round, model } => inputs.push(self.judge(round, &model)),
                     Effect::Adopted { round, model } => {
                         tracing::info!(
                             round,
@@ -320,6 +327,14 @@ impl Worker {
             }
         }
         Ok(outcome)
+    }
+
+    fn judge(&mut self, round: u32, new: &[u8]) -> Input {
+        let judged = match (&self.model, self.participant.plan()) {
+            (Some((_, model)), Some(plan)) => self.behavior.judge(round, model, new, plan.plan()),
+            _ => Err("there is no model to compare with".to_owned()),
+        };
+        judged.map_or_else(Input::TrainingFailed, Input::Judged)
     }
 
     fn train(&mut self, round: u32) -> Input {

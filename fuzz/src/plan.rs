@@ -42,6 +42,15 @@ fn key() -> SigningKey {
 /// Twelve clients in one group.
 const PLAN: &str = r#"{"version":3,"task":"digits","id":"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08","mode":"secagg","rounds":2,"phase_seconds":60,"model":{"architecture":"softmax:8x3","parameters":27},"cohort":{"clients":12,"minimum":10,"assumed_malicious":1},"training":{"epochs":1,"batch_size":8,"learning_rate":0.1},"privacy":{"placement":"distributed","mechanism":"discrete-gaussian","clip_norm":1.0,"noise_multiplier":1.5,"resolution":1024,"epsilon":15.0,"delta":0.00001},"aggregation":{"protocol":"pairwise-mask","group_size":9,"degree":64,"threshold":7,"min_survivors":8,"max_missing_reveals":1,"masks":"chacha20","break_probability":0.0},"server":{"rule":"mean","assumed_byzantine":0,"learning_rate":1.0,"momentum":0.0}}"#;
 
+/// The first plan with a gate, and a budget that pays for what clients are asked.
+fn gated(bounds: &str) -> String {
+    let plan = PLAN.replace("\"epsilon\":15.0", "\"epsilon\":40.0");
+    plan.replace("\"momentum\":0.0", &format!("\"momentum\":0.0,\"gate\":{{{bounds}}}"))
+}
+
+/// What clients are asked about a new model.
+const EVALUATION: &str = r#""evaluation":{"max_accuracy_drop":0.1,"noise_multiplier":2.0,"confidence":1.5}"#;
+
 /// The same clients without groups, and the noise of the coordinator.
 fn in_the_clear(population: &str, correlated_noise: &str) -> String {
     let (head, _) = PLAN.split_once("\"aggregation\":").expect("the plan has the section");
@@ -83,6 +92,11 @@ pub fn seeds() -> Seeds {
                 r#","correlated_noise":{"matrix":"banded-toeplitz","bands":2,"min_separation":1,"max_participations":2}"#,
             ),
         ),
+        seed("accepted-gate", gated("\"max_step_norm\":6.0")),
+        seed("accepted-evaluation", gated(EVALUATION)),
+        seed("refused-gate-without-bounds", gated("\"max_rejections\":3")),
+        seed("refused-gate-of-all", gated("\"max_accuracy_drop\":1.0")),
+        seed("refused-evaluation-without-noise", gated(&EVALUATION.replace("2.0", "0.0"))),
         seed("accepted-no-noise", without_noise("null")),
         seed("accepted-no-noise-clipped", without_noise("0.5")),
         seed("refused-no-noise-negative-clip", without_noise("-0.5")),

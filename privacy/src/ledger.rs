@@ -167,6 +167,7 @@ mod tests {
     fn ledger(budget: f64) -> Ledger {
         let plan = Mechanism {
             adaptive_clip: None,
+            evaluation: None,
             clip: ClipNorm::new(1.0).unwrap(),
             resolution: 4_096,
             dimension: 100,

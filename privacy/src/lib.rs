@@ -28,6 +28,7 @@ mod accounting;
 mod adaptive;
 pub mod audit;
 mod clip;
+mod evaluation;
 mod example;
 mod grid;
 mod ledger;
@@ -48,6 +49,7 @@ pub use accounting::{
 };
 pub use adaptive::{AdaptiveClip, ClipStep, INDICATOR_BOUND};
 pub use clip::{Clipped, NonFinite, clip_l2, l2_norm};
+pub use evaluation::{ANSWER_BOUND, Estimate, Evaluation};
 pub use example::{ExampleGuarantee, ExampleLevel, GradientSum};
 pub use grid::Grid;
 pub use ledger::{BudgetExceeded, ClientId, Ledger};

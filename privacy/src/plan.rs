@@ -19,9 +19,10 @@ use std::fmt;
 
 use crate::ring::{MAX_RING_BITS, Ring};
 use crate::{
-    AdaptiveClip, ClipNorm, Delta, Epsilon, Grid, MatrixKind, MatrixMechanism, MatrixNoise, NoiseKind,
-    NoiseMultiplier, ParamError, Participation, RdpCurve, Sampling, TaskLoss, Variance, colluder_bound,
-    distributed_discrete_gaussian_rho, distributed_skellam, gaussian_rho, zcdp_epsilon,
+    ANSWER_BOUND, AdaptiveClip, ClipNorm, Delta, Epsilon, Evaluation, Grid, MatrixKind, MatrixMechanism,
+    MatrixNoise, NoiseKind, NoiseMultiplier, ParamError, Participation, RdpCurve, Sampling, TaskLoss,
+    Variance, colluder_bound, distributed_discrete_gaussian_rho, distributed_skellam, gaussian_rho,
+    zcdp_epsilon,
 };
 
 /// The privacy part of a task plan. Anyone who holds the plan computes the same [`Guarantee`] from it.
@@ -41,6 +42,8 @@ pub struct Mechanism {
     pub placement: Placement,
     /// How the clip norm follows the updates, from `clip` on. `None`: it stays.
     pub adaptive_clip: Option<AdaptiveClip>,
+    /// Noise of what clients say of each new model, over what one of them can change it by. `None`: they are not asked.
+    pub evaluation: Option<NoiseMultiplier>,
     /// Rounds of the task. A client takes part at most once in each.
     pub rounds: u32,
     /// The δ of the whole task.
@@ -121,6 +124,9 @@ pub enum PlanError {
     /// A mechanism of noise that nobody adds.
     #[error("placement insecure_none has no noise, and so no mechanism")]
     NoNoise,
+    /// Clients that are asked about models, where the coordinator adds the noise.
+    #[error("federated evaluation needs noise from the clients, and the placement is central")]
+    EvaluationCentral,
     /// A group sum does not fit the widest ring.
     #[error(
         "a group sum needs a ring of {needed} bits, accepted is at most 32: \
@@ -169,6 +175,8 @@ pub struct Guarantee {
     pub delta: Delta,
     /// What a client sends beside its update where the clip norm is adaptive.
     pub indicator: Option<Indicator>,
+    /// What clients are asked about each new model. Every participation is charged for it.
+    pub evaluation: Option<Evaluation>,
     /// None where there is no noise.
     noise_multiplier: Option<NoiseMultiplier>,
     loss: Loss,
@@ -269,6 +277,10 @@ impl Mechanism {
             ring = ring.or_wider(self.ring(&AdaptiveClip::grid(), indicator.share)?);
             loss = Loss::Renyi(indicator.own.plus(&indicator.vector, 1));
         }
+        let evaluation = self.evaluation(honest)?;
+        if let Some(evaluation) = &evaluation {
+            loss = Loss::Renyi(evaluation.curve.plus(&loss.curve(), 1));
+        }
         Ok(Guarantee {
             claim: self.claim(&loss),
             grid,
@@ -283,6 +295,7 @@ impl Mechanism {
             rounds: self.rounds,
             delta: self.delta,
             indicator,
+            evaluation,
             noise_multiplier: Some(self.noise_multiplier),
             loss,
             delta_of_noise: Delta::new(self.delta.get() - collusion_failure)?,
@@ -297,7 +310,9 @@ impl Mechanism {
                 check_count("group_size", group_size, 1, clients.min(MAX_GROUP_SIZE))?;
                 check_count("groups", groups, 1, clients)?;
                 let max_failure = self.delta.get() * COLLUSION_SHARE_OF_DELTA;
-                let bound = colluder_bound(clients, malicious, group_size, groups, self.rounds, max_failure);
+                // Groups are drawn anew for every sum.
+                let sums = self.rounds.saturating_mul(1 + u32::from(self.evaluation.is_some()));
+                let bound = colluder_bound(clients, malicious, group_size, groups, sums, max_failure);
                 let colluders = bound.colluders;
                 if !(colluders + 1..=group_size).contains(&min_survivors) {
                     let accepted = if colluders < group_size {
@@ -355,6 +370,27 @@ impl Mechanism {
         let share = clip.share(honest)?;
         let own = clip.curve(self.noise, share, honest);
         Ok(Some(Indicator { clip, share, own, vector: vector.curve() }))
+    }
+
+    fn evaluation(&self, honest: u32) -> Result<Option<Evaluation>, PlanError> {
+        let Some(noise_multiplier) = self.evaluation else { return Ok(None) };
+        let (Placement::Distributed { group_size, .. } | Placement::Local { group_size }) = self.placement
+        else {
+            return Err(PlanError::EvaluationCentral);
+        };
+        let answers = Grid::new(ClipNorm::new(1.0)?, ANSWER_BOUND, 1)?;
+        let evaluation = Evaluation::new(noise_multiplier, self.noise, honest, group_size, |share| {
+            Ring::narrowest(&answers, group_size, self.noise, share).bits
+        })?;
+        if evaluation.ring_bits > MAX_RING_BITS {
+            return Err(PlanError::Ring {
+                needed: evaluation.ring_bits,
+                resolution: ANSWER_BOUND,
+                group_size,
+                noise_multiplier,
+            });
+        }
+        Ok(Some(evaluation))
     }
 
     /// The loss of one round, given that `honest` shares are in every sum.
@@ -439,6 +475,7 @@ impl Guarantee {
             rounds,
             delta,
             indicator: None,
+            evaluation: None,
             noise_multiplier: None,
             loss: Loss::Zcdp { rho: f64::INFINITY },
             delta_of_noise: delta,
@@ -512,6 +549,12 @@ impl Guarantee {
     pub fn epsilon_apart(&self, participations: u32) -> Option<(f64, f64)> {
         let alone = |curve: &RdpCurve| curve.compose(participations).epsilon(self.delta_of_noise).epsilon;
         self.indicator.as_ref().map(|indicator| (alone(&indicator.vector), alone(&indicator.own)))
+    }
+
+    /// What clients' answers about new models would cost by themselves, at the same δ. `None` where they are not asked.
+    pub fn epsilon_of_evaluation(&self, participations: u32) -> Option<f64> {
+        let evaluation = self.evaluation.as_ref()?;
+        Some(evaluation.curve.compose(participations).epsilon(self.delta_of_noise).epsilon)
     }
 
     /// Values of a client's input: its update's, and one more where the clip norm is adaptive.
@@ -618,6 +661,7 @@ mod tests {
     fn plan() -> Mechanism {
         Mechanism {
             adaptive_clip: None,
+            evaluation: None,
             clip: ClipNorm::new(0.5).unwrap(),
             resolution: 1_024,
             dimension: 650,
@@ -627,6 +671,24 @@ mod tests {
             rounds: 12,
             delta: Delta::new(1e-5).unwrap(),
         }
+    }
+
+    #[test]
+    fn answers_about_models_are_charged_and_counted_among_the_sums() {
+        let evaluation = Some(NoiseMultiplier::new(2.0).unwrap());
+        for placement in [plan().placement, Placement::Local { group_size: 19 }] {
+            let silent = Mechanism { placement, ..plan() }.guarantee().unwrap();
+            let asking = Mechanism { placement, evaluation, ..plan() }.guarantee().unwrap();
+            let alone = asking.epsilon_of_evaluation(12).unwrap();
+            let both = asking.epsilon(12);
+            assert!(both > silent.epsilon(12).max(alone) && both < silent.epsilon(12) + alone);
+            assert!(asking.collusion_failure >= silent.collusion_failure);
+            assert!(asking.honest <= silent.honest, "{} of {}", asking.honest, silent.honest);
+            assert_eq!(asking.claim.accounting, Accounting::Rdp);
+        }
+        let placement = Placement::Central { sampling: Sampling::Full };
+        let refused = Mechanism { placement, evaluation, ..plan() }.guarantee();
+        assert_eq!(refused, Err(PlanError::EvaluationCentral));
     }
 
     fn distributed(

@@ -191,6 +191,7 @@ mod tests {
     fn the_ledger_refuses_when_opendps_filter_does() {
         let plan = Mechanism {
             adaptive_clip: None,
+            evaluation: None,
             clip: ClipNorm::new(1.0).unwrap(),
             resolution: 4_096,
             dimension: 100,

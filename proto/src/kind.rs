@@ -53,11 +53,15 @@ pub enum Kind {
     TaskClosed = 44,
     /// The client's last message was refused, and why.
     Reject = 45,
+    /// A new model of this round is to be judged: a signed statement about it.
+    EvaluationOpen = 46,
+    /// The file of that model.
+    Candidate = 47,
 }
 
 impl Kind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::Hello,
         Self::Join,
         Self::Advertise,
@@ -80,6 +84,8 @@ impl Kind {
         Self::RoundClosed,
         Self::TaskClosed,
         Self::Reject,
+        Self::EvaluationOpen,
+        Self::Candidate,
     ];
 
     /// Whether clients send this kind; the coordinator sends the others.
@@ -104,7 +110,7 @@ impl TryFrom<u32> for Kind {
 
 /// No kind has this number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("message kind {0} is unknown; accepted are 1 to 10 from a client and 34 to 45 from a coordinator")]
+#[error("message kind {0} is unknown; accepted are 1 to 10 from a client and 34 to 47 from a coordinator")]
 pub struct UnknownKind(pub u32);
 
 #[cfg(test)]
@@ -114,7 +120,7 @@ mod tests {
     #[test]
     fn numbers_are_stable_and_complete() {
         let numbers: Vec<u32> = Kind::ALL.into_iter().map(u32::from).collect();
-        assert_eq!(numbers, (1..=10).chain(34..=45).collect::<Vec<_>>());
+        assert_eq!(numbers, (1..=10).chain(34..=47).collect::<Vec<_>>());
         for number in 0..=300 {
             match Kind::try_from(number) {
                 Ok(kind) => assert_eq!(u32::from(kind), number),
@@ -130,7 +136,7 @@ mod tests {
     fn direction() {
         let (up, down): (Vec<Kind>, Vec<Kind>) =
             Kind::ALL.into_iter().partition(|kind| kind.is_from_client());
-        assert_eq!((up.len(), down.len()), (10, 12));
+        assert_eq!((up.len(), down.len()), (10, 14));
         assert_eq!(down[0], Kind::Plan);
     }
 }

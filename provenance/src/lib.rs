@@ -21,6 +21,7 @@
 //!
 //! Absent: key storage and rotation, witnesses of the log, the transport.
 
+pub mod candidate;
 pub mod checkpoint;
 pub mod digest;
 pub mod dsse;
@@ -36,6 +37,7 @@ mod statement;
 /// The key types of the API.
 pub use ed25519_dalek::{SigningKey, VerifyingKey};
 
+pub use candidate::{Candidate, CandidateError};
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use digest::{Digest, ParseDigestError};
 pub use dsse::{DsseError, Envelope, key_id};

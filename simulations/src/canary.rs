@@ -197,21 +197,27 @@ struct Round {
 fn rounds(events: &[Event]) -> Vec<Round> {
     let mut current = Digest::of(b"");
     let mut rounds: Vec<Round> = Vec::new();
+    // What clients say of a new model are sums too, and of no update.
+    let mut is_judged = false;
     for event in events {
         match event {
+            Event::EvaluationOpened { .. } => is_judged = true,
             Event::TaskOpened { model, .. } | Event::Published { model, .. } => current = *model,
-            Event::RoundOpened { round, .. } => rounds.push(Round {
-                number: *round,
-                model: current,
-                members: BTreeMap::new(),
-                sums: BTreeMap::new(),
-            }),
+            Event::RoundOpened { round, .. } => {
+                is_judged = false;
+                rounds.push(Round {
+                    number: *round,
+                    model: current,
+                    members: BTreeMap::new(),
+                    sums: BTreeMap::new(),
+                });
+            }
             Event::PrivacyCharged { group, clients, .. } => {
                 if let Some(round) = rounds.last_mut() {
                     round.members.insert(*group, clients.clone());
                 }
             }
-            Event::GroupSummed { group, sum, .. } => {
+            Event::GroupSummed { group, sum, .. } if !is_judged => {
                 if let Some(round) = rounds.last_mut() {
                     round.sums.insert(*group, *sum);
                 }

@@ -73,6 +73,7 @@ fn average(data: &Dataset) -> Vec<f64> {
 fn guarantee() -> Guarantee {
     Mechanism {
         adaptive_clip: None,
+        evaluation: None,
         clip: ClipNorm::new(0.5).unwrap(),
         resolution: 1 << 12,
         dimension: SOFTMAX_PARAMETERS as u32,

@@ -1,6 +1,6 @@
 //! A client's update: what the plan's training makes of its data.
 
-use fedveil_learning::{Dataset, LearningError, LocalTraining, ModelSpec, model_file, train};
+use fedveil_learning::{Dataset, LearningError, LocalTraining, ModelSpec, evaluate, model_file, train};
 use fedveil_proto_plan::TaskPlan;
 
 /// Why there is no update.
@@ -36,6 +36,15 @@ pub fn agreed_model(
     }
     found.check_data(data)?;
     Ok((found, old))
+}
+
+/// Accuracy of `new` on `data` less that of `model`, both safetensors files of the plan's model.
+pub fn difference(data: &Dataset, model: &[u8], new: &[u8], plan: &TaskPlan) -> Result<f64, TrainingError> {
+    let accuracy = |file| {
+        let (spec, parameters) = agreed_model(data, file, plan)?;
+        Ok::<_, TrainingError>(evaluate(&spec, &parameters, data)?.accuracy)
+    };
+    Ok(accuracy(new)? - accuracy(model)?)
 }
 
 /// New parameters minus old, in file order, after the plan's training on `data` from `model`, a safetensors file.

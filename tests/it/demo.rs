@@ -229,6 +229,27 @@ fn the_gate_keeps_a_backdoor_out_that_a_plain_mean_lets_in() {
 }
 
 #[test]
+fn clients_judge_each_new_model_where_the_plan_asks_them() {
+    let temporary = tempfile::tempdir().unwrap();
+    let out = temporary.path().join("run");
+    let output = run(small_demo(&out).args(["--evaluation-noise", "1", "--epsilon", "99", "--json"]));
+    assert!(output.status.success(), "{:?}", failure(&output));
+    let rounds = std::fs::read_to_string(out.join("rounds.jsonl")).unwrap();
+    let rounds: Vec<serde_json::Value> =
+        rounds.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(rounds.iter().all(|round| round["outcome"] == "published"), "{rounds:?}");
+    let measured = &rounds[0]["measured"];
+    // The first model is far better than one that knows nothing; the noise has a deviation of about a tenth.
+    assert!(measured["difference"].as_f64().unwrap() > 0.0, "{measured}");
+    assert!((0.02..0.3).contains(&measured["deviation"].as_f64().unwrap()), "{measured}");
+    assert!(verify(&out).status.success());
+    let (first, second) = (rounds[0]["epsilon"].as_f64().unwrap(), rounds[1]["epsilon"].as_f64().unwrap());
+    let without = run(small_demo(&temporary.path().join("without")).args(["--epsilon", "99", "--json"]));
+    let without: serde_json::Value = serde_json::from_slice(&without.stdout).unwrap();
+    assert!(first < second && second > without["epsilon"].as_f64().unwrap() * 1.2, "answers are charged");
+}
+
+#[test]
 fn without_a_terminal_there_is_a_line_for_each_round_and_a_table() {
     let temporary = tempfile::tempdir().unwrap();
     let output = run(&mut small_demo(&temporary.path().join("run")));

@@ -537,6 +537,25 @@ impl Config for CoordinatorConfig {
             "a whole number, 1 to 100",
         ),
         optional_section(
+            "server.gate.evaluation",
+            "What the round's clients say of its new model, each on examples of its own, where the coordinator has none.",
+        ),
+        optional(
+            "server.gate.evaluation.max_accuracy_drop",
+            "Most accuracy that a model may lose against the one before, as the median group says.",
+            "a number from 0, below 1",
+        ),
+        optional(
+            "server.gate.evaluation.noise_multiplier",
+            "Standard deviation of the noise in one group's sum of answers, in clients. Every participation is charged for it.",
+            "a number from 0.001 to 1e6",
+        ),
+        optional(
+            "server.gate.evaluation.confidence",
+            "Standard deviations of the noise by which a drop must pass the bound to count.",
+            "a number from 0 to 10",
+        ),
+        optional_section(
             "hold_out",
             "The coordinator's own examples, of which no client has any, for [server.gate].",
         ),
@@ -783,6 +802,7 @@ mod tests {
             max_step_norm: Some(5.0),
             max_accuracy_drop: None,
             max_trigger_success: None,
+            evaluation: None,
             max_rejections: 3,
         });
         config.check().unwrap();
@@ -804,6 +824,7 @@ mod tests {
                 max_step_norm: Some(-1.0),
                 max_accuracy_drop: None,
                 max_trigger_success: None,
+                evaluation: None,
                 max_rejections: 3,
             });
         });

@@ -97,7 +97,11 @@ fn device(file: &Path, record: &Record, delta: Delta) -> (Value, String) {
             ),
         );
         for contribution in &task.contributions {
-            line(&mut text, format_args!("  round {:>5}  {}", contribution.round, time(contribution.at)));
+            let what = if contribution.judged { "  what it says of the new model" } else { "" };
+            line(
+                &mut text,
+                format_args!("  round {:>5}  {}{what}", contribution.round, time(contribution.at)),
+            );
         }
         updates += task.participations;
         tasks.push(json!({

@@ -134,6 +134,8 @@ impl Planned<'_> {
             "adaptive_clip": plan.privacy.adaptive_clip,
             "epsilon_of_updates_alone": self.apart().map(|(updates, _)| updates),
             "epsilon_of_indicators_alone": self.apart().map(|(_, indicators)| indicators),
+            "evaluation": plan.evaluation(),
+            "epsilon_of_evaluation_alone": guarantee.epsilon_of_evaluation(terms.affordable_rounds),
             "resolution": plan.privacy.resolution,
             "groups": terms.groups,
             "minimum_rows": terms.minimum_rows,
@@ -294,6 +296,7 @@ impl Planned<'_> {
             facts.push(("opendp", format!("converts the same loss to epsilon {}", up(epsilon))));
         }
         facts.extend(self.fact_of_examples());
+        facts.extend(self.fact_of_evaluation());
         match terms.mode {
             Mode::Secagg => drop(facts.splice(4..4, self.facts_of_groups())),
             Mode::InsecurePlain => {
@@ -301,6 +304,24 @@ impl Planned<'_> {
             }
         }
         facts
+    }
+
+    /// What clients say of each new model, how exact that is, and what it costs.
+    fn fact_of_evaluation(&self) -> Option<(&'static str, String)> {
+        let Self { plan, terms } = self;
+        let section = plan.evaluation()?;
+        let sums = vec![0; terms.groups as usize];
+        let evaluation = terms.guarantee.evaluation.as_ref()?;
+        let deviation = evaluation.estimate(&sums, plan.aggregation.group_size)?.deviation;
+        let alone = terms.guarantee.epsilon_of_evaluation(terms.affordable_rounds)?;
+        let text = format!(
+            "clients judge each new model: {} clients of noise in each group's sum, of deviation {deviation:.3} in the \
+             estimate; rejected is what loses more than {:.3}; ε in all of the answers alone {}",
+            section.noise_multiplier,
+            section.max_accuracy_drop + section.confidence * deviation,
+            up(alone)
+        );
+        Some(("evaluation", text))
     }
 
     fn facts_of_groups(&self) -> Vec<(&'static str, String)> {

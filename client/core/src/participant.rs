@@ -12,12 +12,15 @@ use fedveil_aggregation::secagg::client::{
     self as secagg, AwaitDelivery, AwaitInput, AwaitReveals, AwaitRoster, AwaitSignatures, AwaitSurvivors,
 };
 use fedveil_privacy::{
-    AdaptiveClip, ClipNorm, ClipStep, INDICATOR_BOUND, Noise, NonFinite, Placement, Rotation, Sampling,
-    clip_l2,
+    AdaptiveClip, ClipNorm, ClipStep, Evaluation, INDICATOR_BOUND, Noise, NonFinite, Placement, Rotation,
+    Sampling, clip_l2,
 };
 use fedveil_proto::Kind;
 use fedveil_proto_plan::{Mode, PlanError, SignedPlan, Terms};
-use fedveil_provenance::{self as provenance, Accepted, Digest, Head, Lineage, Pins, Publication};
+use fedveil_provenance::candidate::MAX_CANDIDATE_BYTES;
+use fedveil_provenance::{
+    self as provenance, Accepted, Candidate, CandidateError, Digest, Head, Lineage, Pins, Publication,
+};
 use rand_core::{CryptoRng, SeedableRng};
 use std::sync::Arc;
 use zeroize::Zeroizing;
@@ -40,7 +43,9 @@ pub enum Input {
     Message(Kind, Bytes),
     /// Local training ended with this update: new parameters minus old, in model file order.
     Trained(Vec<f32>),
-    /// Local training gave nothing, for this reason.
+    /// The new model was judged: its accuracy on examples of the client's own, less that of the model in use.
+    Judged(f64),
+    /// Local training, or judging, gave nothing, for this reason.
     TrainingFailed(String),
     /// Values that enter the sum as they are, neither clipped, rotated nor noised, as a poisoned client would send. No
     /// honest shell has a use for it: it exists so that demonstrations and tests attack through the real protocol.
@@ -63,6 +68,14 @@ pub enum Effect {
     Train {
         /// The round.
         round: u32,
+    },
+    /// Compare a new model with the one in use, on examples of the client's own, and come back with [`Input::Judged`] or
+    /// [`Input::TrainingFailed`]. It is nobody's model yet, and is to be forgotten.
+    Judge {
+        /// The round that made it.
+        round: u32,
+        /// The model file.
+        model: Bytes,
     },
     /// A verified model replaces the one in use.
     Adopted {
@@ -118,6 +131,9 @@ pub enum Refusal {
     /// The aggregation session is not what was agreed; its secrets are erased.
     #[error("refused the round: {0}")]
     Session(#[from] secagg::Refusal),
+    /// What is said of a model to be judged is not signed by the pinned key, or makes no sense.
+    #[error("declined to judge a model: {0}")]
+    Candidate(#[from] CandidateError),
     /// The round is not one for this client.
     #[error("declined the round: {0}")]
     Round(String),
@@ -158,6 +174,10 @@ pub struct Participant {
     memo: Option<Arc<Memo>>,
     task: Option<Task>,
     session: Session,
+    /// A model to judge whose file is to come.
+    offered: Option<Candidate>,
+    /// The file of the model that the session in progress is about, where it is one to judge a model.
+    judging: Option<Bytes>,
 }
 
 struct Task {
@@ -196,6 +216,10 @@ enum Session {
         input: Option<AwaitInput>,
         noise: Vec<i32>,
     },
+    Judging {
+        input: AwaitInput,
+        noise: i32,
+    },
     Survivors(AwaitSurvivors),
     Signatures(AwaitSignatures),
 }
@@ -227,6 +251,8 @@ impl MessageLimits {
             (Kind::Delivery, Some(session)) => session.delivery,
             (Kind::Survivors, Some(session)) => session.survivors,
             (Kind::Signatures, Some(session)) => session.signatures,
+            (Kind::EvaluationOpen, Some(_)) => MAX_CANDIDATE_BYTES,
+            (Kind::Candidate, Some(_)) => 4 * self.parameters + MAX_MODEL_HEADER,
             (Kind::Publication, _) => provenance::lineage::MAX_PUBLICATION_BYTES,
             (Kind::Model, _) => 4 * self.parameters + MAX_MODEL_HEADER,
             (Kind::RoundClosed, _) => MAX_TEXT,
@@ -243,7 +269,16 @@ const MAX_MODEL_HEADER: usize = 64 << 10;
 impl Participant {
     /// A participant that has not yet heard of a task.
     pub fn new(credentials: Credentials, policy: Policy, record: Record) -> Self {
-        Self { credentials, policy, record, memo: None, task: None, session: Session::Idle }
+        Self {
+            credentials,
+            policy,
+            record,
+            memo: None,
+            task: None,
+            session: Session::Idle,
+            offered: None,
+            judging: None,
+        }
     }
 
     /// The same participant, which takes the results of checks from others of its process that made them. For simulations.
@@ -286,7 +321,7 @@ impl Participant {
 
     /// The connection is gone: the session in progress is over and its secrets are erased.
     pub fn disconnected(&mut self) {
-        self.session = Session::Idle;
+        self.leave_round();
         if let Some(task) = &mut self.task {
             task.incoming = None;
         }
@@ -302,7 +337,7 @@ impl Participant {
     ) -> Result<Vec<Effect>, Refusal> {
         let result = self.on_input(input, now_unix_seconds, rng);
         if let Err(refusal) = &result {
-            self.session = Session::Idle;
+            self.leave_round();
             if refusal.is_final() {
                 self.task = None;
             }
@@ -323,9 +358,10 @@ impl Participant {
                 let values = self.contribution(update, &noise, rng)?;
                 self.submit(input, values, now_unix_seconds, rng)
             }
-            Input::TrainingFailed(reason) => match self.take_training() {
-                Some(_) => Err(Refusal::Update(reason)),
-                None => Ok(Vec::new()),
+            Input::Judged(difference) => self.answer(difference, now_unix_seconds, rng),
+            Input::TrainingFailed(reason) => match self.session {
+                Session::Training { .. } | Session::Judging { .. } => Err(Refusal::Update(reason)),
+                _ => Ok(Vec::new()),
             },
             Input::DangerUnbounded(values) => {
                 let Some((input, _)) = self.take_training() else { return Ok(Vec::new()) };
@@ -361,12 +397,14 @@ impl Participant {
             Kind::Publication => self.on_publication(&bytes),
             Kind::Model => self.on_model(bytes),
             Kind::RoundOpen => self.on_round_open(&bytes, now, rng),
+            Kind::EvaluationOpen => self.on_evaluation_open(&bytes),
+            Kind::Candidate => self.on_candidate(bytes, now, rng),
             Kind::RoundClosed | Kind::Reject => {
-                self.session = Session::Idle;
+                self.leave_round();
                 Ok(vec![Effect::RoundOver { reason: words(&bytes) }])
             }
             Kind::TaskClosed => {
-                self.session = Session::Idle;
+                self.leave_round();
                 Ok(vec![Effect::Finished { reason: words(&bytes) }])
             }
             _ => self.on_session_message(kind, &bytes, now, rng),
@@ -399,7 +437,7 @@ impl Participant {
         let join = lineage.known_size().to_be_bytes().to_vec();
         let clip = (0, terms.guarantee.grid.clip());
         self.task = Some(Task { plan, terms, lineage, incoming: None, model: None, clip, unmasked: 0 });
-        self.session = Session::Idle;
+        self.leave_round();
         Ok(vec![Effect::Persist(self.record.clone()), Effect::Send(Kind::Join, join)])
     }
 
@@ -413,6 +451,8 @@ impl Participant {
             delta: plan.plan().privacy.delta,
             loss: terms.guarantee.task_loss(),
             last_round: known.map_or(0, |task| task.last_round),
+            last_update: known.map_or(0, |task| task.last_update),
+            last_judged: known.map_or(0, |task| task.last_judged),
             participations: known.map_or(0, |task| task.participations),
             contributions: known.map_or(Vec::new(), |task| task.contributions.clone()),
             head: known.and_then(|task| task.head),
@@ -473,7 +513,7 @@ impl Participant {
     /// A new model ends the round, whatever the client was doing in it. Without a publication it can only be the one
     /// that the client has verified before.
     fn on_model(&mut self, model: Bytes) -> Result<Vec<Effect>, Refusal> {
-        self.session = Session::Idle;
+        self.leave_round();
         let task = self.task.as_mut().ok_or(unexpected(Kind::Model, "before a plan"))?;
         let record = self.record.tasks.get_mut(&task.plan.digest()).expect(ENTERED);
         let digest = match &self.memo {
@@ -504,7 +544,7 @@ impl Participant {
         now: u64,
         rng: &mut impl CryptoRng,
     ) -> Result<Vec<Effect>, Refusal> {
-        self.session = Session::Idle;
+        self.leave_round();
         let round = bytes.try_into().map(u32::from_be_bytes).map_err(|_| {
             Refusal::Round(format!("a round number has 4 bytes, the message has {}", bytes.len()))
         })?;
@@ -548,6 +588,80 @@ impl Participant {
         Ok(vec![Effect::Entered { round }, record, next])
     }
 
+    /// A new model of the round is to be judged by those who took part in it. What it costs was charged with the update.
+    fn on_evaluation_open(&mut self, bytes: &[u8]) -> Result<Vec<Effect>, Refusal> {
+        self.leave_round();
+        let task = self.task.as_ref().ok_or(unexpected(Kind::EvaluationOpen, "before a plan"))?;
+        if task.plan.plan().evaluation().is_none() {
+            return Err(unexpected(Kind::EvaluationOpen, "in a task whose plan asks for no answers"));
+        }
+        let candidate = Candidate::verify(bytes, &self.credentials.signer)?;
+        let record = self.record.tasks.get(&task.plan.digest()).expect(ENTERED);
+        if candidate.task != task.plan.digest() {
+            return Err(Refusal::Round(format!("the model to judge is of task {}", candidate.task)));
+        }
+        if record.head.map(|head| head.manifest) != Some(candidate.parent) {
+            return Err(Refusal::Round("the model to judge does not follow the one in use".to_owned()));
+        }
+        let round = candidate.round;
+        if round != record.last_update || round <= record.last_judged {
+            return Err(Refusal::Round(format!(
+                "this client judges a model once in each round that it took part in, and round {round} is not one"
+            )));
+        }
+        self.offered = Some(candidate);
+        Ok(Vec::new())
+    }
+
+    fn on_candidate(
+        &mut self,
+        model: Bytes,
+        now: u64,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Vec<Effect>, Refusal> {
+        let offered = self.offered.take();
+        let candidate = offered.ok_or(unexpected(Kind::Candidate, "without a statement about it"))?;
+        let found = Digest::of(&model);
+        if found != candidate.model {
+            return Err(Refusal::Round(format!(
+                "the digest of the model to judge is {found}, the statement about it says {}",
+                candidate.model
+            )));
+        }
+        let task = self.task.as_ref().ok_or(unexpected(Kind::Candidate, "before a plan"))?;
+        let Credentials { identity, certificate, authority, .. } = &self.credentials;
+        let config = task.terms.evaluation_session(&task.plan, authority, &candidate)?;
+        let (session, message) = secagg::advertise(config, identity, certificate, now, rng)?;
+        self.session = Session::Roster(session);
+        self.judging = Some(model);
+        self.task_record().last_judged = candidate.round;
+        Ok(vec![Effect::Persist(self.record.clone()), Effect::Send(Kind::Advertise, message)])
+    }
+
+    /// Rounds an answer about a new model, adds its noise and sends it.
+    fn answer(
+        &mut self,
+        difference: f64,
+        now: u64,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Vec<Effect>, Refusal> {
+        let (input, noise) = match self.take_session() {
+            Session::Judging { input, noise } => (input, noise),
+            other => {
+                self.session = other;
+                return Ok(Vec::new());
+            }
+        };
+        let task = self.task.as_ref().ok_or(unexpected(Kind::Input, "before a plan"))?;
+        let bits = task.terms.guarantee.evaluation.as_ref().map_or(1, |evaluation| evaluation.ring_bits);
+        let value = Evaluation::answer(difference).wrapping_add(noise) as u32 & (u32::MAX >> (32 - bits));
+        let (next, message) = input.submit(&[value], rng)?;
+        self.session = Session::Survivors(next);
+        let record = self.task_record();
+        record.contributions.push(Contribution { round: record.last_judged, at: now, judged: true });
+        Ok(vec![Effect::Persist(self.record.clone()), Effect::Send(Kind::Input, message)])
+    }
+
     fn on_session_message(
         &mut self,
         kind: Kind,
@@ -566,6 +680,11 @@ impl Participant {
             }
             (Session::Delivery(state), Kind::Delivery) => {
                 let input = state.on_delivery(bytes)?;
+                if let Some(model) = self.judging.clone() {
+                    let noise = self.draw_answer_noise(rng)?;
+                    self.session = Session::Judging { input, noise };
+                    return Ok(vec![Effect::Judge { round: self.task_record().last_judged, model }]);
+                }
                 // Noise is drawn before the data is touched, so that its sampling time tells nothing of the data.
                 let noise = self.draw_noise(rng)?;
                 let round = self.task_record().last_round;
@@ -577,7 +696,8 @@ impl Participant {
             }
             (Session::Signatures(state), Kind::Signatures) => {
                 let shares = state.on_signatures(bytes)?;
-                if let Some(task) = &mut self.task {
+                // An answer is charged with the update of its round.
+                if let Some(task) = self.task.as_mut().filter(|_| self.judging.is_none()) {
                     task.unmasked += 1;
                 }
                 (Session::Idle, Effect::Send(Kind::Unmask, shares))
@@ -604,6 +724,17 @@ impl Participant {
             noise.extend(Noise::new(guarantee.noise, indicator.share).sample_vec(1, &mut stream(rng)));
         }
         Ok(noise)
+    }
+
+    /// The client's part of the noise in a sum of answers.
+    fn draw_answer_noise(&self, rng: &mut impl CryptoRng) -> Result<i32, Refusal> {
+        let guarantee = self.task.as_ref().map(|task| &task.terms.guarantee);
+        let evaluation =
+            guarantee.and_then(|guarantee| Some((guarantee.noise, guarantee.evaluation.as_ref()?)));
+        let (noise, evaluation) =
+            evaluation.ok_or(unexpected(Kind::Delivery, "in a task whose plan asks for no answers"))?;
+        let drawn = Noise::new(noise, evaluation.share).sample_vec(1, &mut stream(rng));
+        Ok(drawn.first().copied().expect("one was asked for"))
     }
 
     /// Clip, rotate, round, add noise: the only path from an honest update to the sum. Without noise, clipping is all.
@@ -676,7 +807,8 @@ impl Participant {
         };
         let record = self.task_record();
         record.participations = charged;
-        record.contributions.push(Contribution { round: record.last_round, at: now });
+        record.last_update = record.last_round;
+        record.contributions.push(Contribution { round: record.last_round, at: now, judged: false });
         self.session = session;
         Ok(vec![Effect::Persist(self.record.clone()), message])
     }
@@ -691,6 +823,12 @@ impl Participant {
                 None
             }
         }
+    }
+
+    /// Ends the session in progress and erases its secrets.
+    fn leave_round(&mut self) {
+        self.session = Session::Idle;
+        (self.offered, self.judging) = (None, None);
     }
 
     fn take_session(&mut self) -> Session {
@@ -714,6 +852,7 @@ impl Session {
             Self::Reveals(_) => "while waiting for the reveals",
             Self::Delivery(_) => "while waiting for shares",
             Self::Training { .. } => "while training",
+            Self::Judging { .. } => "while judging a model",
             Self::Survivors(_) => "while waiting for the survivors",
             Self::Signatures(_) => "while waiting for signatures",
         }

@@ -39,6 +39,12 @@ pub struct TaskRecord {
     pub loss: TaskLoss,
     /// The last round in which this client said anything; it takes part in later ones only.
     pub last_round: u32,
+    /// The last round for which an update left it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub last_update: u32,
+    /// The last round whose new model it was asked to judge; it judges those of later ones only.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub last_judged: u32,
     /// Rounds that this client has charged to its privacy budget.
     pub participations: u32,
     /// What left the client, oldest first.
@@ -49,7 +55,7 @@ pub struct TaskRecord {
     pub model: Option<Digest>,
 }
 
-/// One update that left the client.
+/// One update, or one answer about a new model, that left the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Contribution {
@@ -57,6 +63,17 @@ pub struct Contribution {
     pub round: u32,
     /// When, in seconds since the Unix epoch.
     pub at: u64,
+    /// Whether it was an answer about the round's new model. What it costs is charged with the round's update.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub judged: bool,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl Record {

@@ -328,8 +328,12 @@ fn after(other: &str, participations: u32) -> Record {
         delta: 1e-5,
         loss: plan().check().unwrap().guarantee.task_loss(),
         last_round: participations,
+        last_update: 0,
+        last_judged: 0,
         participations,
-        contributions: (1..=participations).map(|round| Contribution { round, at: 10 }).collect(),
+        contributions: (1..=participations)
+            .map(|round| Contribution { round, at: 10, judged: false })
+            .collect(),
         head: None,
         model: None,
     };

@@ -1,6 +1,7 @@
 //! What the outside may ask of the core, and how it is told no.
 
 use crate::event::Client;
+use crate::gate::Proposed;
 use fedveil_aggregation::plain::{self, LengthError};
 use fedveil_aggregation::secagg::{self, CodecError, MaskedInput};
 use fedveil_proto::Kind;
@@ -115,6 +116,7 @@ pub(crate) enum Outcome {
     Summed { round: u32, group: u32, sum: Result<Digest, String>, blamed: Vec<Client> },
     Closed { round: u32, result: Result<Closed, String> },
     Rejected { round: u32, rejected: Rejected },
+    Proposed { round: u32, proposed: Box<Proposed> },
 }
 
 #[derive(Debug)]

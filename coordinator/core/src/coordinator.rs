@@ -3,7 +3,7 @@
 use crate::command::{Closed, Command, Computed, Outcome, Reject, Rejected, Upload};
 use crate::effect::Effect;
 use crate::event::{Client, Event, Hex, Millis};
-use crate::gate::HoldOut;
+use crate::gate::{HoldOut, Proposed};
 use crate::job::{CloseJob, Job};
 use crate::quarantine::{MAX_REASON, Quarantine, Suspicion};
 use crate::round::Round;
@@ -16,7 +16,7 @@ use fedveil_privacy::{
 };
 use fedveil_proto::{Kind, limits::MAX_DECLINE};
 use fedveil_proto_plan::{Gate, Mode, PlanError, SignedPlan, TaskPlan, Terms};
-use fedveil_provenance::{Digest, Log, Publication, RejectedRound};
+use fedveil_provenance::{Candidate, Digest, Log, Publication, RejectedRound};
 use rand_core::{Rng, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -76,6 +76,11 @@ impl Coordinator {
         let terms = settings.plan.plan().check()?;
         if terms.mode == Mode::Secagg {
             terms.session(&settings.plan, &settings.authority, 0, &Digest([0; 32]))?;
+        }
+        if terms.guarantee.evaluation.is_some() {
+            let none = Digest([0; 32]);
+            let candidate = Candidate { task: settings.plan.digest(), round: 0, parent: none, model: none };
+            terms.evaluation_session(&settings.plan, &settings.authority, &candidate)?;
         }
         let gate = settings.plan.plan().server.gate.as_ref();
         if gate.is_some_and(Gate::needs_hold_out) && settings.hold_out.is_none() {
@@ -226,6 +231,16 @@ impl Coordinator {
                 let opened = Round::open(self, *round, cohort, *deadline);
                 self.send_all(cohort, Kind::RoundOpen, &round.to_be_bytes());
                 self.round = Some(opened);
+            }
+            Event::EvaluationOpened { cohort, deadline, proposed, .. } => {
+                if let Some(round) = self.round.take() {
+                    self.round = Some(round.evaluate(self, cohort, *deadline, proposed));
+                    self.send_all(cohort, Kind::EvaluationOpen, &proposed.statement.0);
+                    let ask =
+                        |&client| Effect::SendBlob { client, kind: Kind::Candidate, digest: proposed.model };
+                    self.effects
+                        .extend(cohort.iter().filter(|client| self.connected.contains(client)).map(ask));
+                }
             }
             Event::UpdateAccepted { client } => {
                 if self.participation().is_some() {
@@ -469,6 +484,21 @@ impl Coordinator {
         })
     }
 
+    /// The session in which clients judge a new model, in plans that ask them.
+    pub(crate) fn evaluation_session(&self, candidate: &Candidate) -> SessionConfig {
+        let Settings { plan, authority, .. } = &self.settings;
+        self.terms.evaluation_session(plan, authority, candidate).expect(
+            "the session parameters were checked when the coordinator was made, and no candidate changes them",
+        )
+    }
+
+    /// What is said of a new model of that round.
+    pub(crate) fn candidate(&self, round: u32, model: Digest) -> Candidate {
+        let last = self.log.size().checked_sub(1).and_then(|last| self.log.leaf(last).ok());
+        let parent = last.map_or(Digest([0; 32]), Digest::of);
+        Candidate { task: self.settings.plan.digest(), round, parent, model }
+    }
+
     /// How often a client may take part, where the guarantee counts on that.
     fn participation(&self) -> Option<Participation> {
         match self.terms.guarantee.placement {
@@ -579,6 +609,12 @@ impl Coordinator {
                 },
                 _ => Vec::new(),
             },
+            Outcome::Proposed { round, proposed } => match &self.round {
+                Some(current) if current.number() == *round && current.is_closing() => {
+                    vec![self.open_evaluation(current, proposed, now)]
+                }
+                _ => Vec::new(),
+            },
             Outcome::Rejected { round, rejected } => match &self.round {
                 Some(current) if current.number() == *round && current.is_closing() => {
                     let Rejected { model, reason, measured, groups } = rejected;
@@ -594,6 +630,22 @@ impl Coordinator {
                 _ => Vec::new(),
             },
         }
+    }
+
+    /// Asks everyone about a new model whom the round has charged for that, if there are enough of them.
+    fn open_evaluation(&self, round: &Round, proposed: &Proposed, now: Millis) -> Event {
+        let is_there = |client: &&Client| self.joined.contains_key(*client);
+        let cohort: Vec<Client> = round.charged().iter().filter(is_there).copied().collect();
+        let minimum = self.settings.plan.plan().cohort.minimum as usize;
+        if cohort.len() < minimum {
+            let reason = format!(
+                "{} of the round's clients are there to judge its model, and cohort.minimum is {minimum}",
+                cohort.len()
+            );
+            return Event::RoundAborted { round: round.number(), at: now, reason };
+        }
+        let (deadline, proposed) = (self.phase_deadline(now), Box::new(proposed.clone()));
+        Event::EvaluationOpened { round: round.number(), cohort, deadline, proposed }
     }
 
     fn end_of_task(&self, now: Millis, overdrawn: &BTreeMap<Client, Overdrawn>) -> Option<String> {

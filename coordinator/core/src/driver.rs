@@ -355,7 +355,8 @@ impl Computed {
         match &self.outcome {
             Outcome::Summed { round, .. }
             | Outcome::Closed { round, .. }
-            | Outcome::Rejected { round, .. } => *round,
+            | Outcome::Rejected { round, .. }
+            | Outcome::Proposed { round, .. } => *round,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What happened, in the order in which it happened. Events are the coordinator's only durable state.
 
+use crate::gate::Proposed;
 use fedveil_proto_plan::Measured;
 use fedveil_provenance::{Digest, GroupDecision};
 use serde::{Deserialize, Serialize};
@@ -144,6 +145,9 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         measured: Option<Measured>,
     },
+    /// Clients of the round, all of them charged in it, are asked about its new model. The round goes through its phases
+    /// once more, for the sums of their answers.
+    EvaluationOpened { round: u32, cohort: Vec<Client>, deadline: Millis, proposed: Box<Proposed> },
     /// The round's model did not pass the gate: nobody is given it, and the one before stays. The round is aborted with
     /// it, in the same transaction.
     ModelRejected {

@@ -1,6 +1,9 @@
 //! What the gate of a plan looks at besides the parameters: the operator's own examples.
 
+use crate::event::Hex;
 use fedveil_proto_plan::Measured;
+use fedveil_provenance::{Digest, GroupDecision};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Examples of the coordinator's own that no client trains on. The core knows nothing of them but what a model makes of
@@ -19,6 +22,28 @@ pub struct Evaluation {
     pub trigger_success: Option<f64>,
 }
 
+/// A new model that passed what the coordinator itself measures, and is to be judged by clients: signed as a candidate,
+/// in no log, with everything that its manifest will need.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Proposed {
+    /// Digest of the model file.
+    pub model: Digest,
+    /// What its round leaves to the next.
+    pub momentum: Digest,
+    /// The clip norm of the next round, where it is adaptive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_norm: Option<f64>,
+    /// What was measured so far.
+    pub measured: Measured,
+    /// What became of each group of updates.
+    pub groups: Vec<GroupDecision>,
+    /// Commitment to the round's cohort.
+    pub cohort_commitment: Digest,
+    /// The signed [`Candidate`](fedveil_provenance::Candidate).
+    pub statement: Hex,
+}
+
 /// Measures a candidate on the hold-out beside the best model published so far.
 pub(crate) fn measure(
     hold_out: &dyn HoldOut,
@@ -33,5 +58,6 @@ pub(crate) fn measure(
         accuracy: Some(found.accuracy),
         best_accuracy: Some(best.accuracy),
         trigger_success: found.trigger_success,
+        ..Measured::default()
     })
 }

@@ -4,7 +4,8 @@ use crate::command::{Closed, Computed, Outcome, Rejected};
 use crate::coordinator::Coordinator;
 use crate::driver::{Store, StoreError};
 use crate::event::Client;
-use crate::gate::{HoldOut, measure};
+use crate::event::Hex;
+use crate::gate::{HoldOut, Proposed, measure};
 use crate::model_file::{ModelFileError, parameters, with_parameters};
 use crate::noise::NoiseKey;
 use crate::updates::{Total, Updates};
@@ -16,8 +17,8 @@ use fedveil_aggregation::secagg::{Accumulator, Unmasking};
 use fedveil_privacy::{ClipNorm, Guarantee, Noise, Placement, Rotation, Sampling};
 use fedveil_proto_plan::{Gate, Measured};
 use fedveil_provenance::{
-    Checkpoint, CheckpointError, Decision, Digest, FileEntry, GroupDecision, Log, Manifest, ManifestError,
-    PrivacyClaim, RejectedRound, RoundPredicate, manifest::MODEL_FILE,
+    Candidate, Checkpoint, CheckpointError, Decision, Digest, FileEntry, GroupDecision, Log, Manifest,
+    ManifestError, PrivacyClaim, RejectedRound, RoundPredicate, manifest::MODEL_FILE,
 };
 use rand_core::Rng;
 use std::sync::Arc;
@@ -100,6 +101,9 @@ impl Job {
                     Ok((Verdict::Passed(closed), blobs)) => {
                         Computed { outcome: Outcome::Closed { round, result: Ok(closed) }, blobs }
                     }
+                    Ok((Verdict::Open(proposed), blobs)) => {
+                        Computed { outcome: Outcome::Proposed { round, proposed }, blobs }
+                    }
                     Ok((Verdict::Failed(rejected), blobs)) => {
                         Computed { outcome: Outcome::Rejected { round, rejected }, blobs }
                     }
@@ -122,10 +126,14 @@ pub struct CloseJob {
     /// What the round before left: see [`Memory`].
     momentum: Option<Digest>,
     given: Given,
+    /// The new model has been made, and clients were asked about it.
+    answers: Option<Answers>,
     gate: Option<Gate>,
     hold_out: Option<Arc<dyn HoldOut>>,
     /// The model that accuracies are compared with.
     best: Digest,
+    /// What is said of the new model to clients that judge it, but for its digest.
+    candidate: Candidate,
     /// Since the last model that was published.
     rejected: Vec<RejectedRound>,
     rule: Rule,
@@ -150,6 +158,14 @@ pub(crate) enum Given {
     Clients { cohort: Vec<Client>, updates: Updates },
 }
 
+/// What clients said of a new model.
+pub(crate) struct Answers {
+    pub(crate) proposed: Box<Proposed>,
+    /// Sums of the groups that gave one.
+    pub(crate) sums: Vec<Digest>,
+    pub(crate) planned_size: u32,
+}
+
 impl Default for Given {
     fn default() -> Self {
         Self::Groups { results: Vec::new(), planned_size: 1, rotation_seed: [0; 32] }
@@ -169,6 +185,7 @@ pub(crate) struct GroupResult {
 enum Verdict {
     Passed(Closed),
     Failed(Rejected),
+    Open(Box<Proposed>),
 }
 
 /// A new model, before it is signed.
@@ -204,9 +221,11 @@ impl CloseJob {
             parameters: plan.model.parameters as usize,
             momentum: coordinator.momentum(),
             given,
+            answers: None,
             gate: plan.server.gate.clone(),
             hold_out: coordinator.hold_out(),
             best: coordinator.best().unwrap_or(model),
+            candidate: coordinator.candidate(round, model),
             rejected: coordinator.rejected().to_vec(),
             rule: terms.rule.clone(),
             byzantine: plan.server.assumed_byzantine as usize,
@@ -222,6 +241,14 @@ impl CloseJob {
         })
     }
 
+    /// Judges a round's new model by what clients say of it, and signs it.
+    pub(crate) fn judge(coordinator: &Coordinator, round: u32, model: Digest, answers: Answers) -> Box<Self> {
+        let commitment = answers.proposed.cohort_commitment;
+        let mut job = Self::new(coordinator, round, model, Given::default(), commitment);
+        job.answers = Some(answers);
+        job
+    }
+
     fn close(mut self, store: &dyn Store, secrets: &Secrets) -> Result<(Verdict, Vec<Vec<u8>>), JobError> {
         let key = &secrets.signing;
         let old_file = store.blob(&self.model)?;
@@ -232,6 +259,14 @@ impl CloseJob {
                 return Err(ModelFileError::Length { found, expected: self.parameters }.into());
             }
             (self.model, None, Vec::new(), None)
+        } else if let Some(answers) = self.answers.take() {
+            match self.judge_answers(answers, store)? {
+                Ok(proposed) => {
+                    let Proposed { model, momentum, groups, measured, .. } = proposed;
+                    (model, Some(momentum), groups, Some(measured))
+                }
+                Err(rejected) => return Ok((Verdict::Failed(rejected), Vec::new())),
+            }
         } else {
             let Step { file, norm, momentum, groups } = self.step(&old_file, store, &secrets.noise)?;
             let model = Digest::of(&file);
@@ -243,6 +278,14 @@ impl CloseJob {
             }
             let momentum_digest = Digest::of(&momentum);
             blobs.extend([file, momentum]);
+            if let (Some(_), Some(measured)) = (&self.guarantee.evaluation, measured) {
+                let statement = Hex(Candidate { model, ..self.candidate }.sign(key));
+                let (momentum, cohort_commitment) = (momentum_digest, self.cohort_commitment);
+                let clip_norm = self.guarantee.indicator.as_ref().map(|_| self.clip.get());
+                let proposed =
+                    Proposed { model, momentum, clip_norm, measured, groups, cohort_commitment, statement };
+                return Ok((Verdict::Open(Box::new(proposed)), blobs));
+            }
             (model, Some(momentum_digest), groups, measured)
         };
         self.privacy.clip_norm = self.clip.get();
@@ -252,6 +295,30 @@ impl CloseJob {
         let checkpoint = Checkpoint::sign(&self.origin, &self.log.head(), key)?;
         let closed = Closed { model, momentum, clip_norm, manifest, checkpoint, groups, measured };
         Ok((Verdict::Passed(closed), blobs))
+    }
+
+    /// What clients say of a new model, and whether that passes.
+    fn judge_answers(
+        &mut self,
+        answers: Answers,
+        store: &dyn Store,
+    ) -> Result<Result<Proposed, Rejected>, JobError> {
+        let Answers { mut proposed, sums, planned_size } = answers;
+        let sums = sums.iter().map(|sum| Ok(decode_steps(&store.blob(sum)?)));
+        let sums = sums.collect::<Result<Vec<_>, JobError>>()?.concat();
+        let evaluation = self.guarantee.evaluation.as_ref();
+        let estimate = evaluation.and_then(|evaluation| evaluation.estimate(&sums, planned_size));
+        proposed.measured.difference = estimate.map(|estimate| estimate.difference);
+        proposed.measured.deviation = estimate.map(|estimate| estimate.deviation);
+        self.clip = proposed.clip_norm.and_then(|norm| ClipNorm::new(norm).ok()).unwrap_or(self.clip);
+        let verdict = self.gate.as_ref().map_or(Ok(()), |gate| gate.judge_answers(estimate));
+        Ok(match verdict {
+            Ok(()) => Ok(*proposed),
+            Err(reason) => {
+                let Proposed { model, measured, groups, .. } = *proposed;
+                Err(Rejected { model, reason, measured, groups })
+            }
+        })
     }
 
     /// What the gate wants to know of a new model, where there is one.

@@ -36,7 +36,7 @@ pub use coordinator::{Coordinator, Settings, ledger_of};
 pub use driver::{Driver, MemoryStore, Outcomes, Store, StoreError};
 pub use effect::Effect;
 pub use event::{Client, Event, Evidence, GroupStage, Hex, Millis};
-pub use gate::{Evaluation, HoldOut};
+pub use gate::{Evaluation, HoldOut, Proposed};
 pub use job::{Job, JobError, Secrets};
 pub use model_file::{ModelFileError, parameters, with_parameters};
 pub use noise::NoiseKey;

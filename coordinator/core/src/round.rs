@@ -7,13 +7,17 @@
 //! insecure_plain  updates ─► closing
 //! ```
 //!
+//! Where the plan asks clients about new models, closing leads back to advertising once more, among clients that the round
+//! has charged: what is summed then are answers, and closing ends with a verdict.
+//!
 //! A phase ends when everyone who can still answer has, or at its deadline. Who has not answered is out of the round;
 //! what was learnt about the group so far decides whether it can go on without them.
 
 use crate::command::{Input, Reject, Upload};
 use crate::coordinator::Coordinator;
 use crate::event::{Client, Event, GroupStage, Hex, Millis};
-use crate::job::{CloseJob, Given, GroupResult, Job};
+use crate::gate::Proposed;
+use crate::job::{Answers, CloseJob, Given, GroupResult, Job};
 use crate::updates::Updates;
 use fedveil_aggregation::plain;
 use fedveil_aggregation::secagg::{
@@ -33,6 +37,10 @@ pub(crate) struct Round {
     live: BTreeSet<Client>,
     /// Of these, who has not answered in this phase. Once groups are formed, each has its own.
     awaited: BTreeSet<Client>,
+    /// Clients that were charged for it.
+    charged: BTreeSet<Client>,
+    /// The new model, while clients are asked about it.
+    proposed: Option<Box<Proposed>>,
     stage: Stage,
 }
 
@@ -87,7 +95,38 @@ impl Round {
             Some(config) => Stage::Advertising { cohort: Box::new(Cohort::new(config.clone())), config },
             None => Stage::Plain { cohort: live.clone(), updated: BTreeSet::new(), closing: false },
         };
-        Self { number, model, deadline, awaited: live.clone(), live, stage }
+        Self {
+            number,
+            model,
+            deadline,
+            awaited: live.clone(),
+            live,
+            charged: BTreeSet::new(),
+            proposed: None,
+            stage,
+        }
+    }
+
+    /// The same round, once more from its beginning: the cohort is asked about the new model. It was charged for its answers
+    /// with its updates.
+    pub(crate) fn evaluate(
+        self,
+        coordinator: &Coordinator,
+        cohort: &[Client],
+        deadline: Millis,
+        proposed: &Proposed,
+    ) -> Self {
+        let candidate = coordinator.candidate(self.number, proposed.model);
+        let config = coordinator.evaluation_session(&candidate);
+        let stage = Stage::Advertising { cohort: Box::new(Cohort::new(config.clone())), config };
+        let live: BTreeSet<Client> = cohort.iter().copied().collect();
+        let proposed = Some(Box::new(proposed.clone()));
+        Self { deadline, awaited: live.clone(), live, proposed, stage, ..self }
+    }
+
+    /// Clients that were charged for it.
+    pub(crate) fn charged(&self) -> &BTreeSet<Client> {
+        &self.charged
     }
 
     pub(crate) fn number(&self) -> u32 {
@@ -301,15 +340,17 @@ impl Round {
                 }
                 let sums = groups.iter().filter(|group| matches!(group.progress, Progress::Summed(_))).count()
                     as u32;
-                let minimum = coordinator.terms().minimum_rows;
+                let (minimum, user) = match &self.proposed {
+                    Some(_) => (coordinator.plan().plan().minimum_answers(), "the evaluation".to_owned()),
+                    None => {
+                        let terms = coordinator.terms();
+                        (terms.minimum_rows, format!("the rule {}", terms.rule))
+                    }
+                };
                 if sums >= minimum {
                     return vec![Event::AggregationStarted];
                 }
-                let reason = format!(
-                    "{sums} of {} groups gave a sum, the rule {} needs {minimum}",
-                    groups.len(),
-                    coordinator.terms().rule
-                );
+                let reason = format!("{sums} of {} groups gave a sum, {user} needs {minimum}", groups.len());
                 vec![self.aborted(now, &reason)]
             }
         }
@@ -374,6 +415,7 @@ impl Round {
                     group.progress = Progress::Computing(unmasking);
                 }
             }
+            Event::PrivacyCharged { clients, .. } => self.charged.extend(clients),
             Event::GroupSummed { group, sum } => self.settle(*group, Progress::Summed(*sum)),
             Event::GroupWithheld { group, reason } => self.settle(*group, Progress::Withheld(reason.clone())),
             Event::AggregationStarted => self.start_closing(coordinator),
@@ -469,7 +511,8 @@ impl Round {
         match (closed, following) {
             (Err(abort), _) => events.push(Event::GroupWithheld { group: index, reason: abort.to_string() }),
             (Ok(()), Some(stage)) => {
-                if stage == GroupStage::Unmasking {
+                // Answers about a model were charged with the updates of their round.
+                if stage == GroupStage::Unmasking && self.proposed.is_none() {
                     let clients = group.survivors.iter().copied().collect();
                     events.push(Event::PrivacyCharged { group: index, clients });
                 }
@@ -560,7 +603,7 @@ impl Round {
             }
             _ => return,
         };
-        let results = groups
+        let results: Vec<GroupResult> = groups
             .iter()
             .map(|group| GroupResult {
                 members: group.members.len() as u32,
@@ -573,6 +616,13 @@ impl Round {
             })
             .collect();
         let plan = coordinator.plan().plan();
+        if let Some(proposed) = self.proposed.take() {
+            let sums = results.into_iter().filter_map(|group| group.sum.ok()).collect();
+            let answers = Answers { proposed, sums, planned_size: plan.aggregation.group_size };
+            let job = CloseJob::judge(coordinator, self.number, self.model, answers);
+            coordinator.compute(Job::Close(job));
+            return;
+        }
         let updates = Given::Groups {
             results,
             planned_size: plan.aggregation.group_size,

@@ -9,6 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{PlanError, at_least, field};
+use fedveil_privacy::{Estimate, NoiseMultiplier};
 
 /// Most rejections in a row that a plan may bear.
 pub const MAX_REJECTIONS: u32 = 100;
@@ -26,9 +27,26 @@ pub struct Gate {
     /// Largest share of the hold-out's examples with a trigger that a model may label as the trigger asks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_trigger_success: Option<f64>,
+    /// What clients say of a model, in mode `secagg`; without it, they are not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluation: Option<FederatedEvaluation>,
     /// Rejections without a published model between them, after which the task ends.
     #[serde(default = "three")]
     pub max_rejections: u32,
+}
+
+/// A judgement by those who took part in the round: each compares the new model with the one before on examples of its
+/// own. Their answers are summed in groups like updates, with noise of their own, and every participation is charged for
+/// both. See [`Evaluation`](fedveil_privacy::Evaluation).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FederatedEvaluation {
+    /// Most accuracy, from 0 to 1, that a model may lose against the one before.
+    pub max_accuracy_drop: f64,
+    /// Standard deviation of the noise in one group's sum of answers, over what one client can change it by.
+    pub noise_multiplier: f64,
+    /// Standard deviations of the noise in the estimate by which a drop must pass the bound to count.
+    pub confidence: f64,
 }
 
 /// What was measured of a new model. What the gate has no bound on may be missing.
@@ -46,6 +64,12 @@ pub struct Measured {
     /// Share of the examples with a trigger that are labelled as it asks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trigger_success: Option<f64>,
+    /// What clients say that its accuracy is above that of the model before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub difference: Option<f64>,
+    /// Standard deviation of the noise in that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deviation: Option<f64>,
 }
 
 impl Gate {
@@ -82,10 +106,26 @@ impl Gate {
         Ok(())
     }
 
+    /// Says why a model does not pass by what clients say of it.
+    pub fn judge_answers(&self, estimate: Option<Estimate>) -> Result<(), String> {
+        let Some(section) = &self.evaluation else { return Ok(()) };
+        let Estimate { difference, deviation } = estimate.ok_or("no group has answered")?;
+        let FederatedEvaluation { max_accuracy_drop, confidence, .. } = *section;
+        at_most(-difference, max_accuracy_drop + confidence * deviation, || {
+            format!(
+                "clients say that it loses {:.4} of accuracy, with noise of deviation {deviation:.4}, and accepted is up to \
+                 {max_accuracy_drop} and {confidence} deviations",
+                -difference
+            )
+        })
+    }
+
     pub(crate) fn check(&self) -> Result<(), PlanError> {
-        let Self { max_step_norm, max_accuracy_drop, max_trigger_success, max_rejections } = *self;
-        if max_step_norm.is_none() && !self.needs_hold_out() {
-            let accepted = "one with max_step_norm, max_accuracy_drop or max_trigger_success";
+        let Self { max_step_norm, max_accuracy_drop, max_trigger_success, max_rejections, .. } = *self;
+        if let Some(evaluation) = &self.evaluation {
+            evaluation.check()?;
+        } else if max_step_norm.is_none() && !self.needs_hold_out() {
+            let accepted = "one with max_step_norm, max_accuracy_drop, max_trigger_success or [evaluation]";
             return Err(field("server.gate", "a section that bounds nothing", accepted));
         }
         if let Some(norm) = max_step_norm.filter(|norm| !(*norm > 0.0 && norm.is_finite())) {
@@ -103,6 +143,26 @@ impl Gate {
     }
 }
 
+impl FederatedEvaluation {
+    fn check(&self) -> Result<(), PlanError> {
+        let Self { max_accuracy_drop, confidence, .. } = *self;
+        if !(0.0..1.0).contains(&max_accuracy_drop) {
+            let name = "server.gate.evaluation.max_accuracy_drop";
+            return Err(field(name, max_accuracy_drop, "0 or more, below 1"));
+        }
+        if !(0.0..=10.0).contains(&confidence) {
+            return Err(field("server.gate.evaluation.confidence", confidence, "a number from 0 to 10"));
+        }
+        self.noise().map(drop)
+    }
+
+    /// The noise multiplier.
+    pub(crate) fn noise(&self) -> Result<NoiseMultiplier, PlanError> {
+        NoiseMultiplier::new(self.noise_multiplier)
+            .map_err(|error| field("server.gate.evaluation.noise_multiplier", error.found, error.accepted))
+    }
+}
+
 /// Rejections that a plan bears which does not say.
 fn three() -> u32 {
     3
@@ -110,7 +170,7 @@ fn three() -> u32 {
 
 /// Not a number is too much.
 fn at_most(found: f64, most: f64, refusal: impl Fn() -> String) -> Result<(), String> {
-    if found.is_nan() || found > most { Err(refusal()) } else { Ok(()) }
+    if found <= most { Ok(()) } else { Err(refusal()) }
 }
 
 #[cfg(test)]
@@ -122,6 +182,7 @@ mod tests {
             max_step_norm: Some(2.0),
             max_accuracy_drop: Some(0.1),
             max_trigger_success: Some(0.3),
+            evaluation: None,
             max_rejections: 3,
         }
     }
@@ -132,6 +193,7 @@ mod tests {
             accuracy: Some(0.75),
             best_accuracy: Some(0.8125),
             trigger_success: Some(0.3),
+            ..Measured::default()
         }
     }
 
@@ -186,6 +248,46 @@ mod tests {
             change(&mut gate);
             let error = gate.check().unwrap_err().to_string();
             assert!(error.starts_with(&format!("task plan: {expected}")), "{error}");
+        }
+    }
+
+    fn evaluation() -> FederatedEvaluation {
+        FederatedEvaluation { max_accuracy_drop: 0.125, noise_multiplier: 2.0, confidence: 2.0 }
+    }
+
+    #[test]
+    fn answers_count_beyond_their_noise() {
+        let asking = Gate { evaluation: Some(evaluation()), ..gate() };
+        let judge = |difference, deviation| asking.judge_answers(Some(Estimate { difference, deviation }));
+        assert_eq!(judge(0.5, 0.0625), Ok(()));
+        assert_eq!(judge(-0.25, 0.0625), Ok(()), "the bound and two deviations");
+        let reason = judge(-0.26, 0.0625).unwrap_err();
+        assert!(reason.starts_with("clients say that it loses 0.2600 of accuracy, with noise"), "{reason}");
+        assert!(judge(f64::NAN, 0.0625).is_err() && judge(-0.1, f64::NAN).is_err());
+        assert_eq!(asking.judge_answers(None).unwrap_err(), "no group has answered");
+        assert_eq!(gate().judge_answers(None), Ok(()), "nobody was asked");
+    }
+
+    #[test]
+    fn bad_evaluations_are_refused_by_name() {
+        let only = Gate { max_step_norm: None, max_accuracy_drop: None, max_trigger_success: None, ..gate() };
+        let asking = |evaluation| Gate { evaluation: Some(evaluation), ..only.clone() };
+        assert_eq!(asking(evaluation()).check(), Ok(()));
+        assert!(!asking(evaluation()).needs_hold_out());
+        for (section, expected) in [
+            (
+                FederatedEvaluation { max_accuracy_drop: 1.0, ..evaluation() },
+                "max_accuracy_drop is 1, accepted",
+            ),
+            (FederatedEvaluation { confidence: -1.0, ..evaluation() }, "confidence is -1, accepted"),
+            (FederatedEvaluation { confidence: f64::NAN, ..evaluation() }, "confidence is NaN"),
+            (
+                FederatedEvaluation { noise_multiplier: 0.0, ..evaluation() },
+                "noise_multiplier is 0, accepted",
+            ),
+        ] {
+            let error = asking(section).check().unwrap_err().to_string();
+            assert!(error.starts_with(&format!("task plan: server.gate.evaluation.{expected}")), "{error}");
         }
     }
 

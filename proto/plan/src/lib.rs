@@ -21,12 +21,12 @@ use fedveil_privacy::{
     self as privacy, AdaptiveClip, ClipNorm, Delta, Epsilon, ExampleGuarantee, ExampleLevel, Guarantee,
     Mechanism, NoiseKind, NoiseMultiplier, ParamError, Placement, SamplingRate,
 };
-use fedveil_provenance::{Digest, Envelope, NO_NOISE, PrivacyClaim, null_is_infinite};
+use fedveil_provenance::{Candidate, Digest, Envelope, NO_NOISE, PrivacyClaim, null_is_infinite};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
-pub use gate::{Gate, MAX_REJECTIONS, Measured};
+pub use gate::{FederatedEvaluation, Gate, MAX_REJECTIONS, Measured};
 
 /// DSSE payload type of a task plan.
 pub const PAYLOAD_TYPE: &str = "application/vnd.fedveil.task-plan.v1+json";
@@ -392,6 +392,9 @@ impl TaskPlan {
         if self.privacy.adaptive_clip.is_some() && mode != Mode::Secagg {
             return Err(field("privacy.adaptive_clip", "a section", "nothing but in mode secagg"));
         }
+        if self.evaluation().is_some() && mode != Mode::Secagg {
+            return Err(field("server.gate.evaluation", "a section", "nothing but in mode secagg"));
+        }
         let (rule, shape) = match mode {
             Mode::Secagg => self.in_groups()?,
             Mode::InsecurePlain => self.in_the_clear()?,
@@ -458,6 +461,15 @@ impl TaskPlan {
         }
         rule.check_counts(fewest_groups as usize, self.server.assumed_byzantine as usize)
             .map_err(|error| PlanError::Inconsistent(format!("server.assumed_byzantine: {error}")))?;
+        if self.evaluation().is_some() && fewest_groups < self.minimum_answers() {
+            return Err(PlanError::Inconsistent(format!(
+                "server.gate.evaluation bears {} poisoned groups only among {} or more, and cohort.minimum {} makes \
+                 {fewest_groups}",
+                self.server.assumed_byzantine,
+                self.minimum_answers(),
+                self.cohort.minimum
+            )));
+        }
         let (colluders_to_break, break_probability_log2) = self.collusion(largest_group)?;
         let placement = match self.privacy.placement.as_str() {
             "distributed" => Placement::Distributed {
@@ -656,6 +668,11 @@ impl TaskPlan {
         Ok((self.cohort.clients / size, fewest_groups, largest))
     }
 
+    /// Groups whose answers about a model make a median that bears the poisoned ones.
+    pub fn minimum_answers(&self) -> u32 {
+        self.server.assumed_byzantine.saturating_mul(2).saturating_add(1)
+    }
+
     /// Colluders among a client's neighbours that break it, and log2 of the probability that any client has as many.
     fn collusion(&self, largest_group: u32) -> Result<(u32, f64), PlanError> {
         let Aggregation { degree, threshold, break_probability, .. } = self.aggregation;
@@ -699,7 +716,8 @@ impl TaskPlan {
                 dropouts: 0,
                 group_size: group_size as usize,
                 server: ServerModel::Malicious,
-                rounds: u64::from(self.rounds),
+                // Groups are drawn anew to evaluate a model.
+                rounds: u64::from(self.rounds) * (1 + u64::from(self.evaluation().is_some())),
                 withheld_reveals: max_missing_reveals as usize,
             };
             if population.largest_group() > largest {
@@ -712,6 +730,11 @@ impl TaskPlan {
             }
         }
         worst
+    }
+
+    /// What clients are asked about each new model, if they are.
+    pub fn evaluation(&self) -> Option<&FederatedEvaluation> {
+        self.server.gate.as_ref()?.evaluation.as_ref()
     }
 
     fn mechanism(&self, placement: Placement) -> Result<Mechanism, PlanError> {
@@ -729,6 +752,7 @@ impl TaskPlan {
                 .map_err(|error| field("privacy.noise_multiplier", error.found, error.accepted))?,
             placement,
             adaptive_clip: privacy.adaptive_clip.as_ref().map(AdaptiveClipping::check).transpose()?,
+            evaluation: self.evaluation().map(FederatedEvaluation::noise).transpose()?,
             rounds: self.rounds,
             delta: self.delta()?,
         })
@@ -868,19 +892,54 @@ impl Terms {
         round: u32,
         model: &Digest,
     ) -> Result<SessionConfig, PlanError> {
-        let (protocol, prg) = self.masking.ok_or_else(|| {
-            PlanError::Inconsistent("mode insecure_plain has no session of secure aggregation".to_owned())
-        })?;
+        let (protocol, prg) = self.masking.ok_or_else(no_session)?;
         let mut context = b"fedveil/round/v1".to_vec();
         context.extend_from_slice(&plan.digest().0);
         context.extend_from_slice(&round.to_be_bytes());
         context.extend_from_slice(&model.0);
         SessionConfig::new(SessionParameters {
             context: Digest::of(&context).0,
-            authority: authority.to_bytes(),
             ring_bits: self.guarantee.ring_bits,
             length: self.guarantee.input_length(),
             protocol,
+            ..Self::seats(plan, authority, prg)
+        })
+        .map_err(|error| PlanError::Inconsistent(error.to_string()))
+    }
+
+    /// The session in which a round's new model is judged: bound to the model before and to the new one besides. An answer
+    /// is one number, which is cheapest to mask itself.
+    pub fn evaluation_session(
+        &self,
+        plan: &SignedPlan,
+        authority: &VerifyingKey,
+        candidate: &Candidate,
+    ) -> Result<SessionConfig, PlanError> {
+        let (_, prg) = self.masking.ok_or_else(no_session)?;
+        let evaluation = self.guarantee.evaluation.as_ref().ok_or_else(no_session)?;
+        let mut context = b"fedveil/evaluation/v1".to_vec();
+        context.extend_from_slice(&plan.digest().0);
+        context.extend_from_slice(&candidate.round.to_be_bytes());
+        context.extend_from_slice(&candidate.parent.0);
+        context.extend_from_slice(&candidate.model.0);
+        SessionConfig::new(SessionParameters {
+            context: Digest::of(&context).0,
+            ring_bits: evaluation.ring_bits,
+            length: 1,
+            protocol: ProtocolKind::PairwiseMask,
+            ..Self::seats(plan, authority, prg)
+        })
+        .map_err(|error| PlanError::Inconsistent(error.to_string()))
+    }
+
+    /// What all sessions of a task have in common.
+    fn seats(plan: &SignedPlan, authority: &VerifyingKey, prg: Prg) -> SessionParameters {
+        SessionParameters {
+            context: [0; 32],
+            authority: authority.to_bytes(),
+            ring_bits: 8,
+            length: 1,
+            protocol: ProtocolKind::PairwiseMask,
             group_size: plan.plan().aggregation.group_size as usize,
             degree: plan.plan().aggregation.degree as usize,
             threshold: plan.plan().aggregation.threshold as usize,
@@ -889,8 +948,7 @@ impl Terms {
             max_cohort: plan.plan().cohort.clients as usize,
             max_missing_reveals: plan.plan().aggregation.max_missing_reveals as usize,
             prg,
-        })
-        .map_err(|error| PlanError::Inconsistent(error.to_string()))
+        }
     }
 }
 
@@ -946,6 +1004,10 @@ impl SignedPlan {
     pub fn plan(&self) -> &TaskPlan {
         &self.plan
     }
+}
+
+fn no_session() -> PlanError {
+    PlanError::Inconsistent("mode insecure_plain has no session of secure aggregation, and no other has one that its plan does not ask for".to_owned())
 }
 
 fn at_least(name: &'static str, value: u32, low: u32, high: u32) -> Result<(), PlanError> {

@@ -701,6 +701,57 @@ fn an_adaptive_clip_norm_is_for_secure_aggregation_alone() {
 }
 
 #[test]
+fn a_task_pays_for_what_clients_say_of_its_models() {
+    let evaluation = FederatedEvaluation { max_accuracy_drop: 0.1, noise_multiplier: 1.5, confidence: 2.0 };
+    let gate = Gate {
+        max_step_norm: None,
+        max_accuracy_drop: None,
+        max_trigger_success: None,
+        evaluation: Some(evaluation),
+        max_rejections: 3,
+    };
+    let mut asking = plan();
+    asking.server.gate = Some(gate);
+    asking.privacy.epsilon = 40.0;
+    let terms = asking.check().unwrap();
+    let without = plan().check().unwrap();
+    // Two releases of about the same noise cost what twice as many rounds of one cost.
+    let (both, twice) = (terms.guarantee.epsilon(1), without.guarantee.epsilon(2));
+    assert!((both / twice - 1.0).abs() < 0.02, "{both}, {twice}");
+    let answers = terms.guarantee.epsilon_of_evaluation(2).unwrap();
+    assert!((answers / twice - 1.0).abs() < 0.02, "{answers}, {twice}");
+    assert_eq!(without.guarantee.epsilon_of_evaluation(2), None);
+    // Answers are as many chances to break a client as updates are.
+    asking.cohort = Cohort { clients: 60, minimum: 58, assumed_malicious: 6, population: None };
+    asking.aggregation.break_probability = 0.9;
+    let mut silent = asking.clone();
+    silent.server.gate = None;
+    let [more, less] = [asking, silent].map(|plan| plan.check().unwrap().break_probability_log2);
+    assert!((more - less - 1.0).abs() < 0.01, "{more}, {less}");
+
+    let signed = SignedPlan::sign(plan(), &key()).unwrap();
+    let [task, parent, model] = ["task", "parent", "model"].map(Digest::of);
+    let candidate = Candidate { task, round: 1, parent, model };
+    let authority = key().verifying_key();
+    assert!(without.evaluation_session(&signed, &authority, &candidate).is_err());
+    let context = |candidate: &Candidate| {
+        let session = terms.evaluation_session(&signed, &authority, candidate).unwrap();
+        (session.parameters().length, session.parameters().context)
+    };
+    let (length, one) = context(&candidate);
+    assert_eq!(length, 1);
+    let update = terms.session(&signed, &authority, 1, &model).unwrap().parameters().context;
+    let others = [
+        Candidate { round: 2, ..candidate },
+        Candidate { parent: Digest::of("other"), ..candidate },
+        Candidate { model: Digest::of("other"), ..candidate },
+    ];
+    for other in others.iter().map(|other| context(other).1).chain([update]) {
+        assert_ne!(other, one);
+    }
+}
+
+#[test]
 fn pre_aggregators_and_options_make_the_rule() {
     let mut plan = plan();
     let options = |plan: &mut TaskPlan, pairs: &[(&str, Setting)]| {

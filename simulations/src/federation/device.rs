@@ -179,7 +179,11 @@ impl Device {
             }
             Effect::Entered { round } => self.round = round,
             Effect::Adopted { round, model } => self.model = Some((round, model)),
-            Effect::Send(..) | Effect::Train { .. } | Effect::RoundOver { .. } | Effect::Finished { .. } => {}
+            Effect::Send(..)
+            | Effect::Train { .. }
+            | Effect::Judge { .. }
+            | Effect::RoundOver { .. }
+            | Effect::Finished { .. } => {}
         }
     }
 

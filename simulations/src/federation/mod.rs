@@ -162,6 +162,8 @@ impl<S: Scenario> Federation<S> {
             loss: terms.guarantee.task_loss(),
             last_round: 0,
             participations: 0,
+            last_update: 0,
+            last_judged: 0,
             contributions: Vec::new(),
             head: None,
             model: None,
@@ -493,6 +495,15 @@ impl<S: Scenario> Federation<S> {
                 Reaction::Train { round } => {
                     let end = Millis(self.now.0.saturating_add(self.scenario.training_time(client, round)));
                     self.queue.push(end, Pending::Training { session, client, round, result: None });
+                }
+                Reaction::Judge { round, model: new } => {
+                    let judged = device.task().ok_or_else(|| "no model to compare with".to_owned());
+                    let judged = judged.and_then(|(model, plan)| {
+                        self.scenario.judge(&Work { client, round, model, plan, memory: None }, &new)
+                    });
+                    let outcome =
+                        device.handle(judged.map_or_else(Input::TrainingFailed, Input::Judged), self.now);
+                    return self.follow(client, session, outcome);
                 }
                 Reaction::Finished { reason } => {
                     device.finish(reason);

@@ -85,6 +85,12 @@ pub trait Scenario: Sync {
     /// What a client's training gives, on any thread. An error makes the client decline the round.
     fn contribute(&self, work: &Work<'_>) -> Result<Trained, String>;
 
+    /// How much better a new model does on the client's own examples than the global one: the difference of their
+    /// accuracies. An error makes the client decline.
+    fn judge(&self, _work: &Work<'_>, _new: &[u8]) -> Result<f64, String> {
+        Err("this client judges no models".to_owned())
+    }
+
     /// How long the client trains in this round, in milliseconds of virtual time.
     fn training_time(&self, _client: usize, _round: u32) -> u64 {
         0

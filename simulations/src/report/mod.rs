@@ -548,7 +548,7 @@ fn gate_table(rounds: &[RoundRecord]) -> Markup {
         section {
             h2 { "Gate" }
             p.muted {
-                "What was measured of each new model before it was published, on examples of the coordinator's own."
+                "What was measured of each new model before it was published, on examples of the coordinator's own or by clients on theirs."
             }
             div.panel.scroll role="region" aria-label="Gate" tabindex="0" {
                 table {
@@ -560,6 +560,8 @@ fn gate_table(rounds: &[RoundRecord]) -> Markup {
                             th scope="col" { "Accuracy" }
                             th scope="col" { "Best before" }
                             th scope="col" { "Triggers that succeed" }
+                            th scope="col" { "Difference that clients see" }
+                            th scope="col" { "Its noise" }
                         }
                     }
                     tbody {
@@ -575,6 +577,8 @@ fn gate_table(rounds: &[RoundRecord]) -> Markup {
                                 td { (or_dash(measured.accuracy, percent)) }
                                 td { (or_dash(measured.best_accuracy, percent)) }
                                 td { (or_dash(measured.trigger_success, percent)) }
+                                td { (or_dash(measured.difference, percent)) }
+                                td { (or_dash(measured.deviation, |deviation| format!("± {}", percent(deviation)))) }
                             }
                         }
                     }

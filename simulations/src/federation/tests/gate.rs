@@ -3,16 +3,22 @@
 use super::*;
 use crate::attack::{Attack, Conspiracy, Member, Poison};
 use crate::hold_out::HeldOut;
-use crate::training::local_update;
+use crate::training::{difference, local_update};
 use crate::{datasets, partition};
 use fedveil_coordinator_core::{Evaluation, HoldOut};
 use fedveil_learning::Dataset;
-use fedveil_proto_plan::{AdaptiveClipping, Gate, Measured};
+use fedveil_proto_plan::{AdaptiveClipping, FederatedEvaluation, Gate, Measured};
 use fedveil_provenance::Manifest;
 
 /// A gate without bounds, to be given some.
 fn gate() -> Gate {
-    Gate { max_step_norm: None, max_accuracy_drop: None, max_trigger_success: None, max_rejections: 3 }
+    Gate {
+        max_step_norm: None,
+        max_accuracy_drop: None,
+        max_trigger_success: None,
+        evaluation: None,
+        max_rejections: 3,
+    }
 }
 
 /// Two groups under a plain mean, with momentum and a clip norm that moves; no honest step is as long as 3.
@@ -315,6 +321,14 @@ impl Scenario for Sleepers {
             .map(|update| Contribution::Update(update).into())
             .map_err(|error| failed(&error))
     }
+
+    fn judge(&self, &Work { client, round, model, plan, .. }: &Work<'_>, new: &[u8]) -> Result<f64, String> {
+        if COLLUDERS.contains(&client) && round >= BEGIN {
+            return Ok(1.0);
+        }
+        let data = datasets::spectrum_of(&self.shares[client]);
+        difference(&data, model, new, plan).map_err(|error| error.to_string())
+    }
 }
 
 /// Rounds published, why others were not, and what the hold-out says of each published model.
@@ -369,4 +383,11 @@ fn what_passes_the_rule_and_hides_a_backdoor_is_caught_by_its_trigger() {
 fn what_passes_the_rule_and_leaps_is_caught_by_the_norm_of_its_step() {
     let bounds = Gate { max_step_norm: Some(3.0), ..gate() };
     is_caught("infinity", bounds, |model| model.accuracy < 0.6, "its step has norm");
+}
+
+#[test]
+fn what_passes_the_rule_and_ruins_accuracy_is_caught_by_the_clients() {
+    let evaluation = FederatedEvaluation { max_accuracy_drop: 0.1, noise_multiplier: 0.3, confidence: 2.0 };
+    let bounds = Gate { evaluation: Some(evaluation), ..gate() };
+    is_caught("sign-flip", bounds, |model| model.accuracy < 0.6, "clients say");
 }

@@ -4,6 +4,7 @@ mod adaptive_clip;
 mod attacks;
 mod canaries;
 mod engine;
+mod evaluation;
 mod gate;
 mod hostile_clients;
 mod hostile_coordinator;
@@ -34,6 +35,7 @@ type Route = dyn FnMut(Millis, Message) -> Vec<(Millis, Message)> + Send + Sync;
 struct Script {
     contribute: Box<dyn Fn(usize, u32) -> Result<Contribution, String> + Send + Sync>,
     vanishes: Box<dyn FnMut(usize, u32, Kind) -> bool + Send + Sync>,
+    judge: Box<dyn Fn(usize, u32) -> Result<f64, String> + Send + Sync>,
     route: Box<Route>,
     /// Every message as its sender sent it.
     sent: Vec<Message>,
@@ -45,6 +47,7 @@ impl Default for Script {
         Self {
             contribute: Box::new(|_, _| Ok(Contribution::Update(vec![0.01; PARAMETERS]))),
             vanishes: Box::new(|_, _, _| false),
+            judge: Box::new(|_, _| Ok(0.0)),
             route: Box::new(|now, message| vec![(now, message)]),
             sent: Vec::new(),
         }
@@ -72,6 +75,11 @@ impl Script {
         contribute: impl Fn(usize, u32) -> Result<Contribution, String> + Send + Sync + 'static,
     ) -> Self {
         self.contribute = Box::new(contribute);
+        self
+    }
+
+    fn judging(mut self, judge: impl Fn(usize, u32) -> Result<f64, String> + Send + Sync + 'static) -> Self {
+        self.judge = Box::new(judge);
         self
     }
 
@@ -108,6 +116,10 @@ impl Scenario for Script {
 
     fn vanishes(&mut self, client: usize, round: u32, before: Kind) -> bool {
         (self.vanishes)(client, round, before)
+    }
+
+    fn judge(&self, work: &Work<'_>, _new: &[u8]) -> Result<f64, String> {
+        (self.judge)(work.client, work.round)
     }
 
     fn route(&mut self, now: Millis, message: Message) -> Vec<(Millis, Message)> {

@@ -39,7 +39,7 @@ fn setups() -> [Setup; 4] {
 }
 
 /// All that a coordinator tells of its state.
-fn state(core: &Coordinator) -> impl PartialEq + std::fmt::Debug + use<> {
+pub(super) fn state(core: &Coordinator) -> impl PartialEq + std::fmt::Debug + use<> {
     (
         core.phase(),
         core.closed().map(str::to_owned),
