@@ -177,6 +177,7 @@ impl Watch {
     pub(crate) fn show_round(&self) {
         if let Some(record) = self.rounds.last() {
             self.progress.round(record, &self.standing);
+            record.clients.iter().for_each(|decision| self.progress.say(&told(decision)));
         }
     }
 
@@ -216,6 +217,25 @@ impl Watch {
             log_size: self.log_size,
         }
     }
+}
+
+/// A decision about a client, in one line.
+fn told(decision: &ClientDecision) -> String {
+    let ClientDecision { client, status, reason, evidence } = decision;
+    let what = match status {
+        ClientStatus::Suspected => "is suspected",
+        ClientStatus::Quarantined => "is put in quarantine",
+        ClientStatus::Waived => "is not put in quarantine, as the evidence would have it",
+        ClientStatus::Released => "is released from quarantine",
+    };
+    let why = match evidence {
+        Some(evidence) if reason.is_empty() => format!(
+            "its group was among the most suspicious in {:.0} of {} rounds, where chance gives {:.1}",
+            evidence.suspicious, evidence.rounds, evidence.expected
+        ),
+        _ => reason.clone(),
+    };
+    format!("client {client} {what}: {why}")
 }
 
 /// What an event decides about a client.

@@ -136,21 +136,6 @@ fn two_terminals_run_a_federation() {
     assert!(run(fedveil().arg("verify").arg(&out)).status.success());
 }
 
-/// Waits until some round's record says this of a client, and gives that.
-fn await_decision(out: &Path, status: &str) -> serde_json::Value {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_mins(2);
-    loop {
-        let text = std::fs::read_to_string(out.join("rounds.jsonl")).unwrap_or_default();
-        let rounds = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        let mut decisions = rounds.flat_map(|round| round["clients"].as_array().cloned().unwrap_or_default());
-        if let Some(decision) = decisions.find(|decision| decision["status"] == status) {
-            return decision;
-        }
-        assert!(std::time::Instant::now() < deadline, "no client was {status}: {text}");
-        std::thread::sleep(std::time::Duration::from_millis(200));
-    }
-}
-
 #[test]
 fn orders_of_the_operator_reach_a_running_coordinator() {
     let task = "[task]\nrounds = 400\n[cohort]\nclients = 6\nminimum = 5\nassumed_malicious = 0\n\
@@ -161,11 +146,7 @@ fn orders_of_the_operator_reach_a_running_coordinator() {
     let mut federation = Federation::start_task(tempfile::tempdir().unwrap(), task, "127.0.0.1:0", "out");
     let clients: Vec<Child> = (1..=CLIENTS).map(|number| spawn(&mut lenient(&federation, number))).collect();
     let out = federation.path("out");
-    let deadline = std::time::Instant::now() + std::time::Duration::from_mins(2);
-    while std::fs::read_to_string(out.join("rounds.jsonl")).is_ok_and(|rounds| rounds.lines().count() == 0) {
-        assert!(std::time::Instant::now() < deadline, "no round ends");
-        std::thread::sleep(std::time::Duration::from_millis(200));
-    }
+    await_line(&mut federation.lines, "round  1/400");
     let suspects = run(fedveil().args(["robust", "suspects", "--json"]).arg(&out));
     let suspects: serde_json::Value = serde_json::from_slice(&suspects.stdout).unwrap();
     let client = suspects["clients"][0]["client"].as_str().unwrap().to_owned();
@@ -181,13 +162,20 @@ fn orders_of_the_operator_reach_a_running_coordinator() {
         assert!(code == 2 && error.contains(expected), "{code}: {error}");
     }
     assert!(order("quarantine", &client, "its owner asked").status.success());
-    let decision = await_decision(&out, "quarantined");
-    assert_eq!(
-        (&decision["client"], &decision["reason"]),
-        (&client.clone().into(), &"its owner asked".into())
-    );
+    let held = format!("client {client} is put in quarantine: its owner asked");
+    await_line(&mut federation.lines, &held);
     assert!(order("release", &client, "its owner came back").status.success());
-    assert_eq!(await_decision(&out, "released")["reason"], "its owner came back");
+    let released = format!("client {client} is released from quarantine: its owner came back");
+    await_line(&mut federation.lines, &released);
+    let rounds = std::fs::read_to_string(out.join("rounds.jsonl")).unwrap();
+    let decided = |line: &str| {
+        let round: serde_json::Value = serde_json::from_str(line).unwrap();
+        round["clients"].as_array().cloned().unwrap_or_default()
+    };
+    let decisions: Vec<_> = rounds.lines().flat_map(decided).collect();
+    let [held, released] = &decisions[..] else { panic!("{decisions:?}") };
+    assert_eq!((&held["client"], &held["status"]), (&client.as_str().into(), &"quarantined".into()));
+    assert_eq!((&released["status"], &released["reason"]), (&"released".into(), &"its owner came back".into()));
     federation.kill();
     for mut client in clients {
         client.kill().unwrap();

@@ -116,6 +116,10 @@ impl Quarantine {
             return Ok(None);
         }
         let malicious = plan.cohort.assumed_malicious;
+        if is_automatic && malicious == 0 {
+            let accepted = "1 or more with quarantine.mode automatic, which holds no more clients than that";
+            return Err(field("cohort.assumed_malicious", "0".to_owned(), accepted.to_owned()));
+        }
         if is_automatic && clients.saturating_sub(malicious) < minimum {
             return Err(PlanError::Inconsistent(format!(
                 "quarantine.mode automatic may take cohort.assumed_malicious {malicious} of {clients} clients away, and \
