@@ -175,7 +175,10 @@ fn orders_of_the_operator_reach_a_running_coordinator() {
     let decisions: Vec<_> = rounds.lines().flat_map(decided).collect();
     let [held, released] = &decisions[..] else { panic!("{decisions:?}") };
     assert_eq!((&held["client"], &held["status"]), (&client.as_str().into(), &"quarantined".into()));
-    assert_eq!((&released["status"], &released["reason"]), (&"released".into(), &"its owner came back".into()));
+    assert_eq!(
+        (&released["status"], &released["reason"]),
+        (&"released".into(), &"its owner came back".into())
+    );
     federation.kill();
     for mut client in clients {
         client.kill().unwrap();

@@ -915,9 +915,12 @@ mod tests {
     #[test]
     fn a_quarantine_that_could_not_work_is_refused() {
         let cases: [Case; 9] = [
-            ("cohort.assumed_malicious is 0, accepted is 1 or more with quarantine.mode automatic", |config| {
-                (config.quarantine.mode, config.cohort.assumed_malicious) = ("automatic".to_owned(), 0);
-            }),
+            (
+                "cohort.assumed_malicious is 0, accepted is 1 or more with quarantine.mode automatic",
+                |config| {
+                    (config.quarantine.mode, config.cohort.assumed_malicious) = ("automatic".to_owned(), 0);
+                },
+            ),
             ("quarantine.mode is on, accepted is off, report or automatic", |config| {
                 config.quarantine.mode = "on".to_owned();
             }),

@@ -184,7 +184,9 @@ impl Suspicion {
     /// What the events of a run say.
     pub fn of(settings: &Quarantine, plan: &TaskPlan, events: &[Event]) -> Result<Self, PlanError> {
         let mut suspicion = Self::new(settings, plan, &plan.check()?)?;
-        events.iter().for_each(|event| suspicion.note(event));
+        for event in events {
+            suspicion.note(event);
+        }
         Ok(suspicion)
     }
 
