@@ -177,7 +177,9 @@ impl Watch {
     pub(crate) fn show_round(&self) {
         if let Some(record) = self.rounds.last() {
             self.progress.round(record, &self.standing);
-            record.clients.iter().for_each(|decision| self.progress.say(&told(decision)));
+            for decision in &record.clients {
+                self.progress.say(&told(decision));
+            }
         }
     }
 

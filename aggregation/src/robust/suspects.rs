@@ -378,7 +378,7 @@ mod tests {
         let [hit, miss] = [1.0, 0.0].map(|part| decoder.bets[0].log_factor(0.25, part).exp());
         assert!((hit - 0.95 / 0.25).abs() < 1e-12 && (miss - 0.05 / 0.75).abs() < 1e-12);
         // Half of a place is half of both.
-        assert!((decoder.bets[0].log_factor(0.25, 0.5).exp() - (hit + miss) / 2.0).abs() < 1e-12);
+        assert!((decoder.bets[0].log_factor(0.25, 0.5).exp() - f64::midpoint(hit, miss)).abs() < 1e-12);
         // One attacker among seven others shares a group of two with a client in one case of seven.
         assert!((touched(8, 2, 1) - 1.0 / 7.0).abs() < 1e-12);
         // Two: 1 − (6/7)(5/6).
