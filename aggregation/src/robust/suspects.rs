@@ -250,7 +250,8 @@ impl<C: Ord + Clone> Decoder<C> {
             (self.tested() as f64 * p).min(1.0)
         });
         let Account { rounds, suspicious, expected, .. } = *account;
-        Evidence { rounds, suspicious, expected, p_value, p_framed }
+        // What bears framing bears chance as well.
+        Evidence { rounds, suspicious, expected, p_value, p_framed: p_framed.max(p_value) }
     }
 
     fn chances(&self, mut members: Vec<usize>) -> Chances {
