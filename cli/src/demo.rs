@@ -6,7 +6,7 @@
 use crate::audit::CANARIES_FILE;
 use crate::config::CoordinatorConfig;
 use crate::coordinator::{Run, follow, server_failure, task_id};
-use crate::device::{Role, Staged, features, held_out_images, shares};
+use crate::device::{Role, Staged, features, held_out_images, holdings, shares};
 use crate::exit::{Exit, Failure};
 use crate::folder::RunFolder;
 use crate::hold_out;
@@ -153,6 +153,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         .map_err(|error| Failure::new(Exit::Usage, format!("--attack-strength: {error}")))?;
     let out = args.out.clone().unwrap_or_else(default_folder);
     let folder = RunFolder::create(&out, false)?;
+    let split = holdings(args.clients, ALPHA, args.seed).map_err(|error| Failure::new(Exit::Usage, error))?;
+    folder.add_split(&split)?;
     let (validation, images) =
         held_out_images(args.seed).map_err(|error| Failure::new(Exit::General, error))?;
     let hold_out =

@@ -7,11 +7,14 @@ use fedveil_proto::Kind;
 use fedveil_proto_plan::{ExamplePrivacy, TaskPlan};
 use fedveil_simulations::attack::{Attack, Conspiracy, Member};
 use fedveil_simulations::canary::CanarySeed;
+use fedveil_simulations::datasets::DataSpec;
+use fedveil_simulations::partition::{Holdings, Partitioner, Split};
 use fedveil_simulations::training::{agreed_model, difference, local_update};
 use fedveil_simulations::{datasets, partition};
 use rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
 
 /// Which part of the digits a device holds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -47,6 +50,16 @@ pub(crate) fn shares(clients: u32, alpha: f64, seed: u64) -> Result<Vec<Dataset>
     let rows = partition::even::dirichlet(train.labels(), train.classes(), clients as usize, alpha, seed)
         .map_err(|error| error.to_string())?;
     rows.iter().map(|rows| train.subset(rows).map_err(|error| error.to_string())).collect()
+}
+
+/// What every device of [`shares`] holds, in numbers.
+pub(crate) fn holdings(clients: u32, alpha: f64, seed: u64) -> Result<Holdings, String> {
+    let spec = DataSpec::Digits { spectrum: false, test_share: datasets::TEST_SHARE };
+    // What is inside the program needs no files.
+    let data = spec.load(&BTreeMap::new(), seed).map_err(|error| error.to_string())?;
+    let split = Split::new(&data.train, &Partitioner::EvenDirichlet { alpha }, clients as usize, seed)
+        .map_err(|error| error.to_string())?;
+    Ok(Holdings::of(&split, &data.train, &data.class_names))
 }
 
 impl Share {
@@ -318,6 +331,16 @@ mod tests {
             assert_eq!(is_poisoned(&role), is_poisoned(&same));
             assert_eq!(role.vanishes_before(3), same.vanishes_before(3));
         }
+    }
+
+    #[test]
+    fn holdings_are_those_of_the_shares() {
+        let (shares, holdings) = (shares(30, 1.0, 7).unwrap(), holdings(30, 1.0, 7).unwrap());
+        for (share, held) in shares.iter().zip(&holdings.shown) {
+            let count = |class| share.labels().iter().filter(|label| **label == class).count() as u64;
+            assert_eq!(held.of_class, (0..10).map(count).collect::<Vec<_>>());
+        }
+        assert_eq!(holdings.shown.len(), 30);
     }
 
     #[test]

@@ -4,11 +4,15 @@ use crate::exit::{Exit, Failure};
 use ed25519_dalek::SigningKey;
 use fedveil_coordinator::store::write_durably;
 use fedveil_provenance::{Digest, build_index, run};
+use fedveil_simulations::partition::Holdings;
 use fedveil_simulations::record::{RoundRecord, Summary};
 use fedveil_simulations::report;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+
+/// Who holds what, where the run knows it.
+const SPLIT_FILE: &str = "split.json";
 
 /// A folder for the run of one task.
 pub(crate) struct RunFolder(PathBuf);
@@ -52,6 +56,23 @@ impl RunFolder {
         write_durably(&path, bytes).map_err(|error| unwritable(&path, &error))
     }
 
+    /// Adds who holds what, for the report.
+    pub(crate) fn add_split(&self, split: &Holdings) -> Result<(), Failure> {
+        let path = self.0.join(SPLIT_FILE);
+        let json = serde_json::to_vec(split).map_err(|error| unwritable(&path, &error))?;
+        self.add(SPLIT_FILE, &json)
+    }
+
+    /// Who holds what, where that was added, perhaps by an earlier process.
+    fn split(&self) -> Result<Option<Holdings>, Failure> {
+        let path = self.0.join(SPLIT_FILE);
+        match fs::read(&path) {
+            Ok(json) => serde_json::from_slice(&json).map(Some).map_err(|error| unwritable(&path, &error)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unwritable(&path, &error)),
+        }
+    }
+
     /// Adds a round to `rounds.jsonl`.
     pub(crate) fn append(&self, record: &RoundRecord) -> Result<(), Failure> {
         let path = self.0.join("rounds.jsonl");
@@ -72,7 +93,8 @@ impl RunFolder {
         let mut json = serde_json::to_vec_pretty(summary).map_err(|error| unwritable(&self.0, &error))?;
         json.push(b'\n');
         self.add("summary.json", &json)?;
-        self.add("report.html", report::html(summary, rounds, notes).as_bytes())?;
+        let page = report::html(summary, rounds, notes, self.split()?.as_ref());
+        self.add("report.html", page.as_bytes())?;
         self.add(run::KEY_FILE, run::encode_key(&key.verifying_key()).as_bytes())?;
         let mut files = Vec::new();
         self.digests(Path::new(""), &mut files)?;

@@ -6,6 +6,7 @@ mod audit;
 mod client;
 mod config;
 mod coordinator;
+mod data;
 mod demo;
 mod device;
 mod exit;
@@ -70,6 +71,9 @@ enum Command {
     /// Apply a Byzantine-robust rule to vectors in a file, or list the rules.
     #[command(subcommand)]
     Robust(robust::Command),
+    /// Sets to train on: which there are, their download, and how they fall to clients.
+    #[command(subcommand)]
+    Data(data::Command),
     /// Choose the parameters of secure aggregation.
     #[command(subcommand)]
     Secagg(secagg::Command),
@@ -97,6 +101,7 @@ fn main() -> ExitCode {
             verify::verify(&path, trusted_key.as_deref(), json, &mut std::io::stdout().lock())
         }
         Command::Robust(command) => robust::run(command, &mut std::io::stdout().lock()),
+        Command::Data(command) => data::run(&command, &mut std::io::stdout().lock()),
         Command::Secagg(command) => secagg::run(&command, &mut std::io::stdout().lock()),
         Command::Privacy(command) => command.run(&mut std::io::stdout().lock()),
         Command::DemoClient => block_on(demo::client_process()),

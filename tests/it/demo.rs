@@ -50,7 +50,14 @@ fn json_is_the_summary_alone_and_the_folder_verifies() {
     assert!(summary["epsilon"].as_f64().unwrap() > 0.0);
     assert!(summary["bytes_up_per_client_round"].as_u64().unwrap() > 500);
 
-    for file in ["model.safetensors", "manifest.dsse.json", "rounds.jsonl", "report.html", "state.sqlite"] {
+    for file in [
+        "model.safetensors",
+        "manifest.dsse.json",
+        "rounds.jsonl",
+        "split.json",
+        "report.html",
+        "state.sqlite",
+    ] {
         assert!(out.join(file).is_file(), "{file}");
     }
     let rounds = std::fs::read_to_string(out.join("rounds.jsonl")).unwrap();

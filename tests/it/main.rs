@@ -5,6 +5,7 @@
 mod architecture;
 mod bad_input;
 mod corpora;
+mod data;
 mod demo;
 mod enrollment;
 mod federation;

@@ -10,6 +10,9 @@ use super::DatasetError;
 /// The most bytes that one file may hold, once unpacked: 1 GiB. The largest file of the catalog has half of it.
 pub const MAX_FILE_BYTES: u64 = 1 << 30;
 
+/// Bytes that memory is taken for at once: 8 MiB.
+const STEP: u64 = 1 << 23;
+
 /// The two bytes that a gzip file begins with.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
@@ -126,9 +129,18 @@ impl<'a> Input<'a> {
         malformed(&self.file, format!("byte {at}"), found, expected)
     }
 
+    /// At most `count` bytes, less at the end of the file.
     fn up_to(&mut self, count: u64) -> Result<Vec<u8>, DatasetError> {
         let mut bytes = Vec::new();
-        let outcome = self.reader.by_ref().take(count).read_to_end(&mut bytes);
+        let outcome = loop {
+            let step = (count - bytes.len() as u64).min(STEP);
+            // Room for what comes next and no more: a vector that doubles would take twice the file.
+            bytes.reserve_exact(step as usize);
+            match self.reader.by_ref().take(step).read_to_end(&mut bytes) {
+                Ok(read) if read as u64 == step && (bytes.len() as u64) < count => {}
+                outcome => break outcome,
+            }
+        };
         self.at += bytes.len() as u64;
         match outcome {
             Ok(_) => Ok(bytes),

@@ -5,19 +5,25 @@
 //! Every string of the records is escaped.
 
 mod chart;
+mod heat_map;
+mod split;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use crate::partition::Holdings;
 use crate::record::{GroupRecord, GroupStatus, RoundOutcome, RoundRecord, Summary, Suspect, Suspicion};
 use chart::{Axis, Chart, Mark, Marker, Point, Series};
+
+pub use split::{split_html, split_svg};
 
 const STYLE: &str = include_str!("style.css");
 
 /// Scores whose largest is this many times the smallest are drawn on a logarithmic axis.
 const LOGARITHMIC_FROM_RATIO: f64 = 10.0;
 
-/// The report of a run. `notes` are plain sentences for the privacy section, one a point.
-pub fn html(summary: &Summary, rounds: &[RoundRecord], notes: &[String]) -> String {
+/// The report of a run. `notes` are plain sentences for the privacy section, one a point; `split` is who holds what,
+/// where that is known.
+pub fn html(summary: &Summary, rounds: &[RoundRecord], notes: &[String], split: Option<&Holdings>) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -49,6 +55,7 @@ pub fn html(summary: &Summary, rounds: &[RoundRecord], notes: &[String]) -> Stri
                         }
                     }
                     (privacy(summary, notes))
+                    @if let Some(split) = split { (split::section(split)) }
                     (setting(summary))
                     @if let Some(suspicion) = &summary.suspicion { (suspects(suspicion)) }
                     section {

@@ -124,7 +124,7 @@ fn rounds(number: u32) -> Vec<RoundRecord> {
 #[test]
 fn shows_plots_numbers_tables_and_notes() {
     let notes = ["The coordinator sees sums of groups only.".to_owned()];
-    let page = html(&summary(), &rounds(12), &notes);
+    let page = html(&summary(), &rounds(12), &notes, None);
     assert_eq!(page.matches("role=\"img\"").count(), 4);
     for title in ["Test accuracy", "Privacy spent", "Traffic of a client", "Group scores"] {
         assert!(page.contains(&format!("<figcaption><strong>{title}</strong>")), "no plot {title}");
@@ -178,7 +178,7 @@ fn every_group_is_a_marker_with_its_status() {
 
 #[test]
 fn loads_and_runs_nothing() {
-    let page = html(&summary(), &rounds(12), &[]);
+    let page = html(&summary(), &rounds(12), &[], None);
     for forbidden in ["http://", "https://", "<script", "<link", "<img", "<iframe", "url(", "@import", "src="]
     {
         assert!(!page.contains(forbidden), "the page has {forbidden:?}");
@@ -205,7 +205,7 @@ fn strings_are_escaped() {
     round.model_digest.clone_from(&evil);
     round.manifest_digest.clone_from(&evil);
     round.groups[0].reason.clone_from(&evil);
-    let page = html(&summary, &[round], &[evil]);
+    let page = html(&summary, &[round], &[evil], None);
     assert!(!page.contains("<script"), "a script got through");
     assert!(!page.contains("alert(\""), "an attribute can be left");
     assert!(page.contains("&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;&amp;"));
@@ -214,7 +214,7 @@ fn strings_are_escaped() {
 #[test]
 fn runs_of_no_and_of_one_round_are_drawn() {
     for number in [0, 1] {
-        let page = html(&summary(), &rounds(number), &[]);
+        let page = html(&summary(), &rounds(number), &[], None);
         assert_eq!(page.matches("role=\"img\"").count(), 4);
         assert!(!page.contains("NaN") && !page.contains("inf"), "{number} rounds");
         assert_eq!(page.contains("No round was run."), number == 0);
@@ -229,7 +229,7 @@ fn a_run_without_test_data_shows_dashes() {
         round.test_accuracy = None;
     }
     assert!(accuracy_chart(&summary, &rounds).series.iter().all(|series| series.points.is_empty()));
-    assert!(html(&summary, &rounds, &[]).contains("initially –"));
+    assert!(html(&summary, &rounds, &[], None).contains("initially –"));
 }
 
 #[test]
