@@ -374,7 +374,7 @@ impl Split {
         shift: Option<&Shift>,
     ) -> Result<Dataset, DatasetError> {
         let rows = self.rows_of(client);
-        match shift {
+        match shift.filter(|shift| **shift != Shift::default()) {
             None => part.dataset(&rows),
             Some(shift) => shift.dataset(part, &rows, client, self.clients, self.seed),
         }
