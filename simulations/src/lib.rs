@@ -1,5 +1,6 @@
 //! Datasets, partitions, attacks and the deterministic runner over the two cores
 
+pub mod algorithm;
 pub mod attack;
 pub mod canary;
 pub mod datasets;

@@ -1,7 +1,7 @@
 //! A client's update: what the plan's training makes of its data.
 
 use fedveil_learning::{Dataset, LearningError, LocalTraining, ModelSpec, evaluate, model_file, train};
-use fedveil_proto_plan::TaskPlan;
+use fedveil_proto_plan::{TaskPlan, Training};
 
 /// Why there is no update.
 #[derive(Debug, thiserror::Error)]
@@ -58,8 +58,71 @@ pub fn local_update(
     seed: u64,
 ) -> Result<Vec<f32>, TrainingError> {
     let (spec, old) = agreed_model(data, model, plan)?;
-    let settings = &plan.training;
-    let training = LocalTraining::sgd(settings.epochs, settings.batch_size, settings.learning_rate as f32);
-    let new = train(&spec, &old, data, &training, seed)?.parameters;
-    Ok(new.iter().zip(&old).map(|(new, old)| new - old).collect())
+    update(&spec, &old, data, plan, seed)
+}
+
+/// The plan's settings of local training, for single examples without noise.
+pub fn local_training(plan: &TaskPlan) -> LocalTraining {
+    let Training { epochs, batch_size, learning_rate, momentum, proximal, .. } = plan.training;
+    LocalTraining {
+        momentum: momentum.unwrap_or(0.0) as f32,
+        proximal: proximal.unwrap_or(0.0) as f32,
+        ..LocalTraining::sgd(epochs, batch_size, learning_rate as f32)
+    }
+}
+
+/// New parameters minus old, after the plan's training from `old`; scaled to `training.planned_steps` where the plan has
+/// them.
+pub fn update(
+    spec: &ModelSpec,
+    old: &[f32],
+    data: &Dataset,
+    plan: &TaskPlan,
+    seed: u64,
+) -> Result<Vec<f32>, TrainingError> {
+    let training = local_training(plan);
+    let trained = train(spec, old, data, &training, seed)?;
+    let scale = match plan.training.planned_steps {
+        Some(planned) => accumulated(&training, planned.into()) / accumulated(&training, trained.steps),
+        None => 1.0,
+    };
+    let moved = trained.parameters.iter().zip(old).map(|(new, old)| new - old);
+    Ok(if scale == 1.0 {
+        moved.collect()
+    } else {
+        moved.map(|value| (f64::from(value) * scale) as f32).collect()
+    })
+}
+
+/// FedNova's ‖a‖₁: how far so many steps go under a constant gradient of 1, in units of the step size. Without momentum
+/// and proximal term that is their number.
+pub fn accumulated(training: &LocalTraining, steps: u64) -> f64 {
+    let LocalTraining { learning_rate, proximal, momentum, .. } = *training;
+    if momentum == 0.0 && proximal == 0.0 {
+        return steps as f64;
+    }
+    let pull = f64::from(learning_rate) * f64::from(proximal);
+    let (mut distance, mut velocity) = (0.0, 0.0);
+    for _ in 0..steps {
+        velocity = f64::from(momentum) * velocity + 1.0 - pull * distance;
+        distance += velocity;
+    }
+    distance
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accumulated_weights_are_those_of_the_paper() {
+        let plain = LocalTraining::sgd(1, 8, 0.5);
+        assert_eq!(accumulated(&plain, 7), 7.0);
+        // Section 4.2: with momentum ρ, [τ − ρ (1 − ρ^τ) / (1 − ρ)] / (1 − ρ); here 1 + 1.5 + 1.75.
+        let momentum = LocalTraining { momentum: 0.5, ..plain };
+        assert!((accumulated(&momentum, 3) - 4.25).abs() < 1e-12);
+        // With a proximal term, [1 − (1 − ημ)^τ] / ημ; here ημ = 1/4, 1 + 3/4.
+        let proximal = LocalTraining { proximal: 0.5, ..plain };
+        assert!((accumulated(&proximal, 2) - 1.75).abs() < 1e-12);
+    }
 }

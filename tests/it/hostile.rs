@@ -39,7 +39,7 @@ impl Stage {
             phase_seconds: 60,
             model: Model { architecture: spec.to_string(), parameters: spec.parameters() as u32 },
             cohort: Cohort { clients: 6, minimum: 6, assumed_malicious: 0, population: None },
-            training: Training { epochs: 1, batch_size: 1, learning_rate: 0.1, example_privacy: None },
+            training: Training::sgd(1, 1, 0.1),
             privacy: Privacy {
                 placement: "distributed".to_owned(),
                 mechanism: "discrete-gaussian".to_owned(),
@@ -69,6 +69,7 @@ impl Stage {
                 learning_rate: 1.0,
                 momentum: 0.0,
                 gate: None,
+                optimizer: None,
             },
         };
         let config = ServerConfig {

@@ -110,14 +110,21 @@ pub(crate) struct TrainingSection {
     pub(crate) epochs: u32,
     pub(crate) batch_size: u32,
     pub(crate) learning_rate: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    momentum: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    proximal: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    planned_steps: Option<u32>,
     pub(crate) example_privacy: ExamplePrivacy,
 }
 
 impl TrainingSection {
     fn plan(&self) -> Training {
-        let Self { epochs, batch_size, learning_rate, ref example_privacy } = *self;
-        let example_privacy = (example_privacy.noise_multiplier != 0.0).then(|| example_privacy.clone());
-        Training { epochs, batch_size, learning_rate, example_privacy }
+        let Self { epochs, batch_size, learning_rate, momentum, proximal, planned_steps, .. } = *self;
+        let has_noise = self.example_privacy.noise_multiplier != 0.0;
+        let example_privacy = has_noise.then(|| self.example_privacy.clone());
+        Training { epochs, batch_size, learning_rate, momentum, proximal, planned_steps, example_privacy }
     }
 }
 
@@ -142,6 +149,9 @@ impl Default for CoordinatorConfig {
                 epochs: 5,
                 batch_size: 64,
                 learning_rate: 0.6,
+                momentum: None,
+                proximal: None,
+                planned_steps: None,
                 example_privacy: ExamplePrivacy {
                     clip_norm: 1.0,
                     noise_multiplier: 0.0,
@@ -179,6 +189,7 @@ impl Default for CoordinatorConfig {
                 learning_rate: 4.0,
                 momentum: 0.5,
                 gate: None,
+                optimizer: None,
             },
             hold_out: None,
             population: PopulationSection { epsilon: f64::INFINITY, delta: 1e-5 },
@@ -340,8 +351,27 @@ impl Config for CoordinatorConfig {
         ),
         section("training", "Training at the client, by SGD on its own data."),
         key("training.epochs", "Passes over the client's data in one round.", "a whole number, 1 to 1000"),
-        key("training.batch_size", "Examples in one step.", "a whole number, 1 to 65536"),
+        key(
+            "training.batch_size",
+            "Examples in one step; 0 takes all of a client's in one.",
+            "a whole number, 0 to 65536",
+        ),
         key("training.learning_rate", "Step size.", "a number above 0, up to 1000"),
+        optional(
+            "training.momentum",
+            "Momentum of the client's steps.",
+            "nothing, or a number from 0, below 1",
+        ),
+        optional(
+            "training.proximal",
+            "FedProx: how strongly a client's steps are pulled back to the global model.",
+            "nothing, or a number above 0, up to 1000",
+        ),
+        optional(
+            "training.planned_steps",
+            "FedNova: an update counts for so many steps, however many led to it.",
+            "nothing, or a whole number, 1 to 1000000",
+        ),
         section(
             "training.example_privacy",
             "DP-SGD at the client: privacy of each single example too, in epochs / sampling_rate steps a round.",
@@ -512,6 +542,27 @@ impl Config for CoordinatorConfig {
         ),
         key("server.learning_rate", "Step size of the server optimiser.", "a number above 0, up to 1000"),
         key("server.momentum", "Momentum of the server optimiser.", "a number from 0, below 1"),
+        optional_section(
+            "server.optimizer",
+            "A server optimiser with a step size of its own for each parameter: FedAdagrad, FedAdam or FedYogi, of step size \
+             server.learning_rate, with server.momentum = 0.",
+        ),
+        optional("server.optimizer.name", "How step sizes follow the updates.", "adagrad, adam or yogi"),
+        optional(
+            "server.optimizer.beta1",
+            "Share of the mean of updates that stays from one round to the next.",
+            "a number from 0, below 1",
+        ),
+        optional(
+            "server.optimizer.beta2",
+            "Share of the mean of squares that stays; adagrad forgets nothing.",
+            "a number from 0, below 1",
+        ),
+        optional(
+            "server.optimizer.tau",
+            "What bounds the step sizes; a small one adapts more.",
+            "a number above 0",
+        ),
         optional_section(
             "server.gate",
             "What a new model must pass, or it is not published: the round is lost, and the next goes on from the last model.",

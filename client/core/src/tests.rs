@@ -35,7 +35,7 @@ fn plan() -> TaskPlan {
         phase_seconds: 60,
         model: Model { architecture: "any".to_owned(), parameters: 4 },
         cohort: Cohort { clients: 12, minimum: 10, assumed_malicious: 1, population: None },
-        training: Training { epochs: 1, batch_size: 8, learning_rate: 0.1, example_privacy: None },
+        training: Training::sgd(1, 8, 0.1),
         privacy: Privacy {
             placement: "distributed".to_owned(),
             mechanism: "discrete-gaussian".to_owned(),
@@ -65,6 +65,7 @@ fn plan() -> TaskPlan {
             learning_rate: 1.0,
             momentum: 0.0,
             gate: None,
+            optimizer: None,
         },
     }
 }

@@ -9,6 +9,7 @@ use crate::quarantine::{MAX_REASON, Quarantine, Suspicion};
 use crate::round::Round;
 use crate::updates::Updates;
 use ed25519_dalek::VerifyingKey;
+use fedveil_aggregation::optimizer::ServerStep;
 use fedveil_aggregation::plain::{self, Values};
 use fedveil_aggregation::secagg::{Accumulator, MAX_CERTIFICATE_LEN, MaskedInput, SessionConfig};
 use fedveil_privacy::{
@@ -68,6 +69,7 @@ pub struct Coordinator {
     /// The publication that was made last: of which leaf, for whom has verified how many of how many.
     publication: Option<((u64, u64, u64), Arc<[u8]>)>,
     effects: VecDeque<Effect>,
+    server_step: Arc<dyn ServerStep>,
 }
 
 impl Coordinator {
@@ -93,10 +95,12 @@ impl Coordinator {
         let ledger = new_ledger(settings.plan.plan(), &terms)?;
         let clip = terms.guarantee.grid.clip();
         let suspicion = Suspicion::new(&settings.quarantine, settings.plan.plan(), &terms)?;
+        let server_step = Arc::new(terms.optimizer);
         Ok(Self {
             plan: settings.plan.bytes().into(),
             settings,
             terms,
+            server_step,
             opened: false,
             closed: None,
             connected: BTreeSet::new(),
@@ -117,6 +121,13 @@ impl Coordinator {
             publication: None,
             effects: VecDeque::new(),
         })
+    }
+
+    /// A step of the server that no plan can name takes the place of the plan's, for research. It must be given again
+    /// whenever the coordinator is made from its events.
+    #[must_use]
+    pub fn with_server_step(self, server_step: Arc<dyn ServerStep>) -> Self {
+        Self { server_step, ..self }
     }
 
     /// Judges a command. Reads only.
@@ -520,6 +531,10 @@ impl Coordinator {
             }
             _ => true,
         }
+    }
+
+    pub(crate) fn server_step(&self) -> Arc<dyn ServerStep> {
+        self.server_step.clone()
     }
 
     /// Digest of what the optimiser keeps for the next round.

@@ -10,7 +10,7 @@ use crate::model_file::{ModelFileError, parameters, with_parameters};
 use crate::noise::NoiseKey;
 use crate::updates::{Total, Updates};
 use ed25519_dalek::SigningKey;
-use fedveil_aggregation::optimizer::ServerOptimizer;
+use fedveil_aggregation::optimizer::ServerStep;
 use fedveil_aggregation::plain::Values;
 use fedveil_aggregation::robust::{Aggregate, Rule, RuleError};
 use fedveil_aggregation::secagg::{Accumulator, Unmasking};
@@ -138,7 +138,7 @@ pub struct CloseJob {
     rejected: Vec<RejectedRound>,
     rule: Rule,
     byzantine: usize,
-    optimizer: ServerOptimizer,
+    optimizer: Arc<dyn ServerStep>,
     guarantee: Guarantee,
     /// The clip norm of the next round: the guarantee's, until the indicators of this one say otherwise.
     clip: ClipNorm,
@@ -229,7 +229,7 @@ impl CloseJob {
             rejected: coordinator.rejected().to_vec(),
             rule: terms.rule.clone(),
             byzantine: plan.server.assumed_byzantine as usize,
-            optimizer: terms.optimizer,
+            optimizer: coordinator.server_step(),
             guarantee,
             clip: coordinator.clip(),
             planned_cohort: plan.cohort.clients,
@@ -335,8 +335,10 @@ impl CloseJob {
         let old = parameters(old_file)?;
         let mut model = old.clone();
         let mut memory = match &self.momentum {
-            Some(digest) => Memory::decode(&store.blob(digest)?, model.len()),
-            None => Memory { momentum: vec![0.0; model.len()], aggregate: None },
+            Some(digest) => {
+                Memory::decode(&store.blob(digest)?, self.optimizer.slots() * model.len(), model.len())
+            }
+            None => Memory { momentum: Vec::new(), aggregate: None },
         };
         let (update, groups) = match std::mem::take(&mut self.given) {
             Given::Groups { results, planned_size, rotation_seed } => {
@@ -551,17 +553,18 @@ impl CloseJob {
     }
 }
 
-/// What one round leaves to the next, as one blob: the optimiser's momentum and, after it, the aggregate if the rule
-/// starts from that.
+/// What one round leaves to the next, as one blob: the state of the optimiser (its momentum, say) and, after it, the
+/// aggregate if the rule starts from that.
 struct Memory {
+    /// Empty before the first step.
     momentum: Vec<f64>,
     aggregate: Option<Vec<f64>>,
 }
 
 impl Memory {
-    fn decode(bytes: &[u8], parameters: usize) -> Self {
+    fn decode(bytes: &[u8], state: usize, parameters: usize) -> Self {
         let mut momentum = decode_reals(bytes);
-        let rest = momentum.split_off(parameters.min(momentum.len()));
+        let rest = momentum.split_off(state.min(momentum.len()));
         Self { momentum, aggregate: (rest.len() == parameters).then_some(rest) }
     }
 

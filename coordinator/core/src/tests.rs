@@ -33,7 +33,7 @@ fn core() -> Coordinator {
         phase_seconds: 60,
         model: Model { architecture: "any".to_owned(), parameters: 4 },
         cohort: Cohort { clients: 4, minimum: 3, assumed_malicious: 0, population: None },
-        training: Training { epochs: 1, batch_size: 8, learning_rate: 0.1, example_privacy: None },
+        training: Training::sgd(1, 8, 0.1),
         privacy: Privacy {
             placement: "distributed".to_owned(),
             mechanism: "discrete-gaussian".to_owned(),
@@ -63,6 +63,7 @@ fn core() -> Coordinator {
             learning_rate: 1.0,
             momentum: 0.0,
             gate: None,
+            optimizer: None,
         },
     };
     let plan = SignedPlan::sign(plan, &key()).unwrap();

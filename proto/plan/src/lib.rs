@@ -12,7 +12,7 @@ mod gate;
 mod plain;
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
-use fedveil_aggregation::optimizer::ServerOptimizer;
+use fedveil_aggregation::optimizer::{Adaptive, ServerOptimizer};
 use fedveil_aggregation::robust::grouping::{chance_of_more, most_attackers};
 use fedveil_aggregation::robust::{Kind, RULES, Rule, RuleSpec, SEED};
 use fedveil_aggregation::secagg::parameters::{Population, ServerModel};
@@ -109,13 +109,37 @@ pub struct Cohort {
 pub struct Training {
     /// Passes over the client's own data.
     pub epochs: u32,
-    /// Examples per step.
+    /// Examples per step; 0 takes all of them in one step.
     pub batch_size: u32,
     /// Step size of SGD.
     pub learning_rate: f64,
+    /// Heavy-ball momentum of SGD, from 0, below 1; none without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub momentum: Option<f64>,
+    /// FedProx's μ: μ · (w − global model) is added to every gradient.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proximal: Option<f64>,
+    /// FedNova: an update is scaled as if this number of steps had led to it, whatever number did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planned_steps: Option<u32>,
     /// DP-SGD: privacy of each of a client's examples, beside that of the client as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub example_privacy: Option<ExamplePrivacy>,
+}
+
+impl Training {
+    /// Plain SGD.
+    pub const fn sgd(epochs: u32, batch_size: u32, learning_rate: f64) -> Self {
+        Self {
+            epochs,
+            batch_size,
+            learning_rate,
+            momentum: None,
+            proximal: None,
+            planned_steps: None,
+            example_privacy: None,
+        }
+    }
 }
 
 /// Example-level differential privacy inside a client: clipped gradients and noise in every step of its training.
@@ -243,6 +267,46 @@ pub struct Server {
     /// What a new model must pass before it is published; without it, every one is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<Gate>,
+    /// A server optimiser with a step size of its own for each parameter; without it, all have the learning rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optimizer: Option<AdaptiveOptimizer>,
+}
+
+/// FedAdagrad, FedAdam or FedYogi: see [`optimizer`](fedveil_aggregation::optimizer). Its step size is that of the section
+/// around it, which has no momentum then.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdaptiveOptimizer {
+    /// `adagrad`, `adam` or `yogi`.
+    pub name: String,
+    /// Share of the mean of updates that stays from one round to the next, from 0, below 1.
+    #[serde(default = "AdaptiveOptimizer::beta1")]
+    pub beta1: f64,
+    /// Share of the mean of squares that stays, from 0, below 1; `adagrad` forgets nothing, whatever it is.
+    #[serde(default = "AdaptiveOptimizer::beta2")]
+    pub beta2: f64,
+    /// τ, above 0: what bounds the step sizes. A small one adapts more.
+    #[serde(default = "AdaptiveOptimizer::tau")]
+    pub tau: f64,
+}
+
+impl AdaptiveOptimizer {
+    /// With the constants that the paper settles on.
+    pub fn of(name: impl Into<String>) -> Self {
+        Self { name: name.into(), beta1: Self::beta1(), beta2: Self::beta2(), tau: Self::tau() }
+    }
+
+    fn beta1() -> f64 {
+        0.9
+    }
+
+    fn beta2() -> f64 {
+        0.99
+    }
+
+    fn tau() -> f64 {
+        1e-3
+    }
 }
 
 impl Server {
@@ -250,6 +314,35 @@ impl Server {
     pub fn steps(&self) -> String {
         let names: Vec<&str> = self.pre.iter().chain([&self.rule]).map(String::as_str).collect();
         names.join("+")
+    }
+
+    fn optimizer(&self) -> Result<ServerOptimizer, PlanError> {
+        let Self { learning_rate, momentum, .. } = *self;
+        let Some(AdaptiveOptimizer { name, beta1, beta2, tau }) = &self.optimizer else {
+            return Ok(ServerOptimizer::Sgd { learning_rate, momentum });
+        };
+        let rule = Adaptive::ALL.into_iter().find(|rule| rule.name() == name).ok_or_else(|| {
+            field("server.optimizer.name", name, Adaptive::ALL.map(Adaptive::name).join(", "))
+        })?;
+        if momentum != 0.0 {
+            return Err(field(
+                "server.momentum",
+                momentum,
+                "0 with server.optimizer, whose momentum is beta1",
+            ));
+        }
+        let optimizer =
+            ServerOptimizer::Adaptive { rule, learning_rate, beta1: *beta1, beta2: *beta2, tau: *tau };
+        optimizer.check().map_err(|error| {
+            let name = match error.name {
+                "beta1" => "server.optimizer.beta1",
+                "beta2" => "server.optimizer.beta2",
+                "tau" => "server.optimizer.tau",
+                _ => "server.learning_rate",
+            };
+            field(name, error.found, error.accepted)
+        })?;
+        Ok(optimizer)
     }
 }
 
@@ -406,8 +499,7 @@ impl TaskPlan {
         let budget = self.budget()?;
         let affordable_rounds = guarantee.participations_within(budget).min(self.rounds);
         let example = self.example_terms(affordable_rounds)?;
-        let optimizer =
-            ServerOptimizer { learning_rate: self.server.learning_rate, momentum: self.server.momentum };
+        let optimizer = self.server.optimizer()?;
         let borne = if rule.is_mean() { 0 } else { self.server.assumed_byzantine };
         let (borne_mostly, too_many_poisoned) = self.poisoned_rows(mode, shape.groups, borne);
         Ok(Terms {
@@ -578,8 +670,19 @@ impl TaskPlan {
         at_least("cohort.minimum", self.cohort.minimum, 2, self.cohort.clients)?;
         at_least("cohort.assumed_malicious", self.cohort.assumed_malicious, 0, self.cohort.minimum - 1)?;
         at_least("training.epochs", self.training.epochs, 1, 1_000)?;
-        at_least("training.batch_size", self.training.batch_size, 1, 65_536)?;
+        at_least("training.batch_size", self.training.batch_size, 0, 65_536)?;
         positive("training.learning_rate", self.training.learning_rate, 1e3)?;
+        if let Some(momentum) = self.training.momentum
+            && !(0.0..1.0).contains(&momentum)
+        {
+            return Err(field("training.momentum", momentum, "0 or more, below 1"));
+        }
+        if let Some(proximal) = self.training.proximal {
+            positive("training.proximal", proximal, 1e3)?;
+        }
+        if let Some(steps) = self.training.planned_steps {
+            at_least("training.planned_steps", steps, 1, 1_000_000)?;
+        }
         at_least("server.assumed_byzantine", self.server.assumed_byzantine, 0, self.cohort.clients)?;
         positive("server.learning_rate", self.server.learning_rate, 1e3)?;
         if !(0.0..1.0).contains(&self.server.momentum) {
@@ -617,6 +720,18 @@ impl TaskPlan {
 
     fn example_terms(&self, rounds: u32) -> Result<Option<ExampleTerms>, PlanError> {
         let Some(section) = &self.training.example_privacy else { return Ok(None) };
+        at_least("training.batch_size", self.training.batch_size, 1, 65_536)?;
+        for (name, is_set) in [
+            ("momentum", self.training.momentum.is_some()),
+            ("proximal", self.training.proximal.is_some()),
+            ("planned_steps", self.training.planned_steps.is_some()),
+        ] {
+            if is_set {
+                return Err(PlanError::Inconsistent(format!(
+                    "training.{name} is for training without training.example_privacy, whose steps are noised as they are"
+                )));
+            }
+        }
         let out_of_range = |name| move |error: ParamError| field(name, error.found, error.accepted);
         let sampling_rate = SamplingRate::new(section.sampling_rate)
             .map_err(out_of_range("training.example_privacy.sampling_rate"))?;

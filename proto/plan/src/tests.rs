@@ -14,7 +14,7 @@ fn plan() -> TaskPlan {
         phase_seconds: 60,
         model: Model { architecture: "softmax:8x3".to_owned(), parameters: 27 },
         cohort: Cohort { clients: 12, minimum: 10, assumed_malicious: 1, population: None },
-        training: Training { epochs: 1, batch_size: 8, learning_rate: 0.1, example_privacy: None },
+        training: Training::sgd(1, 8, 0.1),
         privacy: Privacy {
             placement: "distributed".to_owned(),
             mechanism: "discrete-gaussian".to_owned(),
@@ -44,6 +44,7 @@ fn plan() -> TaskPlan {
             learning_rate: 1.0,
             momentum: 0.0,
             gate: None,
+            optimizer: None,
         },
     }
 }
@@ -166,7 +167,7 @@ fn a_plan_that_would_spend_more_on_an_example_is_refused() {
 #[test]
 fn every_bad_field_is_named_with_what_is_accepted() {
     type Change = fn(&mut TaskPlan);
-    let cases: [(Change, &str); 46] = [
+    let cases: [(Change, &str); 45] = [
         (|plan| plan.version = 1, "version is 1, accepted is 3 to 3"),
         (|plan| plan.mode = "plain".into(), "mode is plain, accepted is secagg"),
         (|plan| plan.task = String::new(), "task is , accepted is a name of 1 to 64 bytes"),
@@ -181,7 +182,6 @@ fn every_bad_field_is_named_with_what_is_accepted() {
         (|plan| plan.cohort.minimum = 1, "cohort.minimum is 1, accepted is 2 to 12"),
         (|plan| plan.cohort.assumed_malicious = 10, "cohort.assumed_malicious is 10, accepted is 0 to 9"),
         (|plan| plan.training.epochs = 0, "training.epochs is 0, accepted is 1 to 1000"),
-        (|plan| plan.training.batch_size = 0, "training.batch_size is 0, accepted is 1 to 65536"),
         (|plan| plan.training.learning_rate = 0.0, "training.learning_rate is 0, accepted is more than 0"),
         (|plan| plan.training.learning_rate = f64::NAN, "training.learning_rate is NaN"),
         (
@@ -864,4 +864,69 @@ fn a_plan_without_noise_is_for_the_clear_alone_and_promises_no_noise() {
     }
     let infinite = refusal(|plan| plan.privacy.epsilon = f64::INFINITY);
     assert!(infinite.contains("privacy.epsilon is inf, accepted is a finite number"), "{infinite}");
+}
+
+#[test]
+fn a_server_optimizer_is_of_the_plan() {
+    let adaptive = |change: fn(&mut AdaptiveOptimizer)| {
+        let mut plan = plan();
+        let mut optimizer = AdaptiveOptimizer::of("yogi");
+        change(&mut optimizer);
+        plan.server.optimizer = Some(optimizer);
+        plan
+    };
+    let expected = ServerOptimizer::Adaptive {
+        rule: Adaptive::Yogi,
+        learning_rate: 1.0,
+        beta1: 0.9,
+        beta2: 0.99,
+        tau: 1e-3,
+    };
+    assert_eq!(adaptive(|_| ()).check().unwrap().optimizer, expected);
+    let read: Server =
+        serde_json::from_str(r#"{"rule":"mean","assumed_byzantine":0,"learning_rate":1.0,"momentum":0.0,"optimizer":{"name":"yogi"}}"#)
+            .unwrap();
+    assert_eq!(read.optimizer, Some(AdaptiveOptimizer::of("yogi")));
+    type Case = (fn(&mut AdaptiveOptimizer), &'static str);
+    let cases: [Case; 4] = [
+        (|it| it.name = "adamw".into(), "server.optimizer.name is adamw, accepted is adagrad, adam, yogi"),
+        (|it| it.beta1 = 1.0, "server.optimizer.beta1 is 1, accepted is a number from 0, below 1"),
+        (|it| it.beta2 = -0.1, "server.optimizer.beta2 is -0.1, accepted is a number from 0, below 1"),
+        (|it| it.tau = 0.0, "server.optimizer.tau is 0, accepted is a finite number above 0"),
+    ];
+    for (change, reason) in cases {
+        let error = adaptive(change).check().unwrap_err().to_string();
+        assert!(error.contains(reason), "{error}, expected {reason}");
+    }
+    let mut both = adaptive(|_| ());
+    both.server.momentum = 0.5;
+    let error = both.check().unwrap_err().to_string();
+    assert!(error.contains("server.momentum is 0.5, accepted is 0 with server.optimizer"), "{error}");
+}
+
+#[test]
+fn settings_of_local_training_are_of_the_plan() {
+    let mut fits = plan();
+    (fits.training.momentum, fits.training.proximal) = (Some(0.9), Some(0.01));
+    (fits.training.planned_steps, fits.training.batch_size) = (Some(10), 0);
+    fits.check().unwrap();
+    let text = serde_json::to_string(&fits).unwrap();
+    assert!(
+        text.contains(r#""learning_rate":0.1,"momentum":0.9,"proximal":0.01,"planned_steps":10}"#),
+        "{text}"
+    );
+    type Case = (fn(&mut TaskPlan), &'static str);
+    let cases: [Case; 4] = [
+        (|plan| plan.training.momentum = Some(1.0), "training.momentum is 1, accepted is 0 or more, below 1"),
+        (|plan| plan.training.proximal = Some(f64::NAN), "training.proximal is NaN, accepted is more than 0"),
+        (
+            |plan| plan.training.planned_steps = Some(0),
+            "training.planned_steps is 0, accepted is 1 to 1000000",
+        ),
+        (|plan| plan.training.batch_size = 65_537, "training.batch_size is 65537, accepted is 0 to 65536"),
+    ];
+    for (change, reason) in cases {
+        let error = refusal(change);
+        assert!(error.contains(reason), "{error}, expected {reason}");
+    }
 }

@@ -139,7 +139,7 @@ fn one_group() -> Setup {
         phase_seconds: 60,
         model: Model { architecture: "softmax:8x3".to_owned(), parameters: PARAMETERS as u32 },
         cohort: Cohort { clients: 12, minimum: 10, assumed_malicious: 1, population: None },
-        training: Training { epochs: 1, batch_size: 8, learning_rate: 0.1, example_privacy: None },
+        training: Training::sgd(1, 8, 0.1),
         privacy: Privacy {
             placement: "distributed".to_owned(),
             mechanism: "discrete-gaussian".to_owned(),
@@ -169,6 +169,7 @@ fn one_group() -> Setup {
             learning_rate: 1.0,
             momentum: 0.0,
             gate: None,
+            optimizer: None,
         },
     };
     Setup::new(plan.clone(), plan.cohort.clients as usize, Policy::default(), 1)
