@@ -116,6 +116,7 @@ fn research_plan(spec: &ModelSpec) -> TaskPlan {
             learning_rate: 1.0,
             momentum: 0.0,
             optimizer: None,
+            gate: None,
         },
     }
 }

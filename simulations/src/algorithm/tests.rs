@@ -33,6 +33,7 @@ fn plan(clients: u32, architecture: &str) -> TaskPlan {
             learning_rate: 1.0,
             momentum: 0.0,
             optimizer: None,
+            gate: None,
         },
     }
 }
