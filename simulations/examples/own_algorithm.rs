@@ -71,8 +71,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let runner = Runner::of(&SPEC, &Choice::of(SPEC.name), spec.clone(), CLIENTS, &mut plan)?;
     let (train, test) = datasets::split(&datasets::digits(), datasets::TEST_SHARE, 1)?;
     let rows: Vec<usize> = (0..train.len()).collect();
-    let clients: Vec<Dataset> =
-        rows.chunks(rows.len().div_ceil(CLIENTS as usize)).map(|rows| train.subset(rows)).collect::<Result<_, _>>()?;
+    let clients: Vec<Dataset> = rows
+        .chunks(rows.len().div_ceil(CLIENTS as usize))
+        .map(|rows| train.subset(rows))
+        .collect::<Result<_, _>>()?;
 
     // What a federation does, without messages: everyone contributes, the mean moves the model.
     let server = plan.check()?.optimizer;
@@ -84,7 +86,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         for ((client, data), memory) in (0..).zip(&clients).zip(&mut memories) {
             let seed = u64::from(round) << 32 | client;
             let (vector, kept) = runner.contribute(&plan, round, &model, memory.as_deref(), data, seed)?;
-            mean.iter_mut().zip(vector).for_each(|(mean, value)| *mean += f64::from(value) / f64::from(CLIENTS));
+            mean.iter_mut()
+                .zip(vector)
+                .for_each(|(mean, value)| *mean += f64::from(value) / f64::from(CLIENTS));
             *memory = kept;
         }
         server.step(&mut state, &mut parameters, &mean);

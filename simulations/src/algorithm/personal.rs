@@ -1,6 +1,7 @@
 //! Personal models: a part of the parameters stays on the device, or a whole model beside the global one.
 
 use super::options::{Kind, OptionSpec};
+use super::plain::NO_EXAMPLE_NOISE;
 use super::registry::{AlgorithmSpec, Needs, Unit};
 use super::{Algorithm, AlgorithmError, Given, Task, checked};
 use crate::training::{local_training, update};
@@ -14,8 +15,8 @@ pub(super) const FEDBN: AlgorithmSpec = AlgorithmSpec {
     paper: "Li et al. 2021, arXiv:2102.07623",
     summary: "normalisation layers stay on the device",
     needs: |_| Needs::Sums,
-    units: &[Unit::None, Unit::User, Unit::Example],
-    why_not: "",
+    units: &[Unit::None, Unit::User],
+    why_not: NO_EXAMPLE_NOISE,
     options: &[],
     client_keeps: "its own normalisation layers",
     server_keeps: "nothing",

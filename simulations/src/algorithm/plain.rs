@@ -32,8 +32,8 @@ pub(super) const FEDAVG: AlgorithmSpec = AlgorithmSpec {
     paper: "McMahan et al. 2017, arXiv:1602.05629",
     summary: "epochs of SGD at the client, the mean of the updates at the server",
     needs: needs_of_weights,
-    units: &[Unit::None, Unit::User, Unit::Example],
-    why_not: "",
+    units: &[Unit::None, Unit::User],
+    why_not: NO_EXAMPLE_NOISE,
     options: &[WEIGHTS],
     client_keeps: "nothing",
     server_keeps: "nothing",
@@ -137,6 +137,9 @@ const TAU: OptionSpec = OptionSpec {
     kind: Kind::Above { bound: 0.0, most: 1_000.0, default: 1e-3 },
     meaning: "τ, what bounds the step sizes; a small one adapts more",
 };
+
+/// Why no algorithm here is for example-level plans: the agent of a real device trains with that noise.
+pub(super) const NO_EXAMPLE_NOISE: &str = "a simulated client's step adds no noise for single examples";
 
 /// Whether clients with more examples count for more, as in the paper, which takes their word for how many they have.
 pub(super) const WEIGHTS: OptionSpec = OptionSpec {
