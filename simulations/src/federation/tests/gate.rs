@@ -277,7 +277,7 @@ fn digits(bounds: Option<Gate>) -> (Setup, Sleepers) {
     let mut setup = groups_of_nine(5);
     setup.plan.rounds = 6;
     setup.plan.model = Model { architecture: "softmax:25x10".to_owned(), parameters: 260 };
-    setup.plan.training = Training { epochs: 5, batch_size: 64, learning_rate: 0.6, example_privacy: None };
+    setup.plan.training = Training::sgd(5, 64, 0.6);
     setup.plan.privacy.clip_norm = 0.5;
     setup.plan.privacy.noise_multiplier = 0.3;
     setup.plan.privacy.epsilon = 1e4;
