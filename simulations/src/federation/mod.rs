@@ -59,14 +59,14 @@ pub use setup::{Attendance, Contribution, Direction, Message, Scenario, Setup, S
 use bytes::Bytes;
 use device::Kept;
 use ed25519_dalek::{SigningKey, VerifyingKey};
+use fedveil_aggregation::optimizer::ServerStep;
 use fedveil_client_core::{Effect as Reaction, Input, Memo, Policy, Refusal, TaskRecord};
 use fedveil_coordinator_core::{
     Client, Command, Coordinator, Driver, Effect, Event, Job, MemoryPopulation, Millis, Quarantine, Secrets,
     Settings, Store, StoreError,
 };
-use fedveil_learning::{ModelSpec, model_file};
 use fedveil_proto::Kind;
-use fedveil_proto_plan::{Mode, SignedPlan};
+use fedveil_proto_plan::{Mode, PlanError, SignedPlan};
 use fedveil_provenance::Digest;
 use progress::Progress;
 use queue::{Next, Pending, Queue};
@@ -88,6 +88,7 @@ pub struct Federation<S> {
     population_size: usize,
     attendance: Attendance,
     settings: Settings,
+    server_step: Option<Arc<dyn ServerStep>>,
     secrets: Secrets,
     scenario: S,
     store: Arc<Archive>,
@@ -135,16 +136,10 @@ impl<S: Scenario> Federation<S> {
     /// is delivered before the first [`step`](Self::step).
     pub fn new(setup: Setup, scenario: S) -> Result<Self, SetupError> {
         setup.check()?;
-        let Setup { plan, clients, policy, seed, threads, attendance, keep, hold_out, quarantine } = setup;
-        let spec: ModelSpec = plan.model.architecture.parse()?;
-        if spec.parameters() != plan.model.parameters as usize {
-            return Err(SetupError::Parameters {
-                architecture: plan.model.architecture,
-                found: plan.model.parameters,
-                expected: spec.parameters(),
-            });
-        }
-        let initial_model = model_file::to_safetensors(&spec, &spec.initial(seed))?;
+        let initial_model = setup.initial_model()?;
+        let Setup { plan, clients, policy, seed, threads, attendance, keep, hold_out, quarantine, .. } =
+            setup;
+        let server_step = setup.server_step;
         let authority = draws::signing_key(seed, "enrolment authority", 0);
         let signer = draws::signing_key(seed, "signer", 0);
         let settings = Settings {
@@ -154,7 +149,7 @@ impl<S: Scenario> Federation<S> {
             quarantine,
         };
         let store = Arc::new(Archive::new(&keep));
-        let driver = Driver::new(Coordinator::new(settings.clone())?, store.clone())?;
+        let driver = Driver::new(core(&settings, server_step.as_ref())?, store.clone())?;
         let terms = driver.core().terms();
         let template = TaskRecord {
             name: settings.plan.plan().task.clone(),
@@ -187,6 +182,7 @@ impl<S: Scenario> Federation<S> {
             driver,
             population: None,
             settings,
+            server_step,
             secrets: Secrets { signing: signer, noise: draws::noise_key(seed) },
             scenario,
             initial_model: Digest::of(&initial_model),
@@ -282,7 +278,7 @@ impl<S: Scenario> Federation<S> {
     /// lost; every client that still follows the task connects again.
     pub fn crash(&mut self) {
         self.queue.clear();
-        let driver = Coordinator::new(self.settings.clone())
+        let driver = core(&self.settings, self.server_step.as_ref())
             .map_err(|error| StoreError(error.to_string()))
             .and_then(|core| Driver::new(core, self.store.clone()));
         match driver {
@@ -785,4 +781,13 @@ impl Shuffle {
         self.given += 1;
         Some(drawn)
     }
+}
+
+/// The coordinator's core, with the step of the server that the plan cannot name, if there is one.
+fn core(settings: &Settings, server_step: Option<&Arc<dyn ServerStep>>) -> Result<Coordinator, PlanError> {
+    let core = Coordinator::new(settings.clone())?;
+    Ok(match server_step {
+        Some(step) => core.with_server_step(step.clone()),
+        None => core,
+    })
 }

@@ -2,11 +2,12 @@
 
 use super::Keep;
 use bytes::Bytes;
+use fedveil_aggregation::optimizer::ServerStep;
 use fedveil_client_core::Policy;
 use fedveil_coordinator_core::{HoldOut, Millis, Quarantine, StoreError};
-use fedveil_learning::LearningError;
+use fedveil_learning::{LearningError, ModelSpec, model_file};
 use fedveil_proto::Kind;
-use fedveil_proto_plan::{PlanError, TaskPlan};
+use fedveil_proto_plan::{Model, PlanError, TaskPlan};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -31,6 +32,11 @@ pub struct Setup {
     pub hold_out: Option<Arc<dyn HoldOut>>,
     /// What the coordinator makes of clients that it suspects.
     pub quarantine: Quarantine,
+    /// The global state that the task starts from, a safetensors file of `model.parameters` values: of an algorithm that
+    /// keeps more than the model's parameters, or of a task before. Without it, what the architecture starts from.
+    pub initial: Option<Bytes>,
+    /// The step of the server, where the plan's optimiser is not all of it.
+    pub server_step: Option<Arc<dyn ServerStep>>,
 }
 
 /// Who connects when.
@@ -60,7 +66,22 @@ impl Setup {
             keep: Keep::default(),
             hold_out: None,
             quarantine: Quarantine::off(),
+            initial: None,
+            server_step: None,
         }
+    }
+
+    pub(super) fn initial_model(&self) -> Result<Vec<u8>, SetupError> {
+        if let Some(initial) = &self.initial {
+            return Ok(initial.to_vec());
+        }
+        let Model { architecture, parameters } = &self.plan.model;
+        let spec: ModelSpec = architecture.parse()?;
+        if spec.parameters() != *parameters as usize {
+            let (architecture, expected) = (architecture.clone(), spec.parameters());
+            return Err(SetupError::Parameters { architecture, found: *parameters, expected });
+        }
+        Ok(model_file::to_safetensors(&spec, &spec.initial(self.seed))?)
     }
 
     pub(super) fn check(&self) -> Result<(), SetupError> {

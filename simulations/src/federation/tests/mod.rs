@@ -16,6 +16,7 @@ mod rounds;
 mod suspects;
 
 use super::*;
+use fedveil_learning::{ModelSpec, model_file};
 use fedveil_privacy::Rotation;
 use fedveil_proto_plan::{
     Aggregation, Cohort, Model, PlanError, Privacy, Server, Setting, TaskPlan, Training, VERSION,
