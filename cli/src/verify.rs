@@ -1,16 +1,20 @@
 //! `fedveil verify`: the offline check of a run folder on disk.
 //!
-//! The check itself is [`verify_run`]; here are the folder that it reads and the words in which it reports. Whoever
-//! made the folder may be an adversary: symbolic links are not followed, files and folders are read up to a limit,
-//! and no byte of a name reaches the terminal as a control character.
+//! The checks are [`verify_run`] and, where the group sums are in the folder, [`replay`], which closes every round again;
+//! here are the folder that they read and the words in which they report. Whoever made the folder may be an adversary:
+//! symbolic links are not followed, files and folders are read up to a limit, and no byte of a name reaches the terminal
+//! as a control character.
 
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::{fs, io};
 
-use fedveil_provenance::run::parse_key;
-use fedveil_provenance::{Files, RunReport, Signer, VerifyingKey, verify_run};
+use fedveil_coordinator::store::{STATE_FILE, SqliteStore};
+use fedveil_coordinator_core::{Event, ReplayError, ReplayedRound, Store, StoreError, replay};
+use fedveil_provenance::run::{KEY_FILE, manifest_path, parse_key};
+use fedveil_provenance::{Digest, Files, Manifest, PartResult, RunReport, Signer, VerifyingKey, verify_run};
 use serde_json::json;
 
 use crate::exit::{Exit, Failure};
@@ -36,8 +40,13 @@ pub(crate) fn verify(
 ) -> Result<(), Failure> {
     let folder = Folder::open(path)?;
     let trusted = trusted_key.map(read_key).transpose()?;
-    let report = verify_run(&folder, trusted.as_ref());
-    let text = if json { as_json(&report) } else { as_table(path, &report) };
+    let mut report = verify_run(&folder, trusted.as_ref());
+    let replay = folder.replay(&report, trusted.as_ref());
+    if let Ok(parts) = &replay {
+        report.parts.extend_from_slice(parts);
+    }
+    let skipped = replay.as_ref().err().map(String::as_str);
+    let text = if json { as_json(&report, skipped) } else { as_table(path, &report, skipped) };
     out.write_all(text.as_bytes())
         .map_err(|error| Failure::new(Exit::General, format!("cannot print the report: {error}")))?;
     if report.ok() { Ok(()) } else { Err(Failure::new(Exit::General, failed_parts(&report))) }
@@ -52,7 +61,7 @@ fn read_key(path: &Path) -> Result<VerifyingKey, Failure> {
     parse_key(&text).map_err(|error| failure(&error))
 }
 
-fn as_table(path: &Path, report: &RunReport) -> String {
+fn as_table(path: &Path, report: &RunReport, skipped: Option<&str>) -> String {
     let mut text = String::new();
     let width = report.parts.iter().map(|part| plain(&part.name).chars().count()).max().unwrap_or(0);
     let mut line =
@@ -86,12 +95,15 @@ fn as_table(path: &Path, report: &RunReport) -> String {
             privacy.clip_norm
         ));
     }
+    if let Some(reason) = skipped {
+        line(format_args!("decisions: not compared with group sums: {}", plain(reason)));
+    }
     let verdict = if report.ok() { "verified" } else { "NOT verified" };
     line(format_args!("{}: {verdict}, {} parts", path.display(), report.parts.len()));
     text
 }
 
-fn as_json(report: &RunReport) -> String {
+fn as_json(report: &RunReport, skipped: Option<&str>) -> String {
     let signer = report.signer.map(|signer| match signer {
         Signer::Trusted(key) => json!({ "key": key, "trusted": true }),
         Signer::SelfAsserted(key) => json!({ "key": key, "trusted": false }),
@@ -109,7 +121,13 @@ fn as_json(report: &RunReport) -> String {
         .iter()
         .map(|part| json!({ "name": part.name, "ok": part.ok, "detail": part.detail }))
         .collect();
-    let report = json!({ "ok": report.ok(), "signer": signer, "newest": newest, "parts": parts });
+    let report = json!({
+        "ok": report.ok(),
+        "signer": signer,
+        "newest": newest,
+        "parts": parts,
+        "replay_skipped": skipped,
+    });
     format!("{report:#}\n")
 }
 
@@ -153,6 +171,49 @@ impl Folder {
         }
     }
 
+    /// Closes the published rounds of a folder that holds again, from the group sums in it: a part for each round, or why
+    /// there is none.
+    fn replay(&self, report: &RunReport, trusted: Option<&VerifyingKey>) -> Result<Vec<PartResult>, String> {
+        if !report.ok() {
+            return Err("the folder does not hold".to_owned());
+        }
+        let read = |path: &str| self.read(path)?.ok_or_else(|| format!("there is no {path} in the folder"));
+        read(STATE_FILE)?;
+        let key = trusted.map_or_else(|| parse_key(&read(KEY_FILE)?), |key| Ok(*key))?;
+        let manifest = |leaf| {
+            Manifest::verify(&read(&manifest_path(leaf))?, &[key], 1).map_err(|error| error.to_string())
+        };
+        let manifests = (0..report.manifests).map(manifest).collect::<Result<Vec<_>, _>>()?;
+        let failed = |name: String, error: &dyn std::fmt::Display| PartResult {
+            name,
+            ok: false,
+            detail: error.to_string(),
+        };
+        let events = match SqliteStore::read(&self.root) {
+            Ok(events) => events,
+            Err(error) => return Ok(vec![failed(STATE_FILE.to_owned(), &error)]),
+        };
+        match replay(&key, &manifests, &events, &Blobs(self)) {
+            Ok(rounds) => {
+                let part = |ReplayedRound { round, outcome }| {
+                    let name = format!("replay of round {round}");
+                    match outcome {
+                        Ok(groups) => {
+                            let detail = format!(
+                                "{groups} decisions, their numbers and the model follow from the sums"
+                            );
+                            PartResult { name, ok: true, detail }
+                        }
+                        Err(error) => failed(name, &error),
+                    }
+                };
+                Ok(rounds.into_iter().map(part).collect())
+            }
+            Err(error @ ReplayError::NoSums) => Err(error.to_string()),
+            Err(error) => Ok(vec![failed(STATE_FILE.to_owned(), &error)]),
+        }
+    }
+
     /// Adds the paths of the files below `folder`, itself at the relative path `prefix`.
     fn collect(&self, prefix: &str, depth: usize, paths: &mut Vec<String>) -> Result<(), String> {
         let failure = |error: io::Error| format!("cannot list {:?}: {error}", plain(prefix));
@@ -176,6 +237,28 @@ impl Folder {
             }
         }
         Ok(())
+    }
+}
+
+/// The blobs of a run folder, for reading.
+struct Blobs<'a>(&'a Folder);
+
+impl Store for Blobs<'_> {
+    fn append(&self, _events: &[Event], _blobs: &[Vec<u8>]) -> Result<(), StoreError> {
+        Err(StoreError("a run folder is only read".to_owned()))
+    }
+
+    fn blob(&self, digest: &Digest) -> Result<Arc<[u8]>, StoreError> {
+        match self.0.read(&format!("blobs/{digest}")) {
+            Ok(Some(bytes)) if Digest::of(&bytes) == *digest => Ok(bytes.into()),
+            Ok(Some(_)) => Err(StoreError(format!("the content of blob {digest} does not match its name"))),
+            Ok(None) => Err(StoreError(format!("there is no blob {digest}"))),
+            Err(error) => Err(StoreError(format!("blob {digest}: {error}"))),
+        }
+    }
+
+    fn events(&self) -> Result<Vec<Event>, StoreError> {
+        SqliteStore::read(&self.0.root)
     }
 }
 
@@ -319,6 +402,10 @@ mod tests {
                 "privacy: unit user, neighbours zero-out, accountant zcdp, sampling full; distributed noise, \
                  discrete-gaussian, noise multiplier 1.12, clip norm 0.5\n"
             ),
+            "{text}"
+        );
+        assert!(
+            text.contains("not compared with group sums: there is no state.sqlite in the folder\n"),
             "{text}"
         );
         assert!(text.ends_with(": verified, 7 parts\n"), "{text}");

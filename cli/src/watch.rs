@@ -271,9 +271,11 @@ fn decided(group: &GroupDecision) -> GroupRecord {
         status,
         reason: group.reason.clone(),
         score: group.score,
+        explanation: group.explanation,
     }
 }
 
 fn undecided(index: u32, status: GroupStatus, reason: &str) -> GroupRecord {
-    GroupRecord { index, size: 0, survivors: 0, status, reason: reason.to_owned(), score: None }
+    let reason = reason.to_owned();
+    GroupRecord { index, size: 0, survivors: 0, status, reason, score: None, explanation: None }
 }

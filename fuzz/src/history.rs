@@ -2,7 +2,8 @@
 
 use ed25519_dalek::SigningKey;
 use fedveil_provenance::{
-    Checkpoint, Decision, Digest, GroupDecision, Log, Manifest, PrivacyClaim, RoundPredicate,
+    Checkpoint, Decision, Digest, Explanation, GroupDecision, Influence, Log, Manifest, NoInfluence,
+    PrivacyClaim, RoundPredicate,
 };
 
 pub const ORIGIN: &str = "fedveil.example/digits";
@@ -50,8 +51,15 @@ pub fn manifest(round: u32, parent: Option<Digest>) -> Manifest {
         members: 18,
         survivors: 16,
         decision: Decision::Kept,
-        reason: "among the 5 best scores".to_owned(),
+        reason: String::new(),
         score: Some(0.1),
+        explanation: Some(Explanation {
+            distance: 0.1,
+            cosine: Some(0.5),
+            norm: 0.7,
+            z_score: -0.3,
+            influence: Influence::Unknown(NoInfluence::TooFewRows),
+        }),
     };
     Manifest {
         model: Digest::of(model(round)),

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use ed25519_dalek::SigningKey;
 
 use crate::{
-    Checkpoint, Decision, Digest, Files, GroupDecision, Log, Manifest, Pins, PrivacyClaim, Publication,
-    RoundPredicate, build_index,
+    Checkpoint, Decision, Digest, Explanation, Files, GroupDecision, Influence, Log, Manifest, Pins,
+    PrivacyClaim, Publication, RoundPredicate, build_index,
     manifest::MODEL_FILE,
     run::{INDEX_FILE, KEY_FILE, MANIFEST_FILE, checkpoint_path, encode_key, manifest_path},
 };
@@ -60,8 +60,15 @@ pub(crate) fn manifest(round: u32, parent: Option<Digest>) -> Manifest {
         members: 18,
         survivors: 16,
         decision: Decision::Kept,
-        reason: "among the 5 best scores".to_owned(),
+        reason: String::new(),
         score: Some(0.1),
+        explanation: Some(Explanation {
+            distance: 0.1,
+            cosine: Some(0.5),
+            norm: 0.7,
+            z_score: -0.3,
+            influence: Influence::Moves(0.1),
+        }),
     };
     let withheld = GroupDecision {
         index: 1,
@@ -69,6 +76,7 @@ pub(crate) fn manifest(round: u32, parent: Option<Digest>) -> Manifest {
         decision: Decision::Withheld,
         reason: "9 survivors, 14 needed".to_owned(),
         score: None,
+        explanation: None,
         ..group.clone()
     };
     Manifest {

@@ -10,6 +10,7 @@
 //! - [`digest`]: SHA-256 digests.
 //! - [`dsse`]: signed envelopes (DSSE v1, Ed25519).
 //! - [`manifest`]: what an envelope says about one model (in-toto Statement v1).
+//! - [`explanation`]: the numbers behind a decision about one of its groups.
 //! - [`merkle`]: the log (RFC 6962) and its proofs.
 //! - [`checkpoint`]: a signed head of the log (C2SP tlog-checkpoint).
 //! - [`lineage`]: the client's check of every publication.
@@ -25,6 +26,7 @@ pub mod candidate;
 pub mod checkpoint;
 pub mod digest;
 pub mod dsse;
+pub mod explanation;
 #[cfg(test)]
 mod fixtures;
 pub mod lineage;
@@ -41,6 +43,7 @@ pub use candidate::{Candidate, CandidateError};
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use digest::{Digest, ParseDigestError};
 pub use dsse::{DsseError, Envelope, key_id};
+pub use explanation::{Explanation, Influence, NoInfluence};
 pub use lineage::{Accepted, Head, Lineage, Pins, Publication, Refusal};
 pub use manifest::{
     Decision, FileEntry, GroupDecision, Manifest, ManifestError, RejectedRound, RoundPredicate,

@@ -5,13 +5,13 @@
 //! has no parent. A manifest is identified by the digest of its envelope's bytes, as signed and sent.
 //!
 //! A signature says that the signer stands by these numbers, not that they are true: nobody can check from a manifest
-//! that the robust rule was run honestly.
+//! that the robust rule was run honestly. With the group sums at hand, a replay of the round can.
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
 pub use crate::statement::StatementError;
-use crate::{digest::Digest, excerpt, privacy::PrivacyClaim, statement};
+use crate::{digest::Digest, excerpt, explanation::Explanation, privacy::PrivacyClaim, statement};
 
 /// The predicate type of a manifest.
 pub const ROUND_PREDICATE_TYPE: &str = "urn:fedveil:round:v2";
@@ -19,8 +19,8 @@ pub const ROUND_PREDICATE_TYPE: &str = "urn:fedveil:round:v2";
 /// The name of the model file: the subject of every manifest.
 pub const MODEL_FILE: &str = "model.safetensors";
 
-/// The largest manifest envelope that is written or read, in bytes.
-pub const MAX_MANIFEST_BYTES: usize = 512 << 10;
+/// The largest manifest envelope that is written or read, in bytes. Decisions about 2,000 rows fit.
+pub const MAX_MANIFEST_BYTES: usize = 1 << 20;
 
 /// One global model and the round that made it.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,10 +70,13 @@ pub struct GroupDecision {
     pub survivors: u32,
     /// What was done with its sum.
     pub decision: Decision,
-    /// Why, in words.
+    /// Why, in words; empty where it was kept.
     pub reason: String,
     /// The rule's score of its mean, where the rule gives one.
     pub score: Option<f64>,
+    /// The numbers behind the decision, where the rule made one about this group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<Explanation>,
 }
 
 /// A round whose model was made and not published.
@@ -214,6 +217,7 @@ impl RoundPredicate {
             if let Some(value) = group.score.filter(|score| !score.is_finite()) {
                 return Err(ManifestError::Number { field: "score", value, expected: "a finite number" });
             }
+            group.explanation.as_ref().map_or(Ok(()), Explanation::check)?;
         }
         self.check_rejected(0)?;
         self.files.iter().try_for_each(|file| check_path(&file.path))
@@ -299,6 +303,9 @@ mod tests {
             ("\"unit\":\"user\",", ""),
             ("\"sha256\":", "\"sha512\":\"\",\"sha256\":"),
             ("\"_type\":", "\"x\":0,\"_type\":"),
+            ("\"cosine\":", "\"sine\":0,\"cosine\":"),
+            ("\"norm\":", "\"norm\":1,\"norm\":"),
+            ("\"influence\":0.1", "\"influence\":\"nothing\""),
             ("\"kept\"", "\"Kept\""),
             ("\"round\":1", "\"round\":-1"),
             ("\"round\":1", "\"round\":4294967296"),
@@ -344,7 +351,8 @@ mod tests {
     #[test]
     fn numbers_have_ranges_on_both_sides() {
         type Change = fn(&mut RoundPredicate);
-        let changes: [(Change, &str); 3] = [
+        let changes: [(Change, &str); 4] = [
+            (|round| round.groups[0].explanation.as_mut().unwrap().z_score = f64::NAN, "z_score"),
             (|round| round.privacy.epsilon_spent = f64::NAN, "epsilon_spent"),
             (|round| round.privacy.delta = 1.0, "delta"),
             (|round| round.groups[0].score = Some(f64::NAN), "score"),
@@ -375,6 +383,10 @@ mod tests {
             resigned("\"epsilon_spent\":0.7", "\"epsilon_spent\":15.5"),
             Err(ManifestError::Overspent { spent: 15.5, budget: 15.0 })
         );
+        assert!(matches!(
+            resigned("\"cosine\":0.5", "\"cosine\":1.5"),
+            Err(ManifestError::Number { field: "cosine", .. })
+        ));
         assert!(matches!(
             resigned("\"survivors\":16", "\"survivors\":19"),
             Err(ManifestError::Survivors { index: 0, members: 18, survivors: 19 })

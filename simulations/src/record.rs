@@ -7,7 +7,7 @@
 
 use fedveil_coordinator_core::Evidence;
 use fedveil_proto_plan::Measured;
-use fedveil_provenance::null_is_infinite;
+use fedveil_provenance::{Explanation, null_is_infinite};
 use serde::{Deserialize, Serialize};
 
 /// What became of a group's sum.
@@ -49,6 +49,9 @@ pub struct GroupRecord {
     pub reason: String,
     /// The robust rule's score, larger is more suspicious; none where the sum was not scored.
     pub score: Option<f64>,
+    /// The numbers behind the decision, where the rule made one about this group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<Explanation>,
 }
 
 /// What was decided about a client.

@@ -1,6 +1,10 @@
 //! A federation by hand: a coordinator and clients as processes, from configuration files and join tokens.
 
-use crate::support::{await_line, failure, fedveil, json, run, spawn};
+use crate::support::{await_line, failure, fedveil, files, json, run, spawn};
+use ed25519_dalek::SigningKey;
+use fedveil_provenance::run::{INDEX_FILE, MANIFEST_FILE, checkpoint_path, manifest_path};
+use fedveil_provenance::{Checkpoint, Decision, Digest, Log, Manifest, build_index};
+use std::collections::BTreeMap;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command};
@@ -111,6 +115,40 @@ fn lenient(federation: &Federation, number: u32) -> Command {
     command
 }
 
+/// Copies a run folder, and has its coordinator sign that group 0 was dropped in the last round, and everything that
+/// follows from it, with its own key.
+fn sign_another_decision(out: &Path, lying: &Path, keys: &Path) {
+    let seed = std::fs::read(keys.join("models.key")).unwrap();
+    let key = SigningKey::from_bytes(&seed.try_into().unwrap());
+    let mut files: BTreeMap<String, Vec<u8>> = files(out)
+        .into_iter()
+        .map(|file| (file.to_str().unwrap().to_owned(), std::fs::read(out.join(&file)).unwrap()))
+        .collect();
+    let path = manifest_path(2);
+    let mut manifest = Manifest::verify(&files[&path], &[key.verifying_key()], 1).unwrap();
+    assert_eq!(manifest.round.groups[0].decision, Decision::Kept);
+    manifest.round.groups[0].decision = Decision::Dropped;
+    let manifest = manifest.sign(&[&key]).unwrap();
+    let mut log = Log::new();
+    for leaf in [&files[&manifest_path(0)], &files[&manifest_path(1)], &manifest] {
+        log.append(leaf.clone());
+    }
+    let text = std::str::from_utf8(&files[&checkpoint_path(2)]).unwrap();
+    let checkpoint = Checkpoint::sign(text.lines().next().unwrap(), &log.head(), &key).unwrap();
+    files.insert(checkpoint_path(2), checkpoint.into_bytes());
+    for path in [path, MANIFEST_FILE.to_owned()] {
+        files.insert(path, manifest.clone());
+    }
+    files.remove(INDEX_FILE);
+    let digests: Vec<_> = files.iter().map(|(path, bytes)| (path.clone(), Digest::of(bytes))).collect();
+    files.insert(INDEX_FILE.to_owned(), build_index(&digests, &key).unwrap());
+    for (path, bytes) in files {
+        let path = lying.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+}
+
 #[test]
 fn two_terminals_run_a_federation() {
     let federation = Federation::start(2);
@@ -126,7 +164,17 @@ fn two_terminals_run_a_federation() {
     let out = folder.path().join("out");
     let verified = run(fedveil().arg("verify").arg(&out));
     assert!(verified.status.success(), "{:?}", failure(&verified));
+    let said = String::from_utf8_lossy(&verified.stdout);
+    let replayed = said.lines().filter(|line| line.starts_with("ok") && line.contains("replay of round"));
+    assert_eq!(replayed.count(), 2, "{said}");
     assert_eq!(json(&out.join("summary.json"))["rounds"], 2);
+    let lying = folder.path().join("lying");
+    sign_another_decision(&out, &lying, &folder.path().join("coordinator-keys"));
+    let (code, error) = failure(&run(fedveil().arg("verify").arg(&lying)));
+    assert_eq!(code, 1, "{error}");
+    let told =
+        "replay of round 2: round 2, group 0: the decision is signed as dropped, and is kept by its sums";
+    assert!(error.contains("failed in 1 of ") && error.contains(told), "{error}");
 
     // A folder whose task is over is not touched again.
     let again = run(fedveil().args(["coordinator", "--config"]).arg(folder.path().join("coordinator.toml")));
@@ -354,7 +402,7 @@ fn a_coordinator_that_is_trusted_adds_the_noise() {
     // The secret behind the noise is with the other keys, and nowhere in what may be published.
     let noise = std::fs::read(folder.path().join("coordinator-keys/noise.key")).unwrap();
     assert_eq!(noise.len(), 32);
-    for file in crate::support::files(&out) {
+    for file in files(&out) {
         let bytes = std::fs::read(out.join(&file)).unwrap();
         assert!(!bytes.windows(32).any(|window| window == noise), "{}", file.display());
     }

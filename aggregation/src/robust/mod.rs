@@ -20,6 +20,7 @@
 //! Deliberately absent: weights (a weight that a client reports is a lever for it) and state between rounds. A rule
 //! with a memory takes it as an option.
 
+mod explain;
 pub mod grouping;
 mod lanes;
 mod options;
@@ -35,6 +36,7 @@ pub mod suspects;
 
 use std::{fmt, str::FromStr};
 
+pub use explain::{Explanation, MAX_INFLUENCE_WORK, MAX_Z_SCORE, NoInfluence};
 pub use options::{Fallback, Kind, OptionError, OptionSpec};
 use options::{Options, keys};
 use registry::Call;

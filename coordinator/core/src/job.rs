@@ -12,16 +12,18 @@ use crate::updates::{Total, Updates};
 use ed25519_dalek::SigningKey;
 use fedveil_aggregation::optimizer::ServerStep;
 use fedveil_aggregation::plain::Values;
-use fedveil_aggregation::robust::{Aggregate, Rule, RuleError};
+use fedveil_aggregation::robust::{self, Aggregate, Rule, RuleError};
 use fedveil_aggregation::secagg::{Accumulator, Unmasking};
 use fedveil_privacy::{ClipNorm, Guarantee, Noise, Placement, Rotation, Sampling};
 use fedveil_proto_plan::{Gate, Measured};
 use fedveil_provenance::{
-    Candidate, Checkpoint, CheckpointError, Decision, Digest, FileEntry, GroupDecision, Log, Manifest,
-    ManifestError, PrivacyClaim, RejectedRound, RoundPredicate, manifest::MODEL_FILE,
+    Candidate, Checkpoint, CheckpointError, Decision, Digest, Explanation, FileEntry, GroupDecision,
+    Influence, Log, Manifest, ManifestError, NoInfluence, PrivacyClaim, RejectedRound, RoundPredicate,
+    manifest::MODEL_FILE,
 };
 use rand_core::Rng;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// What a job may use and nobody may see.
 pub struct Secrets {
@@ -66,6 +68,19 @@ pub enum JobError {
     /// The noise that the plan asks for has no next round.
     #[error("there is no correlated noise for this round")]
     CorrelatedNoise,
+    /// There is no model that the round could start from.
+    #[error("there is no model before it")]
+    NoModel,
+    /// A stored vector is not of the plan's model.
+    #[error("{what} has {found} bytes, expected {expected}")]
+    Length {
+        /// Which vector.
+        what: &'static str,
+        /// Bytes that it has.
+        found: usize,
+        /// Bytes of one for the plan's model.
+        expected: usize,
+    },
     /// The new parameters are not finite.
     #[error("the new model has parameters that are not finite")]
     NonFinite,
@@ -166,6 +181,20 @@ pub(crate) struct Answers {
     pub(crate) planned_size: u32,
 }
 
+impl Given {
+    /// These groups of a round that started from `model`.
+    pub(crate) fn groups(
+        coordinator: &Coordinator,
+        round: u32,
+        model: &Digest,
+        results: Vec<GroupResult>,
+    ) -> Self {
+        let plan = coordinator.plan().plan();
+        let planned_size = plan.aggregation.group_size;
+        Self::Groups { results, planned_size, rotation_seed: plan.rotation_seed(round, model) }
+    }
+}
+
 impl Default for Given {
     fn default() -> Self {
         Self::Groups { results: Vec::new(), planned_size: 1, rotation_seed: [0; 32] }
@@ -186,6 +215,14 @@ enum Verdict {
     Passed(Closed),
     Failed(Rejected),
     Open(Box<Proposed>),
+}
+
+/// What closing a round again gives, to be compared with what was published.
+pub(crate) struct Replayed {
+    pub(crate) model: Digest,
+    pub(crate) momentum: Option<Digest>,
+    pub(crate) clip_norm: Option<f64>,
+    pub(crate) groups: Vec<GroupDecision>,
 }
 
 /// A new model, before it is signed.
@@ -249,6 +286,28 @@ impl CloseJob {
         job
     }
 
+    /// The job of a round whose groups are known already, with the model and the memory that `coordinator` has.
+    pub(crate) fn of_groups_again(
+        coordinator: &Coordinator,
+        round: u32,
+        results: Vec<GroupResult>,
+        root: Digest,
+    ) -> Option<Box<Self>> {
+        let model = coordinator.model()?;
+        Some(Self::new(coordinator, round, model, Given::groups(coordinator, round, &model, results), root))
+    }
+
+    /// What the round gives, unsigned. Only groups can be replayed: no single update is kept, and the noise that a
+    /// coordinator adds is its secret.
+    pub(crate) fn replay(mut self, store: &dyn Store) -> Result<Replayed, JobError> {
+        let old_file = store.blob(&self.model)?;
+        let no_key = NoiseKey::new(Zeroizing::new([0; 32]));
+        let Step { file, momentum, groups, .. } = self.step(&old_file, store, &no_key)?;
+        let clip_norm = self.guarantee.indicator.as_ref().map(|_| self.clip.get());
+        let (model, momentum) = (Digest::of(&file), Some(Digest::of(&momentum)));
+        Ok(Replayed { model, momentum, clip_norm, groups })
+    }
+
     fn close(mut self, store: &dyn Store, secrets: &Secrets) -> Result<(Verdict, Vec<Vec<u8>>), JobError> {
         let key = &secrets.signing;
         let old_file = store.blob(&self.model)?;
@@ -290,7 +349,7 @@ impl CloseJob {
         };
         self.privacy.clip_norm = self.clip.get();
         let clip_norm = self.guarantee.indicator.as_ref().map(|_| self.clip.get());
-        let manifest = self.manifest(model, groups.clone()).sign(&[key])?;
+        let manifest = self.manifest(model, self.told(&groups)).sign(&[key])?;
         self.log.append(manifest.clone());
         let checkpoint = Checkpoint::sign(&self.origin, &self.log.head(), key)?;
         let closed = Closed { model, momentum, clip_norm, manifest, checkpoint, groups, measured };
@@ -333,10 +392,15 @@ impl CloseJob {
     /// Group means or single updates → robust rule → server optimiser.
     fn step(&mut self, old_file: &[u8], store: &dyn Store, noise: &NoiseKey) -> Result<Step, JobError> {
         let old = parameters(old_file)?;
+        if old.len() != self.parameters {
+            let (found, expected) = (old.len(), self.parameters);
+            return Err(ModelFileError::Length { found, expected }.into());
+        }
         let mut model = old.clone();
         let mut memory = match &self.momentum {
             Some(digest) => {
-                Memory::decode(&store.blob(digest)?, self.optimizer.slots() * model.len(), model.len())
+                let state = self.optimizer.slots() * model.len();
+                Memory::decode(&store.blob(digest)?, state, self.rule.remembers().then_some(model.len()))?
             }
             None => Memory { momentum: Vec::new(), aggregate: None },
         };
@@ -393,7 +457,9 @@ impl CloseJob {
     ) -> Result<(Vec<f64>, Vec<GroupDecision>), JobError> {
         let (mut rows, mut indicators) = (Vec::new(), Vec::new());
         for sum in results.iter().filter_map(|group| group.sum.as_ref().ok()) {
-            let mut steps = decode_steps(&store.blob(sum)?);
+            let bytes = store.blob(sum)?;
+            check_length(&bytes, 8 * self.guarantee.input_length(), "a group's sum")?;
+            let mut steps = decode_steps(&bytes);
             // Where there is an indicator it is behind the update.
             indicators.extend(steps.drain(self.parameters.min(steps.len())..));
             let mut mean = self.guarantee.grid.to_real(&steps);
@@ -404,27 +470,42 @@ impl CloseJob {
             }
             rows.push(mean);
         }
-        let Aggregate { vector, kept, scores } = rule.aggregate(&rows, self.byzantine)?;
+        let Decided { vector, kept, rows } = self.decide(rule, rows, "groups")?;
         if let Some(indicator) = &self.guarantee.indicator {
             let kept: Vec<i64> = kept.iter().filter_map(|&row| indicators.get(row)).copied().collect();
             let fraction = indicator.clip.fraction(&kept, planned_size);
             self.clip = indicator.clip.next(self.clip, fraction);
         }
-        let mut row = 0;
-        let mut decide = |(index, group): (usize, &GroupResult)| {
-            let (mut score, mut decision) = (None, Decision::Withheld);
-            let reason = if let Err(reason) = &group.sum {
-                reason.clone()
-            } else {
-                (decision, score) = Self::decision(row, &kept, &scores);
-                row += 1;
-                self.reason(decision, "groups")
+        let mut rows = rows.into_iter();
+        let decisions = results.iter().enumerate().map(|(index, group)| {
+            let decision = match &group.sum {
+                Ok(_) => rows.next().expect("there is a row for every sum"),
+                Err(reason) => decided(Decision::Withheld, reason.clone()),
             };
             let (members, survivors) = (group.members, group.survivors);
-            GroupDecision { index: index as u32, members, survivors, decision, reason, score }
+            GroupDecision { index: index as u32, members, survivors, ..decision }
+        });
+        Ok((vector, decisions.collect()))
+    }
+
+    /// What the rule makes of the rows, which are called `noun`, and what it decides about each.
+    fn decide(&self, rule: &Rule, rows: Vec<Vec<f64>>, noun: &str) -> Result<Decided, JobError> {
+        let count = rows.len();
+        let aggregate = rule.aggregate(&rows, self.byzantine)?;
+        let explanations = rule.explain(rows, self.byzantine, &aggregate)?;
+        let Aggregate { vector, kept, scores } = aggregate;
+        let decide = |(row, explanation): (usize, robust::Explanation)| {
+            let (decision, reason) = if kept.binary_search(&row).is_ok() {
+                (Decision::Kept, String::new())
+            } else {
+                (Decision::Dropped, explanation.reason(count, noun))
+            };
+            let score = scores.get(row).copied().filter(|score| score.is_finite());
+            let explanation = Some(signed(explanation));
+            GroupDecision { score, explanation, ..decided(decision, reason) }
         };
-        let decisions = results.iter().enumerate().map(&mut decide).collect();
-        Ok((vector, decisions))
+        let rows = explanations.into_iter().enumerate().map(decide).collect();
+        Ok(Decided { vector, kept, rows })
     }
 
     /// A mean has one decision, about all clients together.
@@ -433,19 +514,15 @@ impl CloseJob {
         for value in &mut mean {
             *value /= f64::from(survivors);
         }
-        (mean, vec![self.all_kept(members, survivors)])
+        (mean, vec![all_kept(members, survivors)])
     }
 
     /// Another rule has a decision for each row, so that a plan bounds their number (`fedveil_proto_plan::MAX_ROWS`).
     fn of_clients(&self, rule: &Rule, rows: &[Values]) -> Result<(Vec<f64>, Vec<GroupDecision>), JobError> {
         let rows: Vec<Vec<f64>> = rows.iter().map(|row| self.to_real(&Total::of(row))).collect();
-        let Aggregate { vector, kept, scores } = rule.aggregate(&rows, self.byzantine)?;
-        let decide = |row: usize| {
-            let (decision, score) = Self::decision(row, &kept, &scores);
-            let reason = self.reason(decision, "clients");
-            GroupDecision { index: row as u32, members: 1, survivors: 1, decision, reason, score }
-        };
-        Ok((vector, (0..rows.len()).map(decide).collect()))
+        let Decided { vector, rows, .. } = self.decide(rule, rows, "clients")?;
+        let numbered = (0..).zip(rows).map(|(index, decision)| GroupDecision { index, ..decision });
+        Ok((vector, numbered.collect()))
     }
 
     /// A sum of updates in model units.
@@ -493,7 +570,7 @@ impl CloseJob {
         }
         let by_coins =
             matches!(self.guarantee.placement, Placement::Central { sampling: Sampling::Poisson(_) });
-        let all = (!by_coins).then(|| self.all_kept(members, survivors));
+        let all = (!by_coins).then(|| all_kept(members, survivors));
         (mean, all.into_iter().collect())
     }
 
@@ -508,29 +585,18 @@ impl CloseJob {
         Digest::of(&bytes)
     }
 
-    fn all_kept(&self, members: u32, survivors: u32) -> GroupDecision {
-        let decision = Decision::Kept;
-        GroupDecision {
-            index: 0,
-            members,
-            survivors,
-            decision,
-            reason: self.reason(decision, "clients"),
-            score: None,
-        }
-    }
-
-    fn decision(row: usize, kept: &[usize], scores: &[f64]) -> (Decision, Option<f64>) {
-        let decision = if kept.binary_search(&row).is_ok() { Decision::Kept } else { Decision::Dropped };
-        (decision, scores.get(row).copied().filter(|score| score.is_finite()))
-    }
-
-    fn reason(&self, decision: Decision, rows: &str) -> String {
-        let name = &self.rule;
-        match decision {
-            Decision::Kept => format!("{name}: among the rows it keeps"),
-            _ => format!("{name}: too far from the other {rows}"),
-        }
+    /// What clients are told of the decisions. Of updates without noise a number would be one that no ledger has: it stays
+    /// with the coordinator, who sees them anyway.
+    fn told(&self, groups: &[GroupDecision]) -> Vec<GroupDecision> {
+        let tell = |group: &GroupDecision| match group.decision {
+            _ if self.guarantee.has_noise() => group.clone(),
+            Decision::Dropped => {
+                let reason = "set aside by the rule".to_owned();
+                GroupDecision { reason, score: None, explanation: None, ..group.clone() }
+            }
+            _ => GroupDecision { score: None, explanation: None, ..group.clone() },
+        };
+        groups.iter().map(tell).collect()
     }
 
     fn manifest(&self, model: Digest, groups: Vec<GroupDecision>) -> Manifest {
@@ -553,6 +619,37 @@ impl CloseJob {
     }
 }
 
+/// What a rule made of its rows, and what it decided about each of them.
+struct Decided {
+    vector: Vec<f64>,
+    /// Indices of the rows that were kept, ascending.
+    kept: Vec<usize>,
+    rows: Vec<GroupDecision>,
+}
+
+/// A decision about one client, or about a group whose number and size are to be filled in.
+fn decided(decision: Decision, reason: String) -> GroupDecision {
+    GroupDecision { index: 0, members: 1, survivors: 1, decision, reason, score: None, explanation: None }
+}
+
+/// One decision about all updates together. It has no number about any of them: where the coordinator adds the noise,
+/// that is in their sum alone.
+fn all_kept(members: u32, survivors: u32) -> GroupDecision {
+    GroupDecision { members, survivors, ..decided(Decision::Kept, String::new()) }
+}
+
+/// An explanation as manifests have it.
+fn signed(explanation: robust::Explanation) -> Explanation {
+    let robust::Explanation { distance, cosine, norm, z_score, influence } = explanation;
+    let influence = match influence {
+        Ok(distance) => Influence::Moves(distance),
+        Err(robust::NoInfluence::RowsByIndex) => Influence::Unknown(NoInfluence::RowsByIndex),
+        Err(robust::NoInfluence::TooFewRows) => Influence::Unknown(NoInfluence::TooFewRows),
+        Err(_) => Influence::Unknown(NoInfluence::TooCostly),
+    };
+    Explanation { distance, cosine, norm, z_score, influence }.rounded()
+}
+
 /// What one round leaves to the next, as one blob: the state of the optimiser (its momentum, say) and, after it, the
 /// aggregate if the rule starts from that.
 struct Memory {
@@ -562,16 +659,26 @@ struct Memory {
 }
 
 impl Memory {
-    fn decode(bytes: &[u8], state: usize, parameters: usize) -> Self {
+    /// `aggregate`: its length, if there is one.
+    fn decode(bytes: &[u8], state: usize, aggregate: Option<usize>) -> Result<Self, JobError> {
+        check_length(bytes, 8 * (state + aggregate.unwrap_or(0)), "the memory of the round before")?;
         let mut momentum = decode_reals(bytes);
-        let rest = momentum.split_off(state.min(momentum.len()));
-        Self { momentum, aggregate: (rest.len() == parameters).then_some(rest) }
+        let rest = momentum.split_off(state);
+        Ok(Self { momentum, aggregate: aggregate.map(|_| rest) })
     }
 
     fn encode(&self) -> Vec<u8> {
         let mut bytes = encode_reals(&self.momentum);
         bytes.extend(self.aggregate.iter().flat_map(|aggregate| encode_reals(aggregate)));
         bytes
+    }
+}
+
+/// What comes from a store may have been changed there.
+fn check_length(bytes: &[u8], expected: usize, what: &'static str) -> Result<(), JobError> {
+    match bytes.len() {
+        found if found == expected => Ok(()),
+        found => Err(JobError::Length { what, found, expected }),
     }
 }
 

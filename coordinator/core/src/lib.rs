@@ -13,6 +13,7 @@
 //! - [`Driver`] binds the three to a [`Store`]: events are durable before any effect of theirs leaves. It is also where
 //!   the [`Population`] is asked, the ledger over all tasks that outlives the run.
 //! - Heavy work is a [`Job`]: a value that any thread may run and whose result comes back as a command.
+//! - [`replay()`] closes the rounds of a finished run again, from the group sums that it stored.
 //!
 //! Absent on purpose: clocks, sockets, files, threads, randomness. Time is [`Millis`], randomness a seed. Model vectors
 //! never enter events; an event names the digest of a blob.
@@ -28,6 +29,7 @@ mod model_file;
 mod noise;
 mod population;
 mod quarantine;
+mod replay;
 mod round;
 mod updates;
 
@@ -42,6 +44,7 @@ pub use model_file::{ModelFileError, parameters, with_parameters};
 pub use noise::NoiseKey;
 pub use population::{MemoryPopulation, MemoryPopulationTask, Population};
 pub use quarantine::{MAX_REASON, Quarantine, QuarantineMode, Suspicion, group_sizes};
+pub use replay::{ReplayError, ReplayedRound, replay};
 
 #[cfg(test)]
 mod tests;

@@ -623,11 +623,7 @@ impl Round {
             coordinator.compute(Job::Close(job));
             return;
         }
-        let updates = Given::Groups {
-            results,
-            planned_size: plan.aggregation.group_size,
-            rotation_seed: plan.rotation_seed(self.number, &self.model),
-        };
+        let updates = Given::groups(coordinator, self.number, &self.model, results);
         let job = CloseJob::new(coordinator, self.number, self.model, updates, *root);
         coordinator.compute(Job::Close(job));
     }

@@ -10,7 +10,9 @@ use fedveil_proto_plan::{
     Aggregation, Cohort, MAX_ROWS, Model, Privacy, Server, SignedPlan, TaskPlan, Training, VERSION,
 };
 use fedveil_provenance::manifest::MAX_MANIFEST_BYTES;
-use fedveil_provenance::{Decision, Digest, GroupDecision, Manifest, RoundPredicate};
+use fedveil_provenance::{
+    Decision, Digest, Explanation, GroupDecision, Influence, Manifest, NoInfluence, RoundPredicate,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -349,8 +351,18 @@ fn a_manifest_has_room_for_a_decision_about_every_update() {
         members: 1,
         survivors: 1,
         decision: Decision::Dropped,
-        reason: format!("{longest}: too far from the other clients"),
+        reason: format!("distance 1.2e-100 is 1.2e-100 deviations below the median of {MAX_ROWS} clients"),
         score: Some(-1.234_567_890_123_456_7e-300),
+        explanation: Some(
+            Explanation {
+                distance: 1.234_567e-100,
+                cosine: Some(-1.234_567e-100),
+                norm: 1.234_567e-100,
+                z_score: -1.234_567e-100,
+                influence: Influence::Unknown(NoInfluence::RowsByIndex),
+            }
+            .rounded(),
+        ),
     };
     let manifest = Manifest {
         model: Digest::of("model"),

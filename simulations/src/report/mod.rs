@@ -5,6 +5,7 @@
 //! Every string of the records is escaped.
 
 mod chart;
+mod decisions;
 mod heat_map;
 mod split;
 
@@ -54,6 +55,7 @@ pub fn html(summary: &Summary, rounds: &[RoundRecord], notes: &[String], split: 
                             (score_chart(rounds).figure())
                         }
                     }
+                    @if let Some(section) = decisions::section(rounds, row_noun(summary), summary.placement != NO_NOISE) { (section) }
                     (privacy(summary, notes))
                     @if let Some(split) = split { (split::section(split)) }
                     (setting(summary))
@@ -348,12 +350,16 @@ fn score_chart(rounds: &[RoundRecord]) -> Chart {
     }
 }
 
-/// A group's point beside those of the same round, in the order of the groups.
-fn score_point(round: &RoundRecord, group: &GroupRecord) -> Point {
+/// Where a group stands on an axis of rounds: beside those of the same round, in the order of the groups.
+fn beside(round: &RoundRecord, group: &GroupRecord) -> f64 {
     let place = (f64::from(group.index) + 0.5) / round.groups.len() as f64;
+    f64::from(round.round) + 0.7 * (place - 0.5)
+}
+
+fn score_point(round: &RoundRecord, group: &GroupRecord) -> Point {
     let score = group.score.map_or("not scored".to_owned(), |score| format!("score {}", short(score)));
     Point {
-        x: f64::from(round.round) + 0.7 * (place - 0.5),
+        x: beside(round, group),
         y: group.score,
         title: format!(
             "round {}, group {}: {}, {score}",
@@ -619,6 +625,7 @@ fn group_table(round: &RoundRecord) -> Markup {
                             th scope="col" { "Clients" }
                             th scope="col" { "Survivors" }
                             th scope="col" { "Score" }
+                            @for heading in decisions::HEADINGS { th scope="col" { (heading) } }
                             th.words scope="col" { "Reason" }
                         }
                     }
@@ -630,6 +637,7 @@ fn group_table(round: &RoundRecord) -> Markup {
                                 td { (group.size) }
                                 td { (group.survivors) }
                                 td { (or_dash(group.score, short)) }
+                                @for cell in decisions::cells(group) { td { (cell) } }
                                 td.words { (group.reason) }
                             }
                         }
@@ -638,6 +646,14 @@ fn group_table(round: &RoundRecord) -> Markup {
             }
         }
     }
+}
+
+/// The placement of plans in which nobody adds noise.
+const NO_NOISE: &str = "insecure_none";
+
+/// What the robust rule decides about.
+fn row_noun(summary: &Summary) -> &'static str {
+    if summary.aggregation_mode == "insecure_plain" { "client" } else { "group" }
 }
 
 fn first_round(rounds: &[RoundRecord]) -> u32 {

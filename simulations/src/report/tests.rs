@@ -2,6 +2,7 @@ use super::*;
 use crate::record::{Suspect, Suspicion};
 use fedveil_coordinator_core::Evidence;
 use fedveil_proto_plan::Measured;
+use fedveil_provenance::{Explanation, Influence, NoInfluence};
 
 fn summary() -> Summary {
     Summary {
@@ -71,7 +72,18 @@ fn group(round: u32, index: u32) -> GroupRecord {
         }
         GroupStatus::Withheld => (None, "13 clients left, 14 needed"),
     };
-    GroupRecord { index, size: 18, survivors: 17, status, reason: reason.to_owned(), score }
+    let explanation = score.map(|distance| Explanation {
+        distance,
+        cosine: (index != 5).then_some(if index < 2 { -0.9 } else { 0.8 - noise }),
+        norm: distance + 3.0,
+        z_score: (distance - 24.0) / 5.0,
+        influence: match index {
+            6 => Influence::Unknown(NoInfluence::TooFewRows),
+            _ => Influence::Moves(noise),
+        },
+    });
+    let reason = reason.to_owned();
+    GroupRecord { index, size: 18, survivors: 17, status, reason, score, explanation }
 }
 
 fn round(round: u32) -> RoundRecord {
@@ -125,8 +137,16 @@ fn rounds(number: u32) -> Vec<RoundRecord> {
 fn shows_plots_numbers_tables_and_notes() {
     let notes = ["The coordinator sees sums of groups only.".to_owned()];
     let page = html(&summary(), &rounds(12), &notes, None);
-    assert_eq!(page.matches("role=\"img\"").count(), 4);
-    for title in ["Test accuracy", "Privacy spent", "Traffic of a client", "Group scores"] {
+    assert_eq!(page.matches("role=\"img\"").count(), 7);
+    for title in [
+        "Test accuracy",
+        "Privacy spent",
+        "Traffic of a client",
+        "Group scores",
+        "How unusual the distances were",
+        "Direction and length",
+        "Influence",
+    ] {
         assert!(page.contains(&format!("<figcaption><strong>{title}</strong>")), "no plot {title}");
     }
     for text in [
@@ -176,6 +196,44 @@ fn every_group_is_a_marker_with_its_status() {
     assert!(chart.series[2].points.iter().all(|point| point.y.is_none()));
 }
 
+/// What makes a number of an explanation unfit for a plot.
+const EXPLANATION_CHANGES: [fn(&mut Explanation); 4] = [
+    |e| e.z_score = f64::NAN,
+    |e| e.norm = f64::INFINITY,
+    |e| e.cosine = Some(f64::NAN),
+    |e| e.influence = Influence::Moves(f64::INFINITY),
+];
+
+#[test]
+fn decisions_are_plotted_with_their_numbers_and_what_they_mean() {
+    let rounds = rounds(12);
+    let page = html(&summary(), &rounds, &[], None);
+    for text in [
+        "Why groups were dropped",
+        ": dropped: 7",
+        "(markers on an edge: farther out)",
+        "(markers on the bottom edge: not computed)",
+        "cosine -0.9, norm ",
+        "influence unknown: too few rows without it",
+        "<th scope=\"col\">Deviations</th>",
+        "no evidence against its clients",
+        ">dropped (",
+    ] {
+        assert!(page.contains(text), "the page lacks {text:?}");
+    }
+    let plain = Summary { aggregation_mode: "insecure_plain".to_owned(), ..summary() };
+    assert!(html(&plain, &rounds, &[], None).contains("Why clients were dropped"));
+    let bare = Summary { placement: "insecure_none".to_owned(), ..summary() };
+    for (summary, told) in [(summary(), false), (bare, true)] {
+        assert_eq!(html(&summary, &rounds, &[], None).contains("<strong>Not private</strong>"), told);
+    }
+    let mut unexplained = rounds;
+    for group in unexplained.iter_mut().flat_map(|round| &mut round.groups) {
+        group.explanation = None;
+    }
+    assert!(!html(&summary(), &unexplained, &[], None).contains("were dropped</h2>"));
+}
+
 #[test]
 fn loads_and_runs_nothing() {
     let page = html(&summary(), &rounds(12), &[], None);
@@ -215,8 +273,9 @@ fn strings_are_escaped() {
 fn runs_of_no_and_of_one_round_are_drawn() {
     for number in [0, 1] {
         let page = html(&summary(), &rounds(number), &[], None);
-        assert_eq!(page.matches("role=\"img\"").count(), 4);
-        assert!(!page.contains("NaN") && !page.contains("inf"), "{number} rounds");
+        assert_eq!(page.matches("role=\"img\"").count(), if number == 0 { 4 } else { 7 });
+        let numbers = page.replace("nfluence", "");
+        assert!(!numbers.contains("NaN") && !numbers.contains("inf"), "{number} rounds");
         assert_eq!(page.contains("No round was run."), number == 0);
     }
 }
@@ -243,6 +302,14 @@ fn values_that_are_not_finite_do_not_reach_a_plot() {
     rounds[1].groups[0].score = Some(f64::NAN);
     rounds[2].groups[0].score = Some(1e250);
     rounds[2].groups[1].score = Some(-1e250);
+    for (index, change) in EXPLANATION_CHANGES.into_iter().enumerate() {
+        change(rounds[0].groups[index].explanation.as_mut().unwrap());
+    }
+    let page = html(&summary, &rounds, &[], None);
+    assert!(!page.contains("NaN,") && !page.contains("MNaN") && !page.contains("Minf"));
+    let explained = page.matches("round 1, group").count() - rounds[0].groups.len();
+    let scored = rounds[0].groups.iter().filter(|group| group.explanation.is_some()).count();
+    assert_eq!(explained, 3 * (scored - EXPLANATION_CHANGES.len()) - 1, "and one group has no cosine");
     for chart in [
         accuracy_chart(&summary, &rounds),
         epsilon_chart(&summary, &rounds),

@@ -12,6 +12,7 @@ mod no_noise;
 mod plain;
 mod population;
 mod recovery;
+mod replay;
 mod rounds;
 mod suspects;
 
@@ -21,6 +22,7 @@ use fedveil_privacy::Rotation;
 use fedveil_proto_plan::{
     Aggregation, Cohort, Model, PlanError, Privacy, Server, Setting, TaskPlan, Training, VERSION,
 };
+use fedveil_provenance::Manifest;
 use std::collections::BTreeSet;
 
 /// The federation of the tests.
@@ -214,6 +216,13 @@ fn by_round(events: &[Event]) -> Vec<(u32, &Event)> {
         numbered.push((current, event));
     }
     numbered
+}
+
+/// Every signed manifest, in order.
+fn manifests(federation: &Scripted) -> Vec<Manifest> {
+    let log = federation.coordinator().log();
+    let signer = federation.secrets.signing.verifying_key();
+    (0..log.size()).map(|leaf| Manifest::verify(log.leaf(leaf).unwrap(), &[signer], 1).unwrap()).collect()
 }
 
 /// Rounds that yielded a model, the initial one included.

@@ -117,6 +117,30 @@ fn a_client_refuses_a_plan_without_noise_that_its_owner_did_not_allow_by_name() 
     assert!(matches!(refusals, [Refusal::Policy(PolicyRefusal::InsecurePlain)]), "{refusals:?}");
 }
 
+/// The coordinator, who sees the updates, keeps the numbers behind its decisions; the others get the decisions.
+#[test]
+fn numbers_about_updates_without_noise_stay_with_the_coordinator() {
+    let mut setup = without_noise(f64::INFINITY);
+    setup.plan.server.rule = "multi-krum".to_owned();
+    setup.plan.server.assumed_byzantine = 2;
+    let federation = finished(setup, updates());
+    let kept = federation.events().into_iter().filter_map(|event| match event {
+        Event::Published { round: 1.., groups, .. } => Some(groups),
+        _ => None,
+    });
+    let told = manifests(&federation).into_iter().skip(1).map(|manifest| manifest.round.groups);
+    assert_eq!(told.len(), 2);
+    for (told, kept) in told.zip(kept) {
+        assert_eq!(told.len(), 12);
+        for (told, kept) in told.into_iter().zip(kept) {
+            assert_eq!((told.index, told.decision), (kept.index, kept.decision));
+            assert_eq!((told.score, told.explanation), (None, None));
+            assert!(["", "set aside by the rule"].contains(&told.reason.as_str()), "{told:?}");
+            assert!(kept.score.is_some() && kept.explanation.is_some(), "{kept:?}");
+        }
+    }
+}
+
 #[test]
 fn an_update_that_is_no_number_or_longer_than_the_clip_norm_is_in_no_sum() {
     for (clip_norm, value, reason) in [

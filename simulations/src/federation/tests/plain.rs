@@ -4,7 +4,7 @@ use super::*;
 use fedveil_client_core::{PolicyRefusal, Refusal};
 use fedveil_proto::Kind::PlainInput;
 use fedveil_proto_plan::CorrelatedNoise;
-use fedveil_provenance::{Decision, Manifest};
+use fedveil_provenance::{Decision, Envelope, Influence};
 use std::sync::Mutex;
 
 /// 12 clients whose updates the coordinator sees, which their owners allow. The noise in placement `local` is the least
@@ -77,12 +77,6 @@ fn cohorts(federation: &Scripted) -> Vec<Vec<Client>> {
         _ => None,
     };
     federation.events().into_iter().filter_map(drawn).collect()
-}
-
-fn manifests(federation: &Scripted) -> Vec<Manifest> {
-    let log = federation.coordinator().log();
-    let signer = federation.secrets.signing.verifying_key();
-    (0..log.size()).map(|leaf| Manifest::verify(log.leaf(leaf).unwrap(), &[signer], 1).unwrap()).collect()
 }
 
 /// Why client 0 was taken out of rounds.
@@ -325,6 +319,60 @@ fn a_round_that_draws_nobody_is_released_and_charged_like_any_other() {
     assert_eq!(aborted(&events), []);
     assert_eq!(charges(&events).values().map(BTreeSet::len).collect::<Vec<_>>(), [12; 3]);
     assert!(noise(&federation).iter().all(|noise| noise.iter().any(|&value| value != 0.0)));
+}
+
+/// The noise is in the sum alone: a number about one client's update would be one without noise.
+#[test]
+fn manifests_with_noise_in_the_sum_tell_nothing_of_a_single_update() {
+    for population in [None, Some(13)] {
+        let federation = finished(central(2, 12, population), numbers());
+        let manifests = manifests(&federation);
+        assert_eq!(manifests.len(), 3);
+        for manifest in &manifests {
+            for group in &manifest.round.groups {
+                let told = (group.index, group.members, group.score, group.explanation);
+                assert_eq!(told, (0, 12, None, None), "one decision about all of them");
+            }
+        }
+        let lines = federation.coordinator().log();
+        for leaf in 0..lines.size() {
+            let text = Envelope::parse(lines.leaf(leaf).unwrap()).unwrap();
+            let text = String::from_utf8(text.danger_unverified_payload().to_vec()).unwrap();
+            for word in ["explanation", "distance", "cosine", "norm\":", "z_score", "influence"] {
+                let known = text.replace("clip_norm\":", "");
+                assert!(!known.contains(word), "{word} is in {text}");
+            }
+        }
+        let stored = serde_json::to_string(&federation.events()).unwrap();
+        assert!(!stored.contains("explanation"), "nor in what the coordinator keeps");
+    }
+    // A rule that compares clients is not to be had with such noise.
+    let mut setup = central(2, 12, None);
+    setup.plan.server.rule = "median".to_owned();
+    assert!(setup.plan.check().unwrap_err().to_string().contains("accepted is mean"));
+}
+
+/// Of updates that their clients have noised everything may be told.
+#[test]
+fn decisions_about_noised_updates_are_explained() {
+    let mut setup = in_the_clear("local");
+    setup.plan.server.rule = "multi-krum".to_owned();
+    setup.plan.server.assumed_byzantine = 2;
+    let poisoned = |client: usize, _| {
+        let value = if client < 2 { 1 << 15 } else { 1 };
+        Ok(Contribution::DangerUnbounded(vec![value; PARAMETERS]))
+    };
+    let federation = finished(setup, Script::default().contributing(poisoned));
+    for manifest in &manifests(&federation)[1..] {
+        let dropped: Vec<_> =
+            manifest.round.groups.iter().filter(|client| client.decision == Decision::Dropped).collect();
+        assert_eq!(dropped.len(), 2);
+        for client in dropped {
+            assert!(client.reason.contains("deviations above the median of 12 clients"), "{client:?}");
+            let explanation = client.explanation.unwrap();
+            assert!(matches!(explanation.influence, Influence::Moves(far) if far.is_finite()), "{client:?}");
+        }
+    }
 }
 
 #[test]

@@ -291,7 +291,7 @@ fn a_round_whose_model_is_refused_stays_charged() {
         panic!("round 2 was published")
     };
     let key = federation.secrets.signing.verifying_key();
-    let manifest = fedveil_provenance::Manifest::verify(&manifest.0, &[key], 1).unwrap();
+    let manifest = Manifest::verify(&manifest.0, &[key], 1).unwrap();
     let guarantee = &federation.coordinator().terms().guarantee;
     assert_eq!(manifest.round.privacy.epsilon_spent, guarantee.epsilon(2), "both rounds are in the manifest");
 }

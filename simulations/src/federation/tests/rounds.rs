@@ -1,6 +1,7 @@
 //! Rounds that end well, rounds that lose clients, and what they cost.
 
 use super::*;
+use fedveil_provenance::{Decision, Explanation, Influence, NoInfluence};
 
 const STEPS_OF_A_ROUND: [Kind; 6] =
     [Kind::Advertise, Kind::Reveal, Kind::Shares, Kind::Input, Kind::Consistency, Kind::Unmask];
@@ -217,8 +218,7 @@ fn a_withheld_group_leaves_the_others_alone() {
     else {
         panic!("round 1 was published")
     };
-    let withheld: Vec<_> =
-        groups.iter().filter(|group| group.decision == fedveil_provenance::Decision::Withheld).collect();
+    let withheld: Vec<_> = groups.iter().filter(|group| group.decision == Decision::Withheld).collect();
     assert_eq!(withheld.len(), 1);
     assert!(withheld[0].reason.contains("members submitted, it takes 8"), "{}", withheld[0].reason);
 }
@@ -234,14 +234,28 @@ fn a_robust_rule_runs_on_the_group_means() {
     };
     let federation = finished(setup, Script::default().contributing(poisoned));
     let dropped = |event: &Event| match event {
-        Event::Published { round: 1.., groups, .. } => Some(
-            groups.iter().filter(|group| group.decision == fedveil_provenance::Decision::Dropped).count(),
-        ),
+        Event::Published { round: 1.., groups, .. } => {
+            Some(groups.iter().filter(|group| group.decision == Decision::Dropped).count())
+        }
         _ => None,
     };
     assert_eq!(federation.events().iter().filter_map(dropped).collect::<Vec<_>>(), [1, 1]);
     // Every other group's mean is one step in each coordinate.
     moved_by(&federation, &[1; PARAMETERS], 1.0);
+    for manifest in &manifests(&federation)[1..] {
+        for group in &manifest.round.groups {
+            let Explanation { cosine, z_score, influence, .. } = group.explanation.unwrap();
+            if group.decision == Decision::Kept {
+                assert_eq!((group.reason.as_str(), z_score.abs() < 2.0), ("", true), "{group:?}");
+            } else {
+                assert!(group.reason.contains("deviations above the median of 3 groups"), "{group:?}");
+                // So large a value wraps, and points back.
+                assert!(z_score > 2.0 && cosine.is_some_and(|cosine| cosine < -0.99), "{group:?}");
+            }
+            // Three groups bear one poisoned one, and two would not.
+            assert_eq!(influence, Influence::Unknown(NoInfluence::TooFewRows));
+        }
+    }
 }
 
 #[test]
@@ -260,11 +274,8 @@ fn pre_aggregators_compose_with_a_rule_on_the_group_means() {
     for pre in [&["clip", "nnm"][..], &["bucketing"]] {
         let federation = composed(pre);
         let named = format!("{}+trimmed-mean", pre.join("+"));
-        let reasons = federation.events().into_iter().find_map(|event| match event {
-            Event::Published { round: 1, groups, .. } => Some(groups),
-            _ => None,
-        });
-        assert!(reasons.unwrap().iter().all(|group| group.reason.starts_with(&named)));
+        let rules: BTreeSet<String> = manifests(&federation).into_iter().map(|m| m.round.rule).collect();
+        assert_eq!(rules, BTreeSet::from([named.clone()]));
         if pre != ["bucketing"] {
             // The poisoned row is mixed from clean ones and itself; every clean one is as before.
             moved_by(&federation, &[1; PARAMETERS], 1.0);
