@@ -380,7 +380,6 @@ pub(crate) fn check_fit(spec: &ModelSpec, parameters: &[f32], data: &Dataset) ->
     spec.check_data(data)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
 fn backend(error: impl std::fmt::Display) -> LearningError {
     LearningError::Backend { detail: error.to_string() }
 }
@@ -633,6 +632,11 @@ mod tests {
         assert_eq!(trained.steps, 3);
     }
 
+    /// What training in a full batch says to a guidance that it refuses.
+    fn guidance_refusal(training: &LocalTraining, guidance: Guidance<'_>) -> String {
+        full_batch(training, guidance).2.unwrap_err().to_string()
+    }
+
     #[test]
     fn refuses_guidance_that_does_not_fit() {
         let plain = LocalTraining::sgd(1, 0, 0.5);
@@ -640,28 +644,25 @@ mod tests {
         let (short, mut long) = (vec![0.0; 3], vec![0.0; mlp().parameters()]);
         let mut odd = long.clone();
         odd[2] = f32::INFINITY;
-        fn refusal(training: &LocalTraining, guidance: Guidance<'_>) -> String {
-            full_batch(training, guidance).2.unwrap_err().to_string()
-        }
         let length = "is a vector of 3: expected a vector as long as the parameters";
         assert_eq!(
-            refusal(&plain, Guidance { anchor: Some(&short), ..Guidance::default() }),
+            guidance_refusal(&plain, Guidance { anchor: Some(&short), ..Guidance::default() }),
             format!("training setting anchor {length}")
         );
         assert_eq!(
-            refusal(&plain, Guidance { correction: Some(&short), ..Guidance::default() }),
+            guidance_refusal(&plain, Guidance { correction: Some(&short), ..Guidance::default() }),
             format!("training setting correction {length}")
         );
         assert_eq!(
-            refusal(&heavy, Guidance { momentum: Some(&mut short.clone()), ..Guidance::default() }),
+            guidance_refusal(&heavy, Guidance { momentum: Some(&mut short.clone()), ..Guidance::default() }),
             format!("training setting momentum {length}")
         );
         assert_eq!(
-            refusal(&plain, Guidance { correction: Some(&odd), ..Guidance::default() }),
+            guidance_refusal(&plain, Guidance { correction: Some(&odd), ..Guidance::default() }),
             "training setting correction is a vector with infinite or NaN values: expected finite numbers"
         );
         assert_eq!(
-            refusal(&plain, Guidance { momentum: Some(&mut long), ..Guidance::default() }),
+            guidance_refusal(&plain, Guidance { momentum: Some(&mut long), ..Guidance::default() }),
             "training setting momentum is a vector: expected none where the setting momentum is 0"
         );
     }

@@ -3,6 +3,8 @@
 //!
 //! The second of these runs `$FEDVEIL_PYTHON`, or `python3`, and wants the packages `torch` and `safetensors` there.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -84,7 +86,6 @@ fn losses_and_gradients_are_those_of_pytorch() {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "says why it is skipped")]
 fn pytorch_loads_what_is_written_and_writes_what_is_loaded() {
     let python = std::env::var("FEDVEIL_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let imports = Command::new(&python).args(["-c", "import torch, safetensors.torch"]).output();
@@ -137,12 +138,13 @@ fn the_document_lists_the_models() {
     let text = std::fs::read_to_string(&path).unwrap();
     let (opening, rest) = text.split_once("--test models` -->\n").unwrap();
     let (found, closing) = rest.split_once("<!-- end of models -->").unwrap();
-    let mut expected = "| name | what it is | example | parameters |\n|---|---|---|---|\n".to_owned();
-    for kind in models::KINDS {
+    let row = |kind: &models::Kind| {
         let example: ModelSpec = kind.example.parse().unwrap();
-        let (parameters, name) = (example.parameters(), format!("{}:{}", kind.name, kind.sizes));
-        expected += &format!("| `{name}` | {} | `{example}` | {parameters} |\n", kind.about);
-    }
+        let (name, parameters) = (format!("{}:{}", kind.name, kind.sizes), example.parameters());
+        format!("| `{name}` | {} | `{example}` | {parameters} |\n", kind.about)
+    };
+    let rows: String = models::KINDS.iter().map(row).collect();
+    let expected = format!("| name | what it is | example | parameters |\n|---|---|---|---|\n{rows}");
     if std::env::var_os("FEDVEIL_REGENERATE").is_some() {
         let text = format!("{opening}--test models` -->\n{expected}<!-- end of models -->{closing}");
         return std::fs::write(&path, text).unwrap();

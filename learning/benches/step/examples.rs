@@ -16,8 +16,8 @@ pub(crate) struct Examples {
 
 impl Examples {
     /// As many as Fashion-MNIST has, that cost as much.
-    pub(crate) fn waves() -> Result<Self, String> {
-        Ok(Self { train: waves(60_000, 3), test: None })
+    pub(crate) fn waves() -> Self {
+        Self { train: waves(60_000, 3), test: None }
     }
 
     /// The files of Xiao et al. 2017 (arXiv:1708.07747), in units of the training images' standard deviation.

@@ -87,7 +87,7 @@ fn main() -> Result<(), String> {
 
     let examples = match &options.data {
         Some(folder) => Examples::fashion_mnist(folder)?,
-        None => Examples::waves()?,
+        None => Examples::waves(),
     };
     let rounds = if options.quick { 2 } else { 20 };
     let (ours, theirs) = rounds_of_averaging(&examples, rounds, options.pytorch.as_deref())?;

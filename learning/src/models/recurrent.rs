@@ -136,24 +136,24 @@ impl Layer {
                 let from_input = input.matmul(self.input_weight.clone()) + self.input_bias.clone();
                 let from_state = output.clone().matmul(self.state_weight.clone()) + self.state_bias.clone();
                 match self.unit {
-                    Unit::Gru => output = self.gru(from_input, from_state, output.clone()),
-                    Unit::Lstm => (output, cell) = self.lstm(from_input + from_state, cell.clone()),
+                    Unit::Gru => output = self.gru(&from_input, &from_state, output.clone()),
+                    Unit::Lstm => (output, cell) = self.lstm(&(from_input + from_state), cell.clone()),
                 }
                 output.clone()
             })
             .collect()
     }
 
-    fn gru(&self, from_input: Tensor<2>, from_state: Tensor<2>, output: Tensor<2>) -> Tensor<2> {
-        let both = |gate| activation::sigmoid(self.gate(&from_input, gate) + self.gate(&from_state, gate));
+    fn gru(&self, from_input: &Tensor<2>, from_state: &Tensor<2>, output: Tensor<2>) -> Tensor<2> {
+        let both = |gate| activation::sigmoid(self.gate(from_input, gate) + self.gate(from_state, gate));
         let (reset, update) = (both(0), both(1));
-        let new = (self.gate(&from_input, 2) + reset * self.gate(&from_state, 2)).tanh();
+        let new = (self.gate(from_input, 2) + reset * self.gate(from_state, 2)).tanh();
         new.clone() + update * (output - new)
     }
 
-    fn lstm(&self, gates: Tensor<2>, cell: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
-        let open = |gate| activation::sigmoid(self.gate(&gates, gate));
-        let cell = open(1) * cell + open(0) * self.gate(&gates, 2).tanh();
+    fn lstm(&self, gates: &Tensor<2>, cell: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+        let open = |gate| activation::sigmoid(self.gate(gates, gate));
+        let cell = open(1) * cell + open(0) * self.gate(gates, 2).tanh();
         (open(3) * cell.clone().tanh(), cell)
     }
 
