@@ -218,6 +218,16 @@ pub(super) fn form_groups(
         .collect()
 }
 
+/// The numbers `0..cohort` in groups as [`form_groups`] would make them of this beacon: for simulations that leave the
+/// cryptography out. `cohort` is at least `group_size`.
+pub fn random_groups(beacon: &[u8; 32], cohort: usize, group_size: usize) -> Vec<Vec<usize>> {
+    let mut members: Vec<usize> = (0..cohort).collect();
+    Shuffler::new(beacon).shuffle(&mut members);
+    let mut rest = members.into_iter();
+    let sizes = group_sizes(cohort, group_size);
+    sizes.into_iter().map(|size| rest.by_ref().take(size).collect()).collect()
+}
+
 /// ⌊cohort / group_size⌋ sizes that sum to `cohort`, the larger ones first.
 pub(super) fn group_sizes(cohort: usize, group_size: usize) -> Vec<usize> {
     let groups = cohort / group_size;
@@ -284,5 +294,7 @@ mod tests {
         assert_eq!(group_sizes(20, 6), [7, 7, 6]);
         assert_eq!(group_sizes(18, 6), [6, 6, 6]);
         assert_eq!(group_sizes(11, 6), [11]);
+        let groups = random_groups(&[0; 32], 10, 4);
+        assert_eq!(groups, [vec![6, 8, 2, 7, 9], vec![5, 1, 0, 3, 4]], "the pinned shuffle, cut");
     }
 }

@@ -73,7 +73,7 @@ mod upload;
 pub use client::Refusal;
 pub use codec::{CodecError, VERSION};
 pub use config::{ConfigError, Limits, MAX_COHORT, MAX_LENGTH, SessionConfig, SessionParameters};
-pub use groups::{Group, Roster, RosterError};
+pub use groups::{Group, Roster, RosterError, random_groups};
 pub use identity::{ClientId, IdentityCertificate, IdentityError, MAX_CERTIFICATE_LEN, MAX_NAME_LEN};
 pub use messages::{Advertisement, AdvertisementError, Consistency, Nonce, Shares, Unmask};
 pub use prg::Prg;

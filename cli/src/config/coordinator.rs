@@ -307,8 +307,9 @@ impl Config for CoordinatorConfig {
         key(
             "task.mode",
             "secagg: the coordinator sees sums of groups. insecure_plain: it sees every client's update by itself, [aggregation] \
-             says nothing, and clients refuse unless their policy.allow_insecure_plain is true.",
-            "secagg or insecure_plain",
+             says nothing, and clients refuse unless their policy.allow_insecure_plain is true. insecure_ideal: as secagg but \
+             without masks, for simulations; clients refuse it like insecure_plain.",
+            "secagg, insecure_plain or insecure_ideal",
         ),
         key(
             "task.rounds",
@@ -843,7 +844,7 @@ mod tests {
         config.cohort.population = Some(2_000);
         config.check().unwrap();
         let error = refusal(|config| config.task.mode = "open".to_owned());
-        assert_eq!(error, "task.mode is open, accepted is secagg, insecure_plain");
+        assert_eq!(error, "task.mode is open, accepted is secagg, insecure_plain, insecure_ideal");
     }
 
     #[test]

@@ -298,11 +298,10 @@ impl Planned<'_> {
         facts.extend(self.fact_of_examples());
         facts.extend(self.fact_of_evaluation());
         match terms.mode {
-            Mode::Secagg => drop(facts.splice(4..4, self.facts_of_groups())),
-            Mode::InsecurePlain => {
-                facts.extend(terms.warning().map(|warning| ("warning", warning.to_owned())));
-            }
+            Mode::Secagg | Mode::InsecureIdeal => drop(facts.splice(4..4, self.facts_of_groups())),
+            Mode::InsecurePlain => {}
         }
+        facts.extend(terms.warning().map(|warning| ("warning", warning.to_owned())));
         facts
     }
 
@@ -385,7 +384,7 @@ impl Planned<'_> {
     /// What carries the noise that is counted.
     fn noised(&self) -> &'static str {
         match (self.terms.mode, self.terms.guarantee.placement) {
-            (Mode::Secagg, _) => "group sum",
+            (Mode::Secagg | Mode::InsecureIdeal, _) => "group sum",
             (Mode::InsecurePlain, Placement::Local { .. }) => "update",
             (Mode::InsecurePlain, _) => "sum",
         }

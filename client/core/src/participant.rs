@@ -306,7 +306,7 @@ impl Participant {
                 let authority = &self.credentials.authority;
                 Some(task.terms.session(&task.plan, authority, 0, &Digest([0; 32])).ok()?.limits())
             }
-            Mode::InsecurePlain => None,
+            Mode::InsecurePlain | Mode::InsecureIdeal => None,
         };
         Some(MessageLimits { session, parameters: task.plan.plan().model.parameters as usize })
     }
@@ -577,7 +577,7 @@ impl Participant {
                 let (session, message) = secagg::advertise(config, identity, certificate, now, rng)?;
                 (Session::Roster(session), Effect::Send(Kind::Advertise, message))
             }
-            Mode::InsecurePlain => {
+            Mode::InsecurePlain | Mode::InsecureIdeal => {
                 let noise = self.draw_noise(rng)?;
                 (Session::Training { input: None, noise }, Effect::Train { round })
             }
@@ -760,7 +760,7 @@ impl Participant {
             return Ok(Values::Reals(update));
         }
         // A rotation keeps a sum inside a narrow ring; an update in the clear is in none.
-        if task.terms.mode == Mode::Secagg {
+        if task.terms.mode.has_groups() {
             let round = self.record.tasks.get(&task.plan.digest()).map_or(0, |record| record.last_round);
             let seed = task.plan.plan().rotation_seed(round, &model);
             Rotation::new(&seed, update.len()).forward(&mut update);

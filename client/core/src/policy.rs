@@ -74,6 +74,11 @@ pub enum PolicyRefusal {
          sees every update by itself"
     )]
     InsecurePlain,
+    /// The same, in a simulation of secure aggregation.
+    #[error(
+        "this client's policy has allow_insecure_plain = false, and in the plan's mode, insecure_ideal, the coordinator          sees every update by itself"
+    )]
+    InsecureIdeal,
     /// Nobody would add noise.
     #[error(
         "this client's policy has allow_insecure_no_noise = false, and in the plan's placement, insecure_none, nobody adds \
@@ -111,8 +116,11 @@ impl Policy {
             return Err(PolicyRefusal::InsecureNoNoise);
         }
         at_most("max_delta", self.max_delta, plan.privacy.delta)?;
-        if terms.mode == Mode::InsecurePlain {
-            return if self.allow_insecure_plain { Ok(()) } else { Err(PolicyRefusal::InsecurePlain) };
+        match terms.mode {
+            Mode::Secagg => {}
+            _ if self.allow_insecure_plain => return Ok(()),
+            Mode::InsecurePlain => return Err(PolicyRefusal::InsecurePlain),
+            Mode::InsecureIdeal => return Err(PolicyRefusal::InsecureIdeal),
         }
         let break_probability = terms.break_probability_log2.exp2();
         at_most("max_break_probability", self.max_break_probability, break_probability)?;

@@ -287,7 +287,9 @@ fn the_default_policy_takes_a_sound_plan_and_each_limit_can_refuse_it() {
     for (policy, expected) in cases {
         let refusal = policy.check(&plan, &terms).err().map(|refusal| match refusal {
             PolicyRefusal::Limit { limit, found, .. } => (limit, found),
-            PolicyRefusal::InsecurePlain => panic!("the plan is of mode secagg"),
+            PolicyRefusal::InsecurePlain | PolicyRefusal::InsecureIdeal => {
+                panic!("the plan is of mode secagg")
+            }
             PolicyRefusal::InsecureNoNoise => panic!("the plan has noise"),
         });
         assert_eq!(refusal, expected, "{policy:?}");

@@ -7,7 +7,7 @@ use crate::gate::{HoldOut, Proposed};
 use crate::job::{CloseJob, Job};
 use crate::quarantine::{MAX_REASON, Quarantine, Suspicion};
 use crate::round::Round;
-use crate::updates::Updates;
+use crate::updates::{Total, Updates};
 use ed25519_dalek::VerifyingKey;
 use fedveil_aggregation::optimizer::ServerStep;
 use fedveil_aggregation::plain::{self, Values};
@@ -457,8 +457,22 @@ impl Coordinator {
     }
 
     /// The sum that a client's update belongs to, where nothing is asked of updates but their sums.
-    pub(crate) fn sum_of(&self, _client: &Client) -> Option<u32> {
-        self.terms.rule.is_mean().then_some(0)
+    pub(crate) fn sum_of(&self, client: &Client) -> Option<u32> {
+        match self.terms.mode {
+            Mode::InsecurePlain => self.terms.rule.is_mean().then_some(0),
+            Mode::Secagg | Mode::InsecureIdeal => self.round.as_ref()?.group_of(client),
+        }
+    }
+
+    /// The job that makes a group's sum known where nothing is masked.
+    pub(crate) fn sum_job(&mut self, group: u32, sum: Total) -> Option<Job> {
+        let ring_bits = self.terms.guarantee.ring_bits;
+        Some(Job::Sum {
+            round: self.last_round,
+            group,
+            sum: self.round.as_mut()?.sum(group, sum)?,
+            ring_bits,
+        })
     }
 
     /// The job that unmasks a group's sum.
@@ -469,7 +483,7 @@ impl Coordinator {
     /// Longest message of each kind that a client may send, for the transport.
     pub fn message_limits(&self) -> impl Fn(Kind) -> usize + Send + Sync + use<> {
         let session = self.session(0, &Digest([0; 32])).map(|session| session.limits());
-        let update = plain::message_len(self.settings.plan.plan().model.parameters as usize);
+        let update = plain::message_len(self.terms.guarantee.input_length());
         move |kind| match (kind, &session) {
             (Kind::Hello, _) => 4 + MAX_CERTIFICATE_LEN,
             (Kind::Join, _) => 8,

@@ -298,11 +298,15 @@ impl<S: Store> Driver<S> {
         self.core.apply(&event);
         match &event {
             Event::UnmaskStarted { group } => {
-                let sum = self.sums.remove(group);
-                let job = sum.and_then(|sum| self.core.unmask_job(*group, sum));
+                let job = match (self.sums.remove(group), self.updates.take(*group)) {
+                    (Some(sum), _) => self.core.unmask_job(*group, sum),
+                    (None, Some(sum)) => self.core.sum_job(*group, sum),
+                    (None, None) => None,
+                };
                 self.effects.extend(job.map(|job| Effect::Compute(Box::new(job))));
             }
             Event::GroupWithheld { group, .. } => {
+                self.updates.take(*group);
                 self.sums.remove(group);
             }
             Event::AggregationStarted => {

@@ -1,10 +1,11 @@
-//! One round, from its opening to the job that closes it. It has one of two shapes:
+//! One round, from its opening to the job that closes it. It has one of three shapes:
 //!
 //! ```text
 //! secagg          advertising ─► revealing ─► groups, each on its own:                              ─► closing
 //!                                             sharing ─► collecting ─► consistency ─► unmasking
 //!                                                 └──────────┴─────────────┴─────────────┴─► withheld
 //! insecure_plain  updates ─► closing
+//! insecure_ideal  groups, each on its own: collecting ─► unmasking, which is adding up, or withheld ─► closing
 //! ```
 //!
 //! Where the plan asks clients about new models, closing leads back to advertising once more, among clients that the round
@@ -18,10 +19,11 @@ use crate::coordinator::Coordinator;
 use crate::event::{Client, Event, GroupStage, Hex, Millis};
 use crate::gate::Proposed;
 use crate::job::{Answers, CloseJob, Given, GroupResult, Job};
-use crate::updates::Updates;
+use crate::updates::{Total, Updates};
 use fedveil_aggregation::plain;
 use fedveil_aggregation::secagg::{
-    Accumulator, ClientId, Cohort, GroupServer, MaskedInput, Nonce, Roster, SessionConfig, Unmasking,
+    Abort, Accumulator, ClientId, Cohort, GroupServer, MaskedInput, Nonce, Roster, SessionConfig, Unmasking,
+    random_groups,
 };
 use fedveil_proto::Kind;
 use fedveil_provenance::Digest;
@@ -55,7 +57,8 @@ enum Stage {
         reveals: BTreeMap<ClientId, Nonce>,
     },
     Grouped {
-        config: SessionConfig,
+        /// None where nothing is masked.
+        config: Option<SessionConfig>,
         root: Digest,
         groups: Vec<Group>,
         group_of: BTreeMap<Client, usize>,
@@ -70,7 +73,8 @@ enum Stage {
 }
 
 struct Group {
-    server: GroupServer,
+    /// The session; none where nothing is masked.
+    server: Option<GroupServer>,
     members: Vec<Client>,
     /// Members that can answer in this phase and have not.
     awaited: BTreeSet<Client>,
@@ -93,6 +97,9 @@ impl Round {
         let live: BTreeSet<Client> = cohort.iter().copied().collect();
         let stage = match coordinator.session(number, &model) {
             Some(config) => Stage::Advertising { cohort: Box::new(Cohort::new(config.clone())), config },
+            None if coordinator.terms().mode.has_groups() => {
+                ideal(coordinator, number, &model, cohort, deadline)
+            }
             None => Stage::Plain { cohort: live.clone(), updated: BTreeSet::new(), closing: false },
         };
         Self {
@@ -208,7 +215,7 @@ impl Round {
             (Stage::Grouped { groups, group_of, .. }, _) => {
                 let group =
                     group_of.get(&client).ok_or_else(|| Reject::fault("the client is in no group"))?;
-                let server = &groups[*group].server;
+                let server = groups[*group].server.as_ref().ok_or_else(|| self.misplaced(kind))?;
                 match kind {
                     Kind::Shares => {
                         server.check_shares(from, bytes).map_err(Reject::fault)?;
@@ -238,7 +245,11 @@ impl Round {
         kind: Kind,
     ) -> Result<Upload, Reject> {
         match (&self.stage, kind) {
-            (Stage::Grouped { config, .. }, Kind::Input) => {
+            (Stage::Grouped { config: None, .. }, Kind::PlainInput) => {
+                self.expects_steps(client)?;
+                Ok(Upload::Plain(plain::Upload::steps(coordinator.terms().guarantee.input_length())))
+            }
+            (Stage::Grouped { config: Some(config), .. }, Kind::Input) => {
                 self.server_of(client)?.expects_input(ClientId(client.0)).map_err(Reject::fault)?;
                 Ok(Upload::Masked(config.upload()))
             }
@@ -264,19 +275,19 @@ impl Round {
     ) -> Result<Vec<Event>, Reject> {
         let client = *client;
         match (&self.stage, input) {
-            (Stage::Grouped { .. }, Input::Masked(input)) => {
+            (Stage::Grouped { config: None, .. }, Input::Plain(update)) => {
+                self.check_round(update)?;
+                self.expects_steps(&client)?;
+                Ok(vec![Event::UpdateAccepted { client }])
+            }
+            (Stage::Grouped { config: Some(_), .. }, Input::Masked(input)) => {
                 self.server_of(&client)?
                     .check_masked_input(ClientId(client.0), input)
                     .map_err(Reject::fault)?;
                 Ok(vec![Event::InputAccepted { client, digest: Digest(*input.digest()) }])
             }
             (Stage::Plain { updated, closing: false, .. }, Input::Plain(update)) => {
-                if update.round != self.number {
-                    let (found, expected) = (update.round, self.number);
-                    return Err(Reject::ignore(format!(
-                        "too late: an update of round {found} in round {expected}"
-                    )));
-                }
+                self.check_round(update)?;
                 expects_update(updated, &client)?;
                 coordinator.check_update(&update.values)?;
                 Ok(vec![Event::UpdateAccepted { client }])
@@ -286,12 +297,37 @@ impl Round {
         }
     }
 
+    fn check_round(&self, update: &plain::Update) -> Result<(), Reject> {
+        let (found, expected) = (update.round, self.number);
+        if found != expected {
+            return Err(Reject::ignore(format!("too late: an update of round {found} in round {expected}")));
+        }
+        Ok(())
+    }
+
+    /// The number of a client's group.
+    pub(crate) fn group_of(&self, client: &Client) -> Option<u32> {
+        let Stage::Grouped { group_of, .. } = &self.stage else { return None };
+        group_of.get(client).map(|&group| group as u32)
+    }
+
+    /// Whether an update is awaited of this client, in a group without masks.
+    fn expects_steps(&self, client: &Client) -> Result<(), Reject> {
+        let group = self.group_of(client).and_then(|group| self.group(group));
+        let group = group.ok_or_else(|| Reject::fault("the client is in no group"))?;
+        expects_update(&group.survivors, client)?;
+        match group.progress {
+            Progress::In(_) => Ok(()),
+            _ => Err(Reject::fault("input comes after its sender was declared dropped")),
+        }
+    }
+
     fn server_of(&self, client: &Client) -> Result<&GroupServer, Reject> {
         let Stage::Grouped { groups, group_of, .. } = &self.stage else {
             return Err(self.misplaced(Kind::Input));
         };
         let group = group_of.get(client).ok_or_else(|| Reject::fault("the client is in no group"))?;
-        Ok(&groups[*group].server)
+        groups[*group].server.as_ref().ok_or_else(|| self.misplaced(Kind::Input))
     }
 
     /// Transitions that are due.
@@ -329,8 +365,10 @@ impl Round {
             Stage::Grouped { closing: true, .. } | Stage::Plain { closing: true, .. } => Vec::new(),
             Stage::Plain { updated, .. } => self.advance_plain(coordinator, updated, now),
             Stage::Grouped { groups, .. } => {
-                let due =
-                    |(index, group): (usize, &Group)| self.advance_group(index as u32, group, now, next);
+                let due = |(index, group): (usize, &Group)| match &group.server {
+                    Some(server) => self.advance_group(index as u32, group, server, now, next),
+                    None => Self::advance_ideal(coordinator, index as u32, group, now),
+                };
                 let events: Vec<Event> = groups.iter().enumerate().flat_map(due).collect();
                 let done = groups
                     .iter()
@@ -391,10 +429,16 @@ impl Round {
                 server.apply_masked_input(from, digest.0);
             }),
             Event::UpdateAccepted { client } => {
-                if let Stage::Plain { updated, .. } = &mut self.stage {
-                    updated.insert(*client);
-                    self.awaited.remove(client);
+                match &mut self.stage {
+                    Stage::Plain { updated, .. } => drop(updated.insert(*client)),
+                    Stage::Grouped { groups, group_of, .. } => {
+                        if let Some(&group) = group_of.get(client) {
+                            groups[group].survivors.insert(*client);
+                        }
+                    }
+                    _ => {}
                 }
+                self.answered(client);
             }
             Event::Signed { client, message } => self.with_server(client, |server, from| {
                 if let Ok(signature) = server.check_consistency(from, &message.0) {
@@ -411,7 +455,8 @@ impl Round {
             }
             Event::UnmaskStarted { group } => {
                 if let Some(group) = self.group_mut(*group) {
-                    let unmasking = group.server.close_unmasking().ok().map(Box::new);
+                    let server = group.server.as_mut();
+                    let unmasking = server.and_then(|server| server.close_unmasking().ok()).map(Box::new);
                     group.progress = Progress::Computing(unmasking);
                 }
             }
@@ -432,7 +477,8 @@ impl Round {
     ) {
         let Stage::Grouped { groups, group_of, .. } = &self.stage else { return };
         let Some(&index) = group_of.get(client) else { return };
-        let sum = sums.entry(index as u32).or_insert_with(|| groups[index].server.accumulator());
+        let Some(server) = &groups[index].server else { return };
+        let sum = sums.entry(index as u32).or_insert_with(|| server.accumulator());
         // An input that was accepted and is not in the sum makes unmasking fail, which withholds the group.
         if let Err(error) = sum.add(ClientId(client.0), input) {
             tracing::error!(%client, %error, "accepted input is not in the sum");
@@ -442,10 +488,18 @@ impl Round {
     /// The job that takes the masks off a group's sum.
     pub(crate) fn unmask_job(&mut self, index: u32, sum: Accumulator) -> Option<Job> {
         let round = self.number;
-        let Stage::Grouped { config, .. } = &self.stage else { return None };
+        let Stage::Grouped { config: Some(config), .. } = &self.stage else { return None };
         let ring_bits = config.parameters().ring_bits;
         let Progress::Computing(unmasking) = &mut self.group_mut(index)?.progress else { return None };
         Some(Job::Unmask { round, group: index, unmasking: unmasking.take()?, sum, ring_bits })
+    }
+
+    /// The sum of a group without masks, once it is asked for.
+    pub(crate) fn sum(&mut self, index: u32, sum: Total) -> Option<Vec<i64>> {
+        match (&self.group(index)?.progress, sum) {
+            (Progress::Computing(_), Total::Steps(sum)) => Some(sum),
+            _ => None,
+        }
     }
 
     /// The job that closes a round of single updates.
@@ -494,14 +548,41 @@ impl Round {
         events
     }
 
-    fn advance_group(&self, index: u32, group: &Group, now: Millis, next: Millis) -> Vec<Event> {
+    /// Ends the wait for the updates of a group without masks, and charges for them before their sum is known.
+    fn advance_ideal(coordinator: &Coordinator, index: u32, group: &Group, now: Millis) -> Vec<Event> {
+        let is_waiting = matches!(group.progress, Progress::In(_));
+        if !is_waiting || (!group.awaited.is_empty() && now < group.deadline) {
+            return Vec::new();
+        }
+        let mut events = dropped(&group.awaited, "did not answer in time (collecting)");
+        let (found, min) =
+            (group.survivors.len(), coordinator.plan().plan().aggregation.min_survivors as usize);
+        if found < min {
+            let reason = Abort::TooFewSurvivors { found, min }.to_string();
+            events.push(Event::GroupWithheld { group: index, reason });
+            return events;
+        }
+        let clients = group.survivors.iter().copied().collect();
+        events.push(Event::PrivacyCharged { group: index, clients });
+        events.push(Event::UnmaskStarted { group: index });
+        events
+    }
+
+    fn advance_group(
+        &self,
+        index: u32,
+        group: &Group,
+        server: &GroupServer,
+        now: Millis,
+        next: Millis,
+    ) -> Vec<Event> {
         let Progress::In(stage) = group.progress else { return Vec::new() };
         if !group.awaited.is_empty() && now < group.deadline {
             return Vec::new();
         }
         let mut events = dropped(&group.awaited, &format!("did not answer in time ({})", stage.name()));
         // What closing the phase would give is tried on a copy; the state itself moves when the event is applied.
-        let mut server = group.server.clone();
+        let mut server = server.clone();
         let (closed, following) = match stage {
             GroupStage::Sharing => (server.close_sharing().map(drop), Some(GroupStage::Collecting)),
             GroupStage::Collecting => (server.close_collecting().map(drop), Some(GroupStage::Consistency)),
@@ -545,11 +626,12 @@ impl Round {
             group_of.extend(members.iter().map(|client| (*client, index)));
             let progress = Progress::In(GroupStage::Sharing);
             let awaited = awaited(&server, &self.live);
+            let server = Some(server);
             groups.push(Group { server, members, awaited, survivors: BTreeSet::new(), deadline, progress });
         }
         let members: Vec<Client> = group_of.keys().copied().collect();
         coordinator.send_all(&members, Kind::Reveals, &message);
-        let (config, root) = (config.clone(), Digest(*roster.root()));
+        let (config, root) = (Some(config.clone()), Digest(*roster.root()));
         self.stage = Stage::Grouped { config, root, groups, group_of, closing: false };
     }
 
@@ -557,24 +639,22 @@ impl Round {
     fn advance_to(&mut self, coordinator: &mut Coordinator, index: u32, stage: GroupStage, deadline: Millis) {
         let Self { live, stage: Stage::Grouped { groups, .. }, .. } = self else { return };
         let Some(group) = groups.get_mut(index as usize) else { return };
+        let Some(server) = &mut group.server else { return };
         let sent = match stage {
             GroupStage::Sharing => return,
-            GroupStage::Collecting => group.server.close_sharing().map(|deliveries| {
+            GroupStage::Collecting => server.close_sharing().map(|deliveries| {
                 for (id, delivery) in deliveries {
                     coordinator.send(Digest(id.0), Kind::Delivery, delivery.into());
                 }
             }),
             GroupStage::Consistency => {
-                group.survivors = group.server.received().iter().map(|id| Digest(id.0)).collect();
+                group.survivors = server.received().iter().map(|id| Digest(id.0)).collect();
                 let survivors: Vec<Client> = group.survivors.intersection(live).copied().collect();
-                group
-                    .server
-                    .close_collecting()
-                    .map(|set| coordinator.send_all(&survivors, Kind::Survivors, &set))
+                server.close_collecting().map(|set| coordinator.send_all(&survivors, Kind::Survivors, &set))
             }
             GroupStage::Unmasking => {
                 let survivors: Vec<Client> = group.survivors.intersection(live).copied().collect();
-                group.server.close_consistency().map(|messages| {
+                server.close_consistency().map(|messages| {
                     for (id, signatures) in messages {
                         let client = Digest(id.0);
                         if survivors.contains(&client) {
@@ -585,7 +665,7 @@ impl Round {
             }
         };
         debug_assert!(sent.is_ok(), "closing was tried when the event was decided");
-        group.awaited = awaited(&group.server, live);
+        group.awaited = awaited(server, live);
         group.deadline = deadline;
         group.progress = Progress::In(stage);
     }
@@ -638,7 +718,9 @@ impl Round {
         if let Stage::Grouped { groups, group_of, .. } = &mut self.stage
             && let Some(&index) = group_of.get(client)
         {
-            act(&mut groups[index].server, ClientId(client.0));
+            if let Some(server) = &mut groups[index].server {
+                act(server, ClientId(client.0));
+            }
             groups[index].awaited.remove(client);
         }
     }
@@ -670,6 +752,38 @@ impl Round {
     fn misplaced(&self, kind: Kind) -> Reject {
         Reject::fault(format!("{kind:?} message in the phase {}", self.phase()))
     }
+}
+
+/// The groups of a round without masks: those of a beacon that everyone could compute, of the sizes of a session's.
+fn ideal(
+    coordinator: &Coordinator,
+    number: u32,
+    model: &Digest,
+    cohort: &[Client],
+    deadline: Millis,
+) -> Stage {
+    let mut bytes = b"fedveil/ideal/v1".to_vec();
+    bytes.extend_from_slice(&coordinator.plan().digest().0);
+    bytes.extend_from_slice(&number.to_be_bytes());
+    bytes.extend_from_slice(&model.0);
+    cohort.iter().for_each(|client| bytes.extend_from_slice(&client.0));
+    let root = Digest::of(&bytes);
+    let group_size = coordinator.plan().plan().aggregation.group_size as usize;
+    let mut group_of = BTreeMap::new();
+    let mut groups = Vec::new();
+    for (index, members) in random_groups(&root.0, cohort.len(), group_size).into_iter().enumerate() {
+        let members: Vec<Client> = members.into_iter().map(|member| cohort[member]).collect();
+        group_of.extend(members.iter().map(|client| (*client, index)));
+        groups.push(Group {
+            server: None,
+            awaited: members.iter().copied().collect(),
+            members,
+            survivors: BTreeSet::new(),
+            deadline,
+            progress: Progress::In(GroupStage::Collecting),
+        });
+    }
+    Stage::Grouped { config: None, root, groups, group_of, closing: false }
 }
 
 /// Members that are still in the round and have not answered.

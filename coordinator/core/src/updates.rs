@@ -38,6 +38,11 @@ impl Updates {
         self.clients.insert(client, row);
     }
 
+    /// Takes a sum out.
+    pub(crate) fn take(&mut self, sum: u32) -> Option<Total> {
+        self.sums.remove(&sum)
+    }
+
     /// Who sent one, in the order of their identities.
     pub(crate) fn clients(&self) -> impl Iterator<Item = &Client> {
         self.clients.keys()

@@ -57,7 +57,8 @@ pub struct TaskPlan {
     pub task: String,
     /// Random identity of the task: two tasks never share a transcript.
     pub id: Digest,
-    /// Aggregation mode: `secagg`, or `insecure_plain`, in which the coordinator sees every update by itself.
+    /// Aggregation mode: `secagg`, or `insecure_plain` or `insecure_ideal`, in which the coordinator sees every update by
+    /// itself.
     pub mode: String,
     /// Rounds that the task runs at most.
     pub rounds: u32,
@@ -397,18 +398,27 @@ pub enum Mode {
     Secagg,
     /// The coordinator sees every update by itself.
     InsecurePlain,
+    /// Like `secagg` in all but the cryptography: the coordinator sees every update by itself, and sums groups of them in
+    /// the clear. For simulations.
+    InsecureIdeal,
 }
 
 impl Mode {
     /// Every mode.
-    pub const ALL: [Self; 2] = [Self::Secagg, Self::InsecurePlain];
+    pub const ALL: [Self; 3] = [Self::Secagg, Self::InsecurePlain, Self::InsecureIdeal];
 
     /// The name in plans.
     pub fn name(self) -> &'static str {
         match self {
             Self::Secagg => "secagg",
             Self::InsecurePlain => "insecure_plain",
+            Self::InsecureIdeal => "insecure_ideal",
         }
+    }
+
+    /// Whether sums are taken of groups, with or without masks.
+    pub fn has_groups(self) -> bool {
+        self != Self::InsecurePlain
     }
 }
 
@@ -482,14 +492,14 @@ impl TaskPlan {
             .find(|mode| mode.name() == self.mode)
             .ok_or_else(|| field("mode", &self.mode, Mode::ALL.map(Mode::name).join(", ")))?;
         self.check_ranges()?;
-        if self.privacy.adaptive_clip.is_some() && mode != Mode::Secagg {
+        if self.privacy.adaptive_clip.is_some() && !mode.has_groups() {
             return Err(field("privacy.adaptive_clip", "a section", "nothing but in mode secagg"));
         }
         if self.evaluation().is_some() && mode != Mode::Secagg {
             return Err(field("server.gate.evaluation", "a section", "nothing but in mode secagg"));
         }
         let (rule, shape) = match mode {
-            Mode::Secagg => self.in_groups()?,
+            Mode::Secagg | Mode::InsecureIdeal => self.in_groups()?,
             Mode::InsecurePlain => self.in_the_clear()?,
         };
         let guarantee = match shape.placement {
@@ -603,7 +613,7 @@ impl TaskPlan {
     fn poisoned_rows(&self, mode: Mode, groups: u32, borne: u32) -> (u32, f64) {
         let malicious = self.cohort.assumed_malicious;
         match mode {
-            Mode::Secagg => {
+            Mode::Secagg | Mode::InsecureIdeal => {
                 let [clients, groups, most] =
                     [self.cohort.clients, groups, borne].map(|count| count as usize);
                 let attackers = most_attackers(clients, groups, most, ACCEPTED_CHANCE);

@@ -56,6 +56,10 @@ impl Terms {
                 "INSECURE: privacy.placement insecure_none. Nobody adds noise: epsilon is infinite. The coordinator sees \
                  the update of every single client, models may give their data away, and nothing of this task is private.",
             ),
+            (Mode::InsecureIdeal, true) => Some(
+                "INSECURE: mode insecure_ideal. Sums of groups are computed without masks: the coordinator sees the update \
+                 of every single client, and this task is a simulation.",
+            ),
             (Mode::InsecurePlain, true) => Some(
                 "INSECURE: mode insecure_plain. The coordinator sees the update of every single client; whoever runs \
                  it, or breaks into it, can read them.",

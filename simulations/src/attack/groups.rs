@@ -214,7 +214,7 @@ fn rows(plan: &TaskPlan, terms: &Terms) -> (usize, usize, f64) {
     let clients = plan.cohort.clients;
     match terms.mode {
         Mode::InsecurePlain => (clients as usize, 1, 1.0),
-        Mode::Secagg => {
+        Mode::Secagg | Mode::InsecureIdeal => {
             let size = f64::from(clients) / f64::from(terms.groups);
             (terms.groups as usize, size.round() as usize, f64::from(plan.aggregation.group_size))
         }
@@ -233,7 +233,9 @@ fn imagine(
     // Without groups the coordinator adds the noise, after the rule.
     let share = match terms.mode {
         Mode::InsecurePlain => 0.0,
-        Mode::Secagg => (terms.guarantee.share.get() as f64).sqrt() / terms.guarantee.grid.scale(),
+        Mode::Secagg | Mode::InsecureIdeal => {
+            (terms.guarantee.share.get() as f64).sqrt() / terms.guarantee.grid.scale()
+        }
     };
     let mut sum = |addends: usize| -> Vec<f64> {
         let noise = share * (addends as f64).sqrt();

@@ -1,8 +1,12 @@
 //! What a coordinator of a simulation has stored.
 
-use fedveil_coordinator_core::{Event, Store, StoreError};
+use super::device::Kept;
+use super::journal::{Events, Journal, Restored};
+use fedveil_coordinator_core::{Event, Millis, Store, StoreError};
 use fedveil_provenance::Digest;
+use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What a simulation keeps of its past.
@@ -13,14 +17,25 @@ pub enum Keep {
     Everything,
     /// No event, and the blobs of the newest model alone: memory is flat over rounds, and the coordinator cannot crash.
     Nothing,
+    /// What a run needs to go on from the last round that was over, in a folder; memory is flat over rounds. With
+    /// [`Attendance::CheckIn`](super::Attendance::CheckIn) alone, where rounds have a boundary.
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Which events are written there.
+        events: Events,
+        /// Rounds between two checkpoints, 1 or more.
+        every: u32,
+    },
 }
 
 /// The store of a simulated coordinator.
 pub struct Archive(Mutex<Contents>);
 
 struct Contents {
-    /// None: events are not kept.
+    /// None: events are not kept in memory, and blobs are forgotten.
     events: Option<Vec<Event>>,
+    journal: Option<Journal>,
     /// Events that there were.
     count: u64,
     blobs: BTreeMap<Digest, Arc<[u8]>>,
@@ -29,12 +44,34 @@ struct Contents {
 }
 
 impl Archive {
-    pub(super) fn new(keep: &Keep) -> Self {
-        let events = match keep {
-            Keep::Everything => Some(Vec::new()),
-            Keep::Nothing => None,
+    /// `setup` is the digest of what the run is made of. Where it goes on, also what it goes on with.
+    pub(super) fn open(
+        keep: &Keep,
+        setup: Digest,
+        resume: bool,
+    ) -> Result<(Self, Option<Restored>), StoreError> {
+        let Keep::Folder { path, events, .. } = keep else { return Ok((Self::new(keep), None)) };
+        let (journal, mut restored) = match resume {
+            true => Journal::resume(path, setup, *events)?,
+            false => (Journal::create(path, setup, *events)?, None),
         };
-        Self(Mutex::new(Contents { events, count: 0, blobs: BTreeMap::new(), newest: Vec::new() }))
+        let archive = Self::new(keep);
+        if let Some(restored) = &mut restored {
+            archive.append(&[], &std::mem::take(&mut restored.blobs))?;
+        }
+        archive.lock().journal = Some(journal);
+        Ok((archive, restored))
+    }
+
+    pub(super) fn new(keep: &Keep) -> Self {
+        let events = matches!(keep, Keep::Everything).then(Vec::new);
+        Self(Mutex::new(Contents {
+            events,
+            journal: None,
+            count: 0,
+            blobs: BTreeMap::new(),
+            newest: Vec::new(),
+        }))
     }
 
     /// Digests of all blobs.
@@ -50,9 +87,35 @@ impl Archive {
         Self(Mutex::new(Contents {
             count: events.iter().flatten().count() as u64,
             events,
+            journal: None,
             blobs: contents.blobs.clone(),
             newest: Vec::new(),
         }))
+    }
+
+    /// SHA-256 of the events that are kept, as lines of JSON; none where they are not.
+    pub fn digest(&self) -> Option<Digest> {
+        let contents = self.lock();
+        if let Some(journal) = &contents.journal {
+            return Some(journal.digest());
+        }
+        let mut hash = Sha256::new();
+        for event in contents.events.as_ref()? {
+            hash.update(serde_json::to_vec(event).ok()?);
+            hash.update(b"\n");
+        }
+        Some(Digest(hash.finalize().into()))
+    }
+
+    /// Makes durable where a run in a folder stands.
+    pub(super) fn checkpoint<'a>(
+        &self,
+        round: u32,
+        now: Millis,
+        gone: impl Iterator<Item = (u32, Kept, Option<&'a [u8]>)>,
+    ) -> Result<(), StoreError> {
+        let Contents { journal, blobs, .. } = &mut *self.lock();
+        journal.as_mut().map_or(Ok(()), |journal| journal.checkpoint(round, now, blobs, gone))
     }
 
     /// A round is over: unless everything is kept, forgets all blobs but these and those that came last.
@@ -81,6 +144,9 @@ impl Store for Archive {
             contents.newest.push(digest);
         }
         contents.count += events.len() as u64;
+        if let Some(journal) = &mut contents.journal {
+            journal.append(events)?;
+        }
         if let Some(kept) = &mut contents.events {
             kept.extend_from_slice(events);
         }
@@ -92,7 +158,10 @@ impl Store for Archive {
     }
 
     fn events(&self) -> Result<Vec<Event>, StoreError> {
-        let contents = self.lock();
+        let mut contents = self.lock();
+        if let Some(journal) = &mut contents.journal {
+            return journal.events();
+        }
         match &contents.events {
             None if contents.count == 0 => Ok(Vec::new()),
             events => events

@@ -41,8 +41,10 @@
 //! Absent on purpose: frames and their size limits, TLS, enrolment. They belong to the shells.
 
 mod archive;
+mod conditions;
 mod device;
 mod draws;
+mod journal;
 mod pool;
 mod progress;
 mod queue;
@@ -51,8 +53,13 @@ mod setup;
 mod tests;
 
 pub use archive::{Archive, Keep};
+pub use conditions::{
+    Availability, Compute, ConditionError, Conditions, Diurnal, Faults, Network, Spread, Trace, TraceError,
+    World,
+};
 pub use device::Device;
 pub use draws::{fraction, stream};
+pub use journal::Events;
 pub use progress::{RoundOutcome, RoundSummary};
 pub use setup::{Attendance, Contribution, Direction, Message, Scenario, Setup, SetupError, Trained, Work};
 
@@ -101,7 +108,13 @@ pub struct Federation<S> {
     /// What is left of devices that are gone.
     kept: BTreeMap<u32, Kept>,
     memories: BTreeMap<u32, Bytes>,
+    /// Of these, who has left since the last checkpoint, and whether with a memory.
+    unsaved: BTreeMap<u32, bool>,
+    /// Rounds between two checkpoints, in a run that is kept in a folder.
+    every: Option<u32>,
     now: Millis,
+    /// The newest crash of the coordinator.
+    crashed: Millis,
     queue: Queue,
     /// Inputs that are worked on at one time.
     at_once: usize,
@@ -135,7 +148,21 @@ impl<S: Scenario> Federation<S> {
     /// Opens the task; clients connect at once, or with [`Attendance::CheckIn`] when the initial model is signed. Nothing
     /// is delivered before the first [`step`](Self::step).
     pub fn new(setup: Setup, scenario: S) -> Result<Self, SetupError> {
+        Self::open(setup, scenario, false)
+    }
+
+    /// Goes on with a run that is kept in a [folder](Keep::Folder), from the last round that was over at a checkpoint; the
+    /// outcome is the one that it would have had. In a folder without a checkpoint it begins.
+    /// [`Coordinator::last_round`] tells where it stands.
+    pub fn resume(setup: Setup, scenario: S) -> Result<Self, SetupError> {
+        Self::open(setup, scenario, true)
+    }
+
+    fn open(setup: Setup, scenario: S, resume: bool) -> Result<Self, SetupError> {
         setup.check()?;
+        if setup.keep == Keep::Nothing && scenario.next_crash(Millis(0)).is_some() {
+            return Err(SetupError::NoEvents);
+        }
         let initial_model = setup.initial_model()?;
         let Setup { plan, clients, policy, seed, threads, attendance, keep, hold_out, quarantine, .. } =
             setup;
@@ -148,7 +175,11 @@ impl<S: Scenario> Federation<S> {
             hold_out,
             quarantine,
         };
-        let store = Arc::new(Archive::new(&keep));
+        let plan = settings.plan.digest();
+        let made_of = (plan, Digest::of(&initial_model), clients, seed, &policy, format!("{attendance:?}"));
+        let made_of = serde_json::to_vec(&made_of).map_err(|error| StoreError(error.to_string()))?;
+        let (store, restored) = Archive::open(&keep, Digest::of(made_of), resume)?;
+        let store = Arc::new(store);
         let driver = Driver::new(core(&settings, server_step.as_ref())?, store.clone())?;
         let terms = driver.core().terms();
         let template = TaskRecord {
@@ -191,8 +222,14 @@ impl<S: Scenario> Federation<S> {
             index_of: BTreeMap::new(),
             kept: BTreeMap::new(),
             memories: BTreeMap::new(),
+            unsaved: BTreeMap::new(),
+            every: match keep {
+                Keep::Folder { every, .. } => Some(every.max(1)),
+                _ => None,
+            },
             store,
             now: Millis(0),
+            crashed: Millis(0),
             queue: Queue::default(),
             at_once,
             progress: Progress::default(),
@@ -201,7 +238,15 @@ impl<S: Scenario> Federation<S> {
             cohort: (0, [0; 32]),
             failure: None,
         };
-        federation.driver.put_blob(initial_model)?;
+        match restored {
+            None => drop(federation.driver.put_blob(initial_model)?),
+            Some(restored) => {
+                (federation.now, federation.crashed) = (restored.now, restored.now);
+                federation.kept = restored.kept;
+                let memories = restored.memories.into_iter();
+                federation.memories = memories.map(|(client, memory)| (client, memory.into())).collect();
+            }
+        }
         federation.start();
         Ok(federation)
     }
@@ -228,6 +273,14 @@ impl<S: Scenario> Federation<S> {
     pub fn step(&mut self) -> bool {
         if self.failure.is_some() {
             return false;
+        }
+        let next = self.queue.next_at().into_iter().chain(self.driver.poll_timeout()).min();
+        if let (Some(crash), Some(next)) = (self.scenario.next_crash(self.crashed), next)
+            && crash <= next
+        {
+            (self.crashed, self.now) = (crash, self.now.max(crash));
+            self.crash();
+            return true;
         }
         match (self.queue.next_at(), self.driver.poll_timeout()) {
             (arrival, Some(deadline)) if arrival.is_none_or(|at| deadline < at) => {
@@ -567,16 +620,38 @@ impl<S: Scenario> Federation<S> {
             commands.push(Command::Disconnect { client: device.id() });
         }
         self.index_of.clear();
+        self.scenario.sessions_over();
         // Nothing follows from them: rounds are held.
         self.driver.hold(true);
         if let Err(error) = self.driver.handle(commands, self.now, self.cohort.1) {
             return self.failed(Err(error));
         }
+        if self.every.is_some_and(|every| self.coordinator().last_round() % every == 0) {
+            self.checkpoint();
+        }
         self.driver.hold(false);
         self.check_ins = 0;
         // With nobody there, no round opens; the task ends if it has to.
         self.command(Command::Tick);
+        if self.coordinator().closed().is_some() {
+            return self.checkpoint();
+        }
         self.check_in();
+    }
+
+    /// Makes durable where the run stands, in a run that is kept in a folder. No session is open.
+    fn checkpoint(&mut self) {
+        if self.every.is_none() {
+            return;
+        }
+        let (kept, memories) = (&self.kept, &self.memories);
+        let gone = self.unsaved.iter().filter_map(|(index, has_memory)| {
+            let memory = memories.get(index).filter(|_| *has_memory).map(AsRef::as_ref);
+            Some((*index, *kept.get(index)?, memory))
+        });
+        let saved = self.store.checkpoint(self.driver.core().last_round(), self.now, gone);
+        self.unsaved.clear();
+        self.failed(saved);
     }
 
     /// Lets as many clients connect as are wanted and available, drawn at random.
@@ -634,6 +709,10 @@ impl<S: Scenario> Federation<S> {
     /// Keeps what is left of a device that goes.
     fn keep(&mut self, index: u32, device: &mut Device) {
         let (kept, memory) = device.leave(&self.enrolment.task);
+        if let (Some(_), Some(_)) = (self.every, kept) {
+            let is_new = memory.is_some() && self.memories.get(&index) != memory.as_ref();
+            *self.unsaved.entry(index).or_default() |= is_new;
+        }
         self.kept.extend(kept.map(|kept| (index, kept)));
         self.memories.extend(memory.map(|memory| (index, memory)));
     }

@@ -89,6 +89,9 @@ impl Setup {
             return Err(SetupError::Clients { found: self.clients });
         }
         let minimum = self.plan.cohort.minimum as usize;
+        if let (Keep::Folder { .. }, Attendance::Connected) = (&self.keep, self.attendance) {
+            return Err(SetupError::NoBoundary);
+        }
         match self.attendance {
             Attendance::CheckIn { clients } if clients < minimum || clients > self.clients => {
                 Err(SetupError::CheckIn { found: clients, minimum, clients: self.clients })
@@ -120,6 +123,14 @@ pub trait Scenario: Sync {
     /// Whether the client may connect at this time, for [`Attendance::CheckIn`].
     fn available(&self, _client: usize, _now: Millis) -> bool {
         true
+    }
+
+    /// All sessions have ended with a round, for [`Attendance::CheckIn`]: what was under way is lost.
+    fn sessions_over(&mut self) {}
+
+    /// When the coordinator crashes next after this time. It starts again at once, from what is kept.
+    fn next_crash(&self, _after: Millis) -> Option<Millis> {
+        None
     }
 
     /// Whether the client loses its session in place of sending this message; with [`Attendance::Connected`] it connects
@@ -235,6 +246,12 @@ pub enum SetupError {
         /// All clients.
         clients: usize,
     },
+    /// A run that is kept in a folder goes on from a boundary between rounds.
+    #[error("a run is kept in a folder only where clients check in for each round")]
+    NoBoundary,
+    /// A coordinator that crashes starts again from its events.
+    #[error("the coordinator is to crash, and no event is kept from which it could start again")]
+    NoEvents,
     /// What happens cannot be kept.
     #[error(transparent)]
     Store(#[from] StoreError),

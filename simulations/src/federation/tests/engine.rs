@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A scenario that is a function of names, as those of users should be: updates, training times, delays and drop-outs.
-struct Named {
+pub(super) struct Named {
     seed: u64,
     /// Clients that are there at a time.
     online: f64,
@@ -14,7 +14,7 @@ struct Named {
 }
 
 impl Named {
-    fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self { seed, online: 1.0, trained: AtomicUsize::new(0) }
     }
 }

@@ -3,16 +3,20 @@
 mod adaptive_clip;
 mod attacks;
 mod canaries;
+mod conditions;
 mod engine;
 mod evaluation;
 mod gate;
 mod hostile_clients;
 mod hostile_coordinator;
+mod ideal;
 mod no_noise;
+mod overhead;
 mod plain;
 mod population;
 mod recovery;
 mod replay;
+mod resume;
 mod rounds;
 mod suspects;
 
