@@ -29,7 +29,9 @@ fn verify(bytes: &[u8]) -> bool {
     );
     let session = terms.session(&signed, &key().verifying_key(), 1, &Digest::of("model"));
     match terms.mode {
-        Mode::Secagg | Mode::InsecureIdeal => assert!(session.is_ok(), "a plan that holds makes a session: {:?}", session.err()),
+        Mode::Secagg | Mode::InsecureIdeal => {
+            assert!(session.is_ok(), "a plan that holds makes a session: {:?}", session.err());
+        }
         Mode::InsecurePlain => assert!(session.is_err(), "there is no session in the clear"),
     }
     true

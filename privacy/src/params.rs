@@ -116,6 +116,11 @@ parameter!(
     |value| (1e-12..=1e12).contains(&value)
 );
 
+impl ClipNorm {
+    /// No bound: updates are as long as they are. For plans without noise alone, which size nothing by it.
+    pub const INFINITE: Self = Self(f64::INFINITY);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,9 +149,4 @@ mod tests {
         assert_eq!(format!("{:.2}", NoiseMultiplier::new(1.4).unwrap()), "1.40");
         assert!(ClipNorm::new(0.5).unwrap() < ClipNorm::new(1.0).unwrap());
     }
-}
-
-impl ClipNorm {
-    /// No bound: updates are as long as they are. For plans without noise alone, which size nothing by it.
-    pub const INFINITE: Self = Self(f64::INFINITY);
 }

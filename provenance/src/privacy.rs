@@ -221,6 +221,8 @@ mod tests {
 
     #[test]
     fn without_noise_epsilon_is_infinite_and_written_as_null() {
+        type Change = fn(&mut PrivacyClaim);
+
         let claim = without_noise();
         claim.check().unwrap();
         // Golden.
@@ -229,7 +231,6 @@ mod tests {
         assert_eq!(serde_json::from_str::<PrivacyClaim>(text).unwrap(), claim);
         assert_eq!(claim.agrees_with(&PrivacyClaim { epsilon_spent: 0.0, ..without_noise() }), Ok(()));
 
-        type Change = fn(&mut PrivacyClaim);
         let changes: [(Change, &str); 5] = [
             (|claim| claim.epsilon_spent = 3.0, "epsilon_spent is 3"),
             (|claim| claim.epsilon_spent = f64::NAN, "epsilon_spent is NaN"),

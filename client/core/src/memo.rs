@@ -13,11 +13,14 @@ use fedveil_proto_plan::{PlanError, SignedPlan, Terms};
 use fedveil_provenance::{self as provenance, Accepted, Digest, Head};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// The task, the digest of a publication, and the head that it was checked against.
+type Publication = (Digest, [u8; 32], Option<Head>);
+
 /// Results of the newest checks.
 #[derive(Default)]
 pub struct Memo {
     pub(crate) plans: Cell<([u8; 32], Policy), Result<Agreed, PlanError>>,
-    pub(crate) publications: Cell<(Digest, [u8; 32], Option<Head>), Result<Announced, provenance::Refusal>>,
+    pub(crate) publications: Cell<Publication, Result<Announced, provenance::Refusal>>,
     pub(crate) digests: Cell<(), Digest>,
 }
 

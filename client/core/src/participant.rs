@@ -252,9 +252,8 @@ impl MessageLimits {
             (Kind::Survivors, Some(session)) => session.survivors,
             (Kind::Signatures, Some(session)) => session.signatures,
             (Kind::EvaluationOpen, Some(_)) => MAX_CANDIDATE_BYTES,
-            (Kind::Candidate, Some(_)) => 4 * self.parameters + MAX_MODEL_HEADER,
             (Kind::Publication, _) => provenance::lineage::MAX_PUBLICATION_BYTES,
-            (Kind::Model, _) => 4 * self.parameters + MAX_MODEL_HEADER,
+            (Kind::Candidate, Some(_)) | (Kind::Model, _) => 4 * self.parameters + MAX_MODEL_HEADER,
             (Kind::RoundClosed, _) => MAX_TEXT,
             _ => Self::before_plan(kind),
         }
@@ -288,9 +287,10 @@ impl Participant {
         self
     }
 
-    /// Forgets when what left the client, but not how often. For simulations, whose devices have no owner to show it to.
-    pub fn forget_contributions(&mut self) {
-        self.record.tasks.values_mut().for_each(|task| task.contributions.clear());
+    /// Forgets when what left the client, but for the `newest` times of each task, and not how often. For simulations,
+    /// whose devices have no owner to show it to.
+    pub fn forget_contributions(&mut self, newest: usize) {
+        self.record.forget_contributions(newest);
     }
 
     /// The plan that the client accepted.

@@ -68,10 +68,12 @@ pub struct Contribution {
     pub judged: bool,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
 fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
 fn is_false(value: &bool) -> bool {
     !value
 }
@@ -89,6 +91,14 @@ impl Record {
         }
         let more = |digest: &Digest| if digest == task { participations } else { 0 };
         self.account(|digest, task| task.participations.saturating_add(more(digest))).epsilon(delta)
+    }
+
+    /// Forgets when what left the client, but for the `newest` times of each task.
+    pub fn forget_contributions(&mut self, newest: usize) {
+        for task in self.tasks.values_mut() {
+            let older = task.contributions.len().saturating_sub(newest);
+            task.contributions.drain(..older);
+        }
     }
 
     fn account(&self, participations: impl Fn(&Digest, &TaskRecord) -> u32) -> Account {

@@ -67,10 +67,13 @@ pub struct Coordinator {
     log: Log,
     checkpoint: String,
     /// The publication that was made last: of which leaf, for whom has verified how many of how many.
-    publication: Option<((u64, u64, u64), Arc<[u8]>)>,
+    publication: Option<(LeafAndSizes, Arc<[u8]>)>,
     effects: VecDeque<Effect>,
     server_step: Arc<dyn ServerStep>,
 }
+
+/// A leaf of the log, and two sizes of it.
+type LeafAndSizes = (u64, u64, u64);
 
 impl Coordinator {
     /// A coordinator for a plan whose terms hold, with the examples that its gate needs.

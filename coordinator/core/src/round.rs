@@ -256,9 +256,10 @@ impl Round {
             (Stage::Plain { updated, closing: false, .. }, Kind::PlainInput) => {
                 expects_update(updated, client)?;
                 let parameters = coordinator.plan().plan().model.parameters as usize;
-                let upload = match coordinator.terms().guarantee.has_noise() {
-                    true => plain::Upload::steps(parameters),
-                    false => plain::Upload::reals(parameters),
+                let upload = if coordinator.terms().guarantee.has_noise() {
+                    plain::Upload::steps(parameters)
+                } else {
+                    plain::Upload::reals(parameters)
                 };
                 Ok(Upload::Plain(upload))
             }
@@ -378,12 +379,11 @@ impl Round {
                 }
                 let sums = groups.iter().filter(|group| matches!(group.progress, Progress::Summed(_))).count()
                     as u32;
-                let (minimum, user) = match &self.proposed {
-                    Some(_) => (coordinator.plan().plan().minimum_answers(), "the evaluation".to_owned()),
-                    None => {
-                        let terms = coordinator.terms();
-                        (terms.minimum_rows, format!("the rule {}", terms.rule))
-                    }
+                let (minimum, user) = if self.proposed.is_some() {
+                    (coordinator.plan().plan().minimum_answers(), "the evaluation".to_owned())
+                } else {
+                    let terms = coordinator.terms();
+                    (terms.minimum_rows, format!("the rule {}", terms.rule))
                 };
                 if sums >= minimum {
                     return vec![Event::AggregationStarted];
@@ -766,7 +766,9 @@ fn ideal(
     bytes.extend_from_slice(&coordinator.plan().digest().0);
     bytes.extend_from_slice(&number.to_be_bytes());
     bytes.extend_from_slice(&model.0);
-    cohort.iter().for_each(|client| bytes.extend_from_slice(&client.0));
+    for client in cohort {
+        bytes.extend_from_slice(&client.0);
+    }
     let root = Digest::of(&bytes);
     let group_size = coordinator.plan().plan().aggregation.group_size as usize;
     let mut group_of = BTreeMap::new();

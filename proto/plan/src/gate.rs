@@ -226,8 +226,10 @@ mod tests {
 
     #[test]
     fn bad_bounds_are_refused_by_name() {
+        type Case = (fn(&mut Gate), &'static str);
+
         assert_eq!(gate().check(), Ok(()));
-        let cases: [(fn(&mut Gate), &str); 8] = [
+        let cases: [Case; 8] = [
             (|gate| gate.max_step_norm = Some(0.0), "server.gate.max_step_norm is 0, accepted is a finite"),
             (|gate| gate.max_step_norm = Some(f64::INFINITY), "server.gate.max_step_norm is inf"),
             (|gate| gate.max_accuracy_drop = Some(1.0), "server.gate.max_accuracy_drop is 1, accepted is 0"),

@@ -868,6 +868,8 @@ fn a_plan_without_noise_is_for_the_clear_alone_and_promises_no_noise() {
 
 #[test]
 fn a_server_optimizer_is_of_the_plan() {
+    type Case = (fn(&mut AdaptiveOptimizer), &'static str);
+
     let adaptive = |change: fn(&mut AdaptiveOptimizer)| {
         let mut plan = plan();
         let mut optimizer = AdaptiveOptimizer::of("yogi");
@@ -887,7 +889,6 @@ fn a_server_optimizer_is_of_the_plan() {
         serde_json::from_str(r#"{"rule":"mean","assumed_byzantine":0,"learning_rate":1.0,"momentum":0.0,"optimizer":{"name":"yogi"}}"#)
             .unwrap();
     assert_eq!(read.optimizer, Some(AdaptiveOptimizer::of("yogi")));
-    type Case = (fn(&mut AdaptiveOptimizer), &'static str);
     let cases: [Case; 4] = [
         (|it| it.name = "adamw".into(), "server.optimizer.name is adamw, accepted is adagrad, adam, yogi"),
         (|it| it.beta1 = 1.0, "server.optimizer.beta1 is 1, accepted is a number from 0, below 1"),
@@ -906,6 +907,8 @@ fn a_server_optimizer_is_of_the_plan() {
 
 #[test]
 fn settings_of_local_training_are_of_the_plan() {
+    type Case = (fn(&mut TaskPlan), &'static str);
+
     let mut fits = plan();
     (fits.training.momentum, fits.training.proximal) = (Some(0.9), Some(0.01));
     (fits.training.planned_steps, fits.training.batch_size) = (Some(10), 0);
@@ -915,7 +918,6 @@ fn settings_of_local_training_are_of_the_plan() {
         text.contains(r#""learning_rate":0.1,"momentum":0.9,"proximal":0.01,"planned_steps":10}"#),
         "{text}"
     );
-    type Case = (fn(&mut TaskPlan), &'static str);
     let cases: [Case; 4] = [
         (|plan| plan.training.momentum = Some(1.0), "training.momentum is 1, accepted is 0 or more, below 1"),
         (|plan| plan.training.proximal = Some(f64::NAN), "training.proximal is NaN, accepted is more than 0"),

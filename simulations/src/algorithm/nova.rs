@@ -41,7 +41,7 @@ pub(super) const SPEC: AlgorithmSpec = AlgorithmSpec {
     build: |options| {
         let (momentum, mu) = (options.number("momentum"), options.number("mu"));
         let steps = options.count("steps");
-        Planned::new(options, move |plan| {
+        Planned::shaped(options, move |plan| {
             plan.training.planned_steps = Some(steps);
             plan.training.momentum = (momentum > 0.0).then_some(momentum);
             plan.training.proximal = (mu > 0.0).then_some(mu);

@@ -18,7 +18,7 @@ pub(super) const FEDSGD: AlgorithmSpec = AlgorithmSpec {
     units: &[Unit::None, Unit::User],
     why_not: "example-level training draws the examples of a step; it has no step on all of them",
     build: |options| {
-        Planned::new(options, |plan| {
+        Planned::shaped(options, |plan| {
             plan.training.epochs = 1;
             plan.training.batch_size = 0;
         })
@@ -37,7 +37,7 @@ pub(super) const FEDAVG: AlgorithmSpec = AlgorithmSpec {
     options: &[WEIGHTS],
     client_keeps: "nothing",
     server_keeps: "nothing",
-    build: |options| Planned::new(options, |_| ()),
+    build: |options| Planned::shaped(options, |_| ()),
 };
 
 pub(super) const FEDAVGM: AlgorithmSpec = AlgorithmSpec {
@@ -57,7 +57,7 @@ pub(super) const FEDAVGM: AlgorithmSpec = AlgorithmSpec {
     server_keeps: "a momentum, as long as the model",
     build: |options| {
         let (momentum, rate) = (options.number("momentum"), options.number(SERVER_RATE.key));
-        Planned::new(options, move |plan| {
+        Planned::shaped(options, move |plan| {
             plan.server.momentum = momentum;
             plan.server.learning_rate = rate;
         })
@@ -82,7 +82,7 @@ pub(super) const FEDPROX: AlgorithmSpec = AlgorithmSpec {
     ],
     build: |options| {
         let mu = options.number("mu");
-        Planned::new(options, move |plan| plan.training.proximal = (mu > 0.0).then_some(mu))
+        Planned::shaped(options, move |plan| plan.training.proximal = (mu > 0.0).then_some(mu))
     },
     ..FEDAVG
 };
@@ -159,7 +159,7 @@ fn adaptive(name: &'static str, options: &Options) -> Arc<dyn Algorithm> {
     let rate = options.number(SERVER_RATE.key);
     let (beta1, tau) = (options.number("beta1"), options.number("tau"));
     let beta2 = if name == "adagrad" { 0.0 } else { options.number("beta2") };
-    Planned::new(options, move |plan| {
+    Planned::shaped(options, move |plan| {
         plan.server.learning_rate = rate;
         plan.server.momentum = 0.0;
         plan.server.optimizer = Some(AdaptiveOptimizer { name: name.to_owned(), beta1, beta2, tau });
@@ -174,7 +174,7 @@ pub(super) struct Planned {
 
 impl Planned {
     /// Expects the option [`WEIGHTS`].
-    pub(super) fn new(
+    pub(super) fn shaped(
         options: &Options,
         shape: impl Fn(&mut TaskPlan) + Send + Sync + 'static,
     ) -> Arc<dyn Algorithm> {
@@ -201,7 +201,9 @@ impl Algorithm for Planned {
         let mut vector = update(task.spec, task.global, task.data, task.plan, task.seed)?;
         if self.weighted {
             let weight = task.data.len() as f32;
-            vector.iter_mut().for_each(|value| *value *= weight);
+            for value in &mut vector {
+                *value *= weight;
+            }
             vector.push(weight);
         }
         Ok(vector.into())

@@ -51,9 +51,10 @@ impl Archive {
         resume: bool,
     ) -> Result<(Self, Option<Restored>), StoreError> {
         let Keep::Folder { path, events, .. } = keep else { return Ok((Self::new(keep), None)) };
-        let (journal, mut restored) = match resume {
-            true => Journal::resume(path, setup, *events)?,
-            false => (Journal::create(path, setup, *events)?, None),
+        let (journal, mut restored) = if resume {
+            Journal::resume(path, setup, *events)?
+        } else {
+            (Journal::create(path, setup, *events)?, None)
         };
         let archive = Self::new(keep);
         if let Some(restored) = &mut restored {

@@ -10,6 +10,9 @@ use fedveil_proto::Kind;
 use fedveil_proto_plan::TaskPlan;
 use fedveil_provenance::Digest;
 
+/// How often something left a client, of which a device says when; more would grow with the rounds.
+const REMEMBERED: usize = 8;
+
 /// A client of a [`Federation`](super::Federation), made from its seed and its number when it connects.
 pub struct Device {
     id: Client,
@@ -174,8 +177,8 @@ impl Device {
         match effect {
             Effect::Persist(record) => {
                 self.record = record;
-                self.record.tasks.values_mut().for_each(|task| task.contributions.clear());
-                self.participant.forget_contributions();
+                self.record.forget_contributions(REMEMBERED);
+                self.participant.forget_contributions(REMEMBERED);
             }
             Effect::Entered { round } => self.round = round,
             Effect::Adopted { round, model } => self.model = Some((round, model)),

@@ -449,6 +449,7 @@ impl<S: Scenario> Federation<S> {
         }
     }
 
+    #[expect(clippy::vec_box, reason = "a job waits in its box, and leaves the queue in it")]
     fn compute(&mut self, jobs: Vec<Box<Job>>) {
         let (store, secrets) = (&*self.store, &self.secrets);
         let computed = pool::map(self.threads, jobs, |job| job.run(store, secrets));
@@ -626,7 +627,7 @@ impl<S: Scenario> Federation<S> {
         if let Err(error) = self.driver.handle(commands, self.now, self.cohort.1) {
             return self.failed(Err(error));
         }
-        if self.every.is_some_and(|every| self.coordinator().last_round() % every == 0) {
+        if self.every.is_some_and(|every| self.coordinator().last_round().is_multiple_of(every)) {
             self.checkpoint();
         }
         self.driver.hold(false);
@@ -815,7 +816,9 @@ impl Task<'_> {
                     Stimulus::Training(round, result) => {
                         match result.unwrap_or_else(|| train(scenario, client, round, &device)) {
                             Ok(Trained { contribution, memory }) => {
-                                memory.into_iter().for_each(|memory| device.remember(memory));
+                                if let Some(memory) = memory {
+                                    device.remember(memory);
+                                }
                                 match contribution {
                                     Contribution::Update(update) => Input::Trained(update),
                                     Contribution::DangerUnbounded(values) => Input::DangerUnbounded(values),

@@ -41,6 +41,7 @@ pub(super) struct Queue {
 }
 
 /// What happens next.
+#[expect(clippy::vec_box, reason = "a job waits in its box, and leaves the queue in it")]
 pub(super) enum Next {
     /// One thing for the coordinator.
     One(Pending),

@@ -191,7 +191,7 @@ fn no_crash_publishes_what_the_gate_rejects() {
         }
         steps += 1;
     }
-    assert!(steps > 100, "{steps} steps in the whole task");
+    assert!(steps > 50, "{steps} steps in the whole task");
 }
 
 #[test]
@@ -224,6 +224,7 @@ fn examining(bounds: Gate, answers: Vec<Result<Evaluation, String>>) -> Scripted
     finished(setup, Script::default())
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "one of the answers there are")]
 fn accuracy(accuracy: f64) -> Result<Evaluation, String> {
     Ok(Evaluation { accuracy, trigger_success: None })
 }

@@ -18,7 +18,7 @@ fn without_noise(clip_norm: f64) -> Setup {
 fn update(client: usize, round: u32) -> Vec<f32> {
     let value = |at: usize| {
         let exponent = ((at * 5 + client + round as usize) % 13) as i32 - 9;
-        let sign = if (at + client) % 2 == 0 { 1.0 } else { -1.0 };
+        let sign = if (at + client).is_multiple_of(2) { 1.0 } else { -1.0 };
         sign * (1.0 + 0.37 * client as f32 + 0.011 * at as f32) * 10_f32.powi(exponent)
     };
     (0..PARAMETERS).map(value).collect()
@@ -71,8 +71,8 @@ fn a_finite_clip_norm_still_clips() {
     });
     let federation = finished(setup, script);
     let models = parameters_of(&federation);
-    for client in 0..12 {
-        assert!((models[1][client] - 0.5 / 12.0).abs() < 1e-7, "{}", models[1][client]);
+    for value in &models[1][..12] {
+        assert!((value - 0.5 / 12.0).abs() < 1e-7, "{value}");
     }
 }
 

@@ -2,8 +2,6 @@
 //!
 //! `cargo test --release -p fedveil-simulations --lib -- --ignored --nocapture --test-threads 1 overhead`
 
-#![expect(clippy::print_stdout, reason = "a measurement is printed")]
-
 use super::*;
 use std::num::NonZeroUsize;
 use std::time::Instant;

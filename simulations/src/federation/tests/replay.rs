@@ -60,12 +60,13 @@ fn a_replay_gives_every_decision_number_and_model_again() {
 /// A coordinator that signs what its rule did not decide, or numbers that it did not find, is found out.
 #[test]
 fn a_decision_that_is_not_the_rules_is_named_by_round_and_group() {
+    type Change = fn(&mut GroupDecision);
+
     let federation = run(true);
     let events = federation.events();
     let honest = manifests(&federation);
     let round = honest[1].round.round;
     let kept = honest[1].round.groups.iter().position(|group| group.decision == Decision::Kept).unwrap();
-    type Change = fn(&mut GroupDecision);
     let changes: [(Change, &str); 9] = [
         (
             |group| group.decision = Decision::Dropped,
@@ -106,10 +107,11 @@ fn a_decision_that_is_not_the_rules_is_named_by_round_and_group() {
 
 #[test]
 fn what_a_manifest_says_of_its_round_follows_from_the_events() {
+    type Change = fn(&mut Manifest);
+
     let federation = run(true);
     let events = federation.events();
     let honest = manifests(&federation);
-    type Change = fn(&mut Manifest);
     let changes: [(Change, &str); 6] = [
         (|manifest| manifest.model = Digest::of("another"), "the model is signed as"),
         (|manifest| manifest.round.rule = "mean".to_owned(), "the rule is signed as mean"),
@@ -147,7 +149,11 @@ fn a_sum_that_was_changed_is_refused() {
     for (bytes, text) in
         [(vec![0; 8], "a group's sum has 8 bytes"), (vec![0x7f; 8 * (PARAMETERS + 1)], "group ")]
     {
-        let digest = federation.store().append(&[], &[bytes.clone()]).map(|()| Digest::of(&bytes)).unwrap();
+        let digest = federation
+            .store()
+            .append(&[], std::slice::from_ref(&bytes))
+            .map(|()| Digest::of(&bytes))
+            .unwrap();
         let mut events = federation.events();
         let sum = events.iter_mut().find_map(|event| match event {
             Event::GroupSummed { sum, .. } => Some(sum),
