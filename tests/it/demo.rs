@@ -241,7 +241,15 @@ fn the_gate_keeps_a_backdoor_out_that_a_plain_mean_lets_in() {
 fn clients_judge_each_new_model_where_the_plan_asks_them() {
     let temporary = tempfile::tempdir().unwrap();
     let out = temporary.path().join("run");
-    let output = run(small_demo(&out).args(["--evaluation-noise", "1", "--epsilon", "99", "--json"]));
+    let output = run(small_demo(&out).args([
+        "--dropout",
+        "0",
+        "--evaluation-noise",
+        "1",
+        "--epsilon",
+        "99",
+        "--json",
+    ]));
     assert!(output.status.success(), "{:?}", failure(&output));
     let rounds = std::fs::read_to_string(out.join("rounds.jsonl")).unwrap();
     let rounds: Vec<serde_json::Value> =
