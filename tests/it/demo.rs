@@ -205,7 +205,8 @@ fn a_plain_mean_lets_a_backdoor_in_and_the_table_says_so() {
     let temporary = tempfile::tempdir().unwrap();
     let out = temporary.path().join("run");
     let mut demo = small_demo(&out);
-    let output = run(demo.args(["--attack", "backdoor", "--rule", "mean", "--no-gate"]));
+    // Nobody drops out: a group that is withheld could be the poisoned one.
+    let output = run(demo.args(["--attack", "backdoor", "--rule", "mean", "--no-gate", "--dropout", "0"]));
     assert!(output.status.success(), "{:?}", failure(&output));
     let success = json(&out.join("summary.json"))["attack_success"].as_f64().unwrap();
     assert!(success > 0.5, "{success}");
@@ -218,9 +219,20 @@ fn the_gate_keeps_a_backdoor_out_that_a_plain_mean_lets_in() {
     let temporary = tempfile::tempdir().unwrap();
     let out = temporary.path().join("run");
     let mut demo = small_demo(&out);
-    // An attack in every round: nothing is ever published, and that is what the demo says.
-    let output =
-        run(demo.args(["--attack", "backdoor", "--rule", "mean", "--rounds", "9", "--epsilon", "99"]));
+    // An attack in every round (nobody drops out, so that no group is withheld): nothing is ever published, and that
+    // is what the demo says.
+    let output = run(demo.args([
+        "--attack",
+        "backdoor",
+        "--rule",
+        "mean",
+        "--rounds",
+        "9",
+        "--epsilon",
+        "99",
+        "--dropout",
+        "0",
+    ]));
     let (code, error) = failure(&output);
     assert_eq!(code, 1, "{error}");
     assert!(error.contains("model rejected: it labels "), "{error}");
@@ -261,7 +273,13 @@ fn clients_judge_each_new_model_where_the_plan_asks_them() {
     assert!((0.02..0.3).contains(&measured["deviation"].as_f64().unwrap()), "{measured}");
     assert!(verify(&out).status.success());
     let (first, second) = (rounds[0]["epsilon"].as_f64().unwrap(), rounds[1]["epsilon"].as_f64().unwrap());
-    let without = run(small_demo(&temporary.path().join("without")).args(["--epsilon", "99", "--json"]));
+    let without = run(small_demo(&temporary.path().join("without")).args([
+        "--dropout",
+        "0",
+        "--epsilon",
+        "99",
+        "--json",
+    ]));
     let without: serde_json::Value = serde_json::from_slice(&without.stdout).unwrap();
     assert!(first < second && second > without["epsilon"].as_f64().unwrap() * 1.2, "answers are charged");
 }
