@@ -11,7 +11,6 @@ mod hostile_clients;
 mod hostile_coordinator;
 mod ideal;
 mod no_noise;
-mod overhead;
 mod plain;
 mod population;
 mod recovery;
