@@ -29,6 +29,7 @@ mod plain;
 mod registry;
 mod runner;
 mod scaffold;
+mod sgd;
 #[cfg(test)]
 mod tests;
 mod weighted;
@@ -42,6 +43,7 @@ use fedveil_aggregation::optimizer::{ServerOptimizer, ServerStep};
 use fedveil_learning::{Dataset, LearningError, ModelSpec};
 use fedveil_proto_plan::TaskPlan;
 use std::fmt::Debug;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 /// What one client has before it in one round.
@@ -114,6 +116,12 @@ pub trait Algorithm: Debug + Send + Sync {
 
     /// Writes into the plan what the algorithm asks of local training and of the server's optimiser.
     fn plan(&self, _plan: &mut TaskPlan) {}
+
+    /// Rows that one step looks at, drawn anew for each; none: all that the client has. Where it has more, the
+    /// [`Runner`] draws, and [`client`](Self::client) is given no others.
+    fn batch(&self) -> Option<NonZeroUsize> {
+        None
+    }
 
     /// One client's step. `memory` is what it kept of its last one.
     fn client(&self, task: &Task<'_>, memory: Option<&[f32]>) -> Result<Given, AlgorithmError>;

@@ -2,29 +2,13 @@
 
 use super::options::{Kind, OptionSpec, Options};
 use super::registry::{AlgorithmSpec, Needs, Unit};
-use super::weighted::{REPORTED_WEIGHTS, Ratio};
+use super::weighted::{REPORTED_WEIGHTS, Ratio, weighed};
 use super::{Algorithm, AlgorithmError, Given, Task};
 use crate::training::update;
 use fedveil_aggregation::optimizer::{ServerOptimizer, ServerStep};
 use fedveil_proto_plan::{AdaptiveOptimizer, TaskPlan};
 use std::fmt;
 use std::sync::Arc;
-
-pub(super) const FEDSGD: AlgorithmSpec = AlgorithmSpec {
-    name: "fedsgd",
-    title: "FedSGD",
-    paper: "McMahan et al. 2017, arXiv:1602.05629",
-    summary: "one step on all of a client's data in each round",
-    units: &[Unit::None, Unit::User],
-    why_not: "example-level training draws the examples of a step; it has no step on all of them",
-    build: |options| {
-        Planned::shaped(options, |plan| {
-            plan.training.epochs = 1;
-            plan.training.batch_size = 0;
-        })
-    },
-    ..FEDAVG
-};
 
 pub(super) const FEDAVG: AlgorithmSpec = AlgorithmSpec {
     name: "fedavg",
@@ -200,11 +184,7 @@ impl Algorithm for Planned {
     fn client(&self, task: &Task<'_>, _memory: Option<&[f32]>) -> Result<Given, AlgorithmError> {
         let mut vector = update(task.spec, task.global, task.data, task.plan, task.seed)?;
         if self.weighted {
-            let weight = task.data.len() as f32;
-            for value in &mut vector {
-                *value *= weight;
-            }
-            vector.push(weight);
+            vector = weighed(vector, task.data.len());
         }
         Ok(vector.into())
     }

@@ -1,14 +1,14 @@
 //! The one list of algorithms. Configurations, help texts and docs/algorithms.md are made from it.
 
 use super::options::{Choice, OptionError, OptionSpec, Options};
-use super::{Algorithm, nova, personal, plain, scaffold, weighted};
+use super::{Algorithm, nova, personal, plain, scaffold, sgd, weighted};
 use fedveil_proto_plan::{Mode, PlanError, TaskPlan, Terms};
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
 /// Every algorithm, the simplest first.
 pub static REGISTRY: [AlgorithmSpec; 13] = [
-    plain::FEDSGD,
+    sgd::SPEC,
     plain::FEDAVG,
     plain::FEDAVGM,
     plain::FEDPROX,

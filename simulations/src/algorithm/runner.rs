@@ -2,10 +2,16 @@
 
 use super::registry::Refused;
 use super::{Algorithm, AlgorithmError, AlgorithmSpec, Choice, Task};
+use crate::sampling::distinct;
+use chacha20::ChaCha20Rng;
 use fedveil_aggregation::optimizer::ServerStep;
 use fedveil_learning::{Dataset, ModelSpec, model_file};
 use fedveil_proto_plan::{TaskPlan, Terms};
+use rand_core::SeedableRng;
 use std::sync::Arc;
+
+/// Sets the draw of a batch apart from other draws under the same seed.
+const SAMPLE: u64 = 0x5361_6d70_6c65_0001;
 
 /// Runs an algorithm in a federation: makes the plan and the initial state, computes for clients, reads global states.
 #[derive(Debug, Clone)]
@@ -60,7 +66,17 @@ impl Runner {
         self.algorithm.server(terms.optimizer)
     }
 
-    /// What a client contributes to a round, and what it keeps for its next one: nothing new, if there is none.
+    /// Which of its `held` rows a client's step looks at, under this seed; none: all. A caller who makes a dataset of
+    /// these alone, in this order, spares itself the others.
+    pub fn sample(&self, held: usize, seed: u64) -> Option<Vec<usize>> {
+        let batch = self.algorithm.batch()?.get();
+        // Another stream than that of the training, which may shuffle by the seed.
+        let mut rng = ChaCha20Rng::seed_from_u64(seed ^ SAMPLE);
+        (batch < held).then(|| distinct(batch, held, &mut rng))
+    }
+
+    /// What a client contributes to a round, and what it keeps for its next one: nothing new, if there is none. `data`
+    /// are the client's, or the [`sample`](Self::sample) of them under the same seed.
     pub fn contribute(
         &self,
         plan: &TaskPlan,
@@ -74,6 +90,8 @@ impl Runner {
         let (global, control) = state.split_at(self.spec.parameters());
         let memory = memory.map(memory_from_bytes).transpose()?;
         let (spec, clients) = (&self.spec, self.clients);
+        let drawn = self.sample(data.len(), seed).map(|rows| data.subset(&rows)).transpose()?;
+        let data = drawn.as_ref().unwrap_or(data);
         let task = Task { spec, plan, global, control, data, round, clients, seed };
         let given = self.algorithm.client(&task, memory.as_deref())?;
         if given.vector.len() != state.len() {

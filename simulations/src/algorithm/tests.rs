@@ -101,6 +101,44 @@ fn fedavg_sums_its_epochs_and_fedsgd_takes_one_step() {
 }
 
 #[test]
+fn fedsgd_keeps_a_momentum_and_sends_it() {
+    let choice = Choice::of("fedsgd").with("momentum", 0.75);
+    // u = (½, −½, ½, −½). From nothing, m = u / 4; from m = (1, 0, 0, 2), ¾ of it is left besides.
+    let first = given(&choice, |_| (), &[0.0; 4], None);
+    close(&first.vector, &step(0.125));
+    close(&first.memory.unwrap(), &step(0.125));
+    let next = given(&choice, |_| (), &[0.0; 4], Some(&[1.0, 0.0, 0.0, 2.0]));
+    close(&next.vector, &[0.875, -0.125, 0.125, 1.375]);
+    assert_eq!(next.memory.as_ref(), Some(&next.vector));
+    // What a client counts for multiplies what it sends, and not what it keeps.
+    let weighed = given(&choice.clone().with("weights", "examples"), |_| (), &[0.0; 5], None);
+    close(&weighed.vector, &[0.125, -0.125, 0.125, -0.125, 1.0]);
+    close(&weighed.memory.unwrap(), &step(0.125));
+    assert_eq!(given(&Choice::of("fedsgd"), |_| (), &[0.0; 4], None).memory, None, "without momentum");
+}
+
+#[test]
+fn fedsgd_looks_at_a_batch_that_is_drawn_anew() {
+    let (runner, plan) = runner(&Choice::of("fedsgd").with("batch_size", 2.0), |_| ());
+    let file = runner.initial(&[0.0; 4]).unwrap();
+    let data = Dataset::new(vec![1.0, 2.0, 4.0, 8.0], vec![0; 4], 1, 2).unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    for seed in 0..40 {
+        let (found, _) = runner.contribute(&plan, 1, &file, None, &data, seed).unwrap();
+        let rows = runner.sample(4, seed).unwrap();
+        // The gradient of w₀ at 0 is −x / 2.
+        let mean = rows.iter().map(|&row| data.features()[row]).sum::<f32>() / 2.0;
+        close(&found, &[0.5, -0.5, mean / 2.0, -mean / 2.0]);
+        // The sample of the sample is itself.
+        let sampled = data.subset(&rows).unwrap();
+        assert_eq!(runner.contribute(&plan, 1, &file, None, &sampled, seed).unwrap().0, found);
+        seen.insert(rows);
+    }
+    assert_eq!(seen.len(), 6, "every pair of four rows");
+    assert_eq!((runner.sample(2, 1), runner.sample(1, 1)), (None, None), "a client with fewer takes all");
+}
+
+#[test]
 fn fedprox_pulls_back() {
     let two = |plan: &mut TaskPlan| plan.training.epochs = 2;
     // The second step is that of FedAvg, less μ times the first.

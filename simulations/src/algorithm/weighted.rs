@@ -67,6 +67,16 @@ pub(super) fn fair(update: &[f32], loss: f64, q: f64, lipschitz: f64) -> Vec<f32
     update.iter().map(|&value| (factor * f64::from(value)) as f32).chain([weight as f32]).collect()
 }
 
+/// [w · u, w], with w the client's examples.
+pub(super) fn weighed(mut update: Vec<f32>, examples: usize) -> Vec<f32> {
+    let weight = examples as f32;
+    for value in &mut update {
+        *value *= weight;
+    }
+    update.push(weight);
+    update
+}
+
 /// Moves all but the last value by their aggregate over that of the last, with the plan's optimiser.
 #[derive(Debug)]
 pub(super) struct Ratio(pub(super) ServerOptimizer);

@@ -1,4 +1,4 @@
-//! Colluders inside group-wise secure aggregation.
+//! Colluders in a round: inside group-wise secure aggregation, or one row each in mode `insecure_plain`.
 //!
 //! What they have: their own data and one another's, pooled before the task; the signed plan, hence group sizes,
 //! noise, rule and f; the published models. What they never have: an honest client's update, any group's sum, or which
@@ -13,8 +13,15 @@
 //! the mean there if the rest of its group is as its fellows' data let expect, and its imagined rows carry what it
 //! cannot foresee of that rest. It counts on one colluder in a group.
 //!
-//! What is sent is rotated as honest updates are, or it would be noise, rounded to the grid and cut to the ring: infinity becomes the largest ring value,
-//! 2^(b−1) − 1 steps, which the honest addends may turn into the smallest, as sums wrap.
+//! What is sent is rotated as honest updates are, or it would be noise, rounded to the grid and cut to the ring: infinity
+//! becomes the largest ring value, 2^(b−1) − 1 steps, which the honest addends may turn into the smallest, as sums wrap.
+//!
+//! In mode `insecure_plain` a colluder is a row of its own, nothing is rotated, and a coordinator that refuses updates
+//! beyond the clip norm gets none. There colluders may also be given what the honest clients of the round send
+//! ([`Conspiracy::contribute_seeing`]): the omniscient attackers of the papers, for comparisons with their tables. Then
+//! every attack is the one that was published, and a loud one is no louder than its formula unless it is told to be.
+
+use std::collections::BTreeMap;
 
 use chacha20::ChaCha20Rng;
 use fedveil_learning::{Dataset, model_file};
@@ -26,12 +33,15 @@ use rand_core::{Rng, SeedableRng};
 use super::knowledge::{Knowledge, Needs, Scene};
 use super::registry::Sends;
 use super::statistics::{mean, norm, with_norm};
-use super::{Attack, AttackError};
+use super::{Attack, AttackError, Poison};
+use crate::algorithm::Runner;
 use crate::sampling::{standard_normal, uniform};
 use crate::training::local_update;
 
 /// Rounds that colluders imagine before they settle on an update.
 const SCENES: usize = 4;
+/// How much of the clip norm a row has that must not be refused for being longer, whatever rounding adds.
+const BELOW_THE_CLIP_NORM: f64 = 1.0 - 1e-4;
 
 /// A colluder's share of the data.
 #[derive(Clone, Debug)]
@@ -49,8 +59,30 @@ pub struct Conspiracy {
     members: Vec<Member>,
     features: fn(&Dataset) -> Dataset,
     seed: u64,
+    /// The algorithm that honest clients run, where it is more than the plan's training.
+    algorithm: Option<Runner>,
     /// The last published model, and its difference to the one before.
     published: Option<(Vec<f32>, Option<Vec<f64>>)>,
+    /// What all of them aim at in a round, which takes the same from each.
+    target: Option<(u32, Target)>,
+    /// What the algorithm keeps of its last step, by member and whether its data were poisoned.
+    kept: BTreeMap<(usize, bool), Kept>,
+}
+
+/// A vector that does not depend on who sends it.
+#[derive(Clone, Debug)]
+struct Target {
+    vector: Vec<f64>,
+    /// The mean of the fellows' honest updates.
+    expected: Vec<f64>,
+}
+
+/// Memory of an algorithm, before and after a round.
+#[derive(Clone, Debug)]
+struct Kept {
+    round: u32,
+    before: Option<Vec<u8>>,
+    after: Option<Vec<u8>>,
 }
 
 impl Conspiracy {
@@ -59,7 +91,14 @@ impl Conspiracy {
     /// Panics without a member.
     pub fn new(attack: Attack, members: Vec<Member>, features: fn(&Dataset) -> Dataset, seed: u64) -> Self {
         assert!(!members.is_empty(), "a conspiracy has a member");
-        Self { attack, members, features, seed, published: None }
+        let (published, target, kept) = (None, None, BTreeMap::new());
+        Self { attack, members, features, seed, algorithm: None, published, target, kept }
+    }
+
+    /// Colluders whose honest updates are those of an algorithm, as everybody's are, and not of the plan's training alone.
+    #[must_use]
+    pub fn training_by(self, algorithm: Runner) -> Self {
+        Self { algorithm: Some(algorithm), ..self }
     }
 
     /// What a member gives to a round in place of its update: steps of the grid, to enter the sum unclipped and
@@ -71,48 +110,131 @@ impl Conspiracy {
         model: &[u8],
         plan: &TaskPlan,
     ) -> Result<Vec<i64>, AttackError> {
+        self.forge(member, round, model, plan, None)
+    }
+
+    /// The same, of colluders who see what the honest clients of the round send, in model units: `honest` gives it, and is
+    /// asked once a round at most. Nobody sees that in a mode with groups.
+    pub fn contribute_seeing(
+        &mut self,
+        member: usize,
+        round: u32,
+        model: &[u8],
+        plan: &TaskPlan,
+        honest: impl FnOnce() -> Vec<Vec<f64>>,
+    ) -> Result<Vec<i64>, AttackError> {
+        self.forge(member, round, model, plan, Some(Box::new(honest)))
+    }
+
+    fn forge(
+        &mut self,
+        member: usize,
+        round: u32,
+        model: &[u8],
+        plan: &TaskPlan,
+        honest: Option<Box<dyn FnOnce() -> Vec<Vec<f64>> + '_>>,
+    ) -> Result<Vec<i64>, AttackError> {
         let terms = plan.check()?;
-        let clip = plan.privacy.clip_norm;
+        if honest.is_some() && terms.mode.has_groups() {
+            return Err(AttackError::Hidden { mode: terms.mode.name() });
+        }
         let last_step = self.note(model)?;
-        let own = self.own_update(member, round, model, plan)?;
-        let mut knowledge = Knowledge::alone(&own);
-        if let Some(step) = &last_step {
-            knowledge = knowledge.with_last_step(step);
+        let (is_omniscient, mut rng) = (honest.is_some(), self.rng(round, Some(member)));
+        let (vector, expected) = if self.attack.spec.needs() == Needs::Nothing {
+            let own = self.own_update(member, round, model, plan)?;
+            let knowledge = Knowledge::alone(&own);
+            let knowledge = match &last_step {
+                Some(step) => knowledge.with_last_step(step),
+                None => knowledge,
+            };
+            (self.attack.craft(&knowledge, &mut rng)?, Vec::new())
+        } else {
+            if self.target.as_ref().is_none_or(|(of, _)| *of != round) {
+                let target = self.aim(round, model, plan, &terms, honest)?;
+                self.target = Some((round, target));
+            }
+            let Some((_, Target { vector, expected })) = &self.target else {
+                unreachable!("they have just aimed")
+            };
+            (vector.clone(), expected.clone())
+        };
+        let mut sent = self.as_sent(vector, &expected, plan, &terms, is_omniscient, &mut rng);
+        if terms.mode == Mode::InsecurePlain && plan.privacy.clip_norm.is_finite() {
+            let longest = plan.privacy.clip_norm * BELOW_THE_CLIP_NORM;
+            sent = with_norm(&sent, norm(&sent).min(longest)).unwrap_or(sent);
         }
-        let mut expected = Vec::new();
-        if self.attack.spec.needs() != Needs::Nothing {
-            let fellows = self.honest_updates(round, model, plan)?;
-            expected = mean(&fellows.iter().map(Vec::as_slice).collect::<Vec<_>>());
-            let scenes = imagine(&fellows, &expected, plan, &terms, &mut self.rng(round, None));
-            knowledge = knowledge
-                .with_others(fellows, scenes)
-                .with_rule(&terms.rule, plan.server.assumed_byzantine as usize);
+        let seed = terms.mode.has_groups().then(|| plan.rotation_seed(round, &Digest::of(model)));
+        let rotation = seed.map(|seed| Rotation::new(&seed, sent.len()));
+        Ok(on_the_grid(&sent, rotation.as_ref(), &terms.guarantee))
+    }
+
+    /// The vector of an attack that knows of others, which is the same whoever sends it.
+    fn aim(
+        &mut self,
+        round: u32,
+        model: &[u8],
+        plan: &TaskPlan,
+        terms: &Terms,
+        honest: Option<Box<dyn FnOnce() -> Vec<Vec<f64>> + '_>>,
+    ) -> Result<Target, AttackError> {
+        let byzantine = plan.server.assumed_byzantine as usize;
+        let mut rng = self.rng(round, None);
+        if let Some(honest) = honest {
+            let honest = honest();
+            if honest.is_empty() {
+                return Err(AttackError::NobodySeen);
+            }
+            // Of the round's clients, those who were not seen.
+            let unseen = (plan.cohort.clients as usize).saturating_sub(honest.len());
+            let forged = unseen.clamp(1, self.members.len());
+            let knowledge = Knowledge::of_honest(&honest, forged).with_rule(&terms.rule, byzantine);
+            let vector = self.attack.craft(&knowledge, &mut rng)?;
+            return Ok(Target { vector, expected: Vec::new() });
         }
-        let mut rng = self.rng(round, Some(member));
+        let fellows = self.honest_updates(round, model, plan)?;
+        let expected = mean(&fellows.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let scenes = imagine(&fellows, &expected, plan, terms, &mut rng);
+        let first = &fellows[0];
+        let knowledge =
+            Knowledge::alone(first).with_others(first.clone(), scenes).with_rule(&terms.rule, byzantine);
         let vector = self.attack.craft(&knowledge, &mut rng)?;
-        let sent = match self.attack.spec.sends {
+        Ok(Target { vector, expected })
+    }
+
+    /// The vector as one client's input.
+    fn as_sent(
+        &self,
+        vector: Vec<f64>,
+        expected: &[f64],
+        plan: &TaskPlan,
+        terms: &Terms,
+        is_omniscient: bool,
+        rng: &mut ChaCha20Rng,
+    ) -> Vec<f64> {
+        let strength = self.attack.strength;
+        match self.attack.spec.sends {
             Sends::AsItIs => vector,
-            Sends::OfNorm(norm) => {
-                let norm = clip * self.attack.strength.unwrap_or(norm);
-                with_norm(&vector, norm).unwrap_or_else(|| any_direction(vector.len(), norm, &mut rng))
+            Sends::OfNorm(_) if is_omniscient && strength.is_none() => vector,
+            Sends::OfNorm(default) => {
+                // Where nothing is clipped there is no other measure than the vector's own norm.
+                let clip = plan.privacy.clip_norm;
+                let unit = if clip.is_finite() { clip } else { norm(&vector) };
+                let wanted = unit * strength.unwrap_or(default);
+                with_norm(&vector, wanted).unwrap_or_else(|| any_direction(vector.len(), wanted, rng))
             }
             Sends::Replacing => {
                 let share = f64::from(plan.cohort.clients) / self.members.len() as f64;
-                let factor = if self.attack.strength.is_none() { share } else { 1.0 };
+                let factor = if strength.is_none() { share } else { 1.0 };
                 vector.iter().map(|value| factor * value).collect()
             }
+            Sends::GroupMean if terms.mode == Mode::InsecurePlain => vector,
             Sends::GroupMean => {
-                let (_, size, divisor) = rows(plan, &terms);
+                let (_, size, divisor) = rows(plan, terms);
                 let rest = (size - 1) as f64;
-                vector
-                    .iter()
-                    .zip(&expected)
-                    .map(|(wanted, rest_of)| divisor * wanted - rest * rest_of)
-                    .collect()
+                let addend = |(wanted, rest_of): (&f64, &f64)| divisor * wanted - rest * rest_of;
+                vector.iter().zip(expected).map(addend).collect()
             }
-        };
-        let seed = plan.rotation_seed(round, &Digest::of(model));
-        Ok(on_the_grid(&sent, &Rotation::new(&seed, sent.len()), &terms.guarantee))
+        }
     }
 
     /// Remembers the published model; gives its difference to the one seen before.
@@ -132,46 +254,64 @@ impl Conspiracy {
 
     /// The update of a member's data, poisoned if the attack does that. Backdoors are trained on everybody's.
     fn own_update(
-        &self,
+        &mut self,
         member: usize,
         round: u32,
         model: &[u8],
         plan: &TaskPlan,
     ) -> Result<Vec<f64>, AttackError> {
-        let Member { data, seed } = &self.members[member];
-        let data = match self.attack.spec.poison {
-            None => data.clone(),
-            Some(poison) if poison.is_backdoor() => poison.apply(&self.pooled()?)?,
-            Some(poison) => poison.apply(data)?,
-        };
-        self.trained(&data, *seed, round, model, plan)
+        let poison = self.attack.spec.poison;
+        let pooled = poison.is_some_and(Poison::is_backdoor).then(|| self.pooled()).transpose()?;
+        self.trained(member, pooled.as_ref(), poison, round, model, plan)
     }
 
     /// What every member would send if it were honest.
     fn honest_updates(
-        &self,
+        &mut self,
         round: u32,
         model: &[u8],
         plan: &TaskPlan,
     ) -> Result<Vec<Vec<f64>>, AttackError> {
-        let honest = |Member { data, seed }: &Member| {
-            let update = self.trained(data, *seed, round, model, plan)?;
+        let mut honest = Vec::with_capacity(self.members.len());
+        for member in 0..self.members.len() {
+            let update = self.trained(member, None, None, round, model, plan)?;
             let shrink = (plan.privacy.clip_norm / norm(&update)).min(1.0);
-            Ok(update.iter().map(|value| shrink * value).collect())
-        };
-        self.members.iter().map(honest).collect()
+            honest.push(update.iter().map(|value| shrink * value).collect());
+        }
+        Ok(honest)
     }
 
+    /// A member's update from `data`, or its own where there are none, poisoned where there is a poison.
     fn trained(
-        &self,
-        data: &Dataset,
-        seed: u64,
+        &mut self,
+        member: usize,
+        data: Option<&Dataset>,
+        poison: Option<Poison>,
         round: u32,
         model: &[u8],
         plan: &TaskPlan,
     ) -> Result<Vec<f64>, AttackError> {
+        let Member { data: own, seed } = &self.members[member];
+        let data = data.unwrap_or(own);
         let seed = seed.wrapping_add(u64::from(round));
-        let update = local_update(&(self.features)(data), model, plan, seed)?;
+        // A batch is drawn before anything is done to the rows, which are many.
+        let sample = self.algorithm.as_ref().and_then(|algorithm| algorithm.sample(data.len(), seed));
+        let drawn = sample.map(|rows| data.subset(&rows)).transpose()?;
+        let data = drawn.as_ref().unwrap_or(data);
+        let poisoned = poison.map(|poison| poison.apply(data)).transpose()?;
+        let data = (self.features)(poisoned.as_ref().unwrap_or(data));
+        let Some(algorithm) = &self.algorithm else {
+            return Ok(local_update(&data, model, plan, seed)?.into_iter().map(f64::from).collect());
+        };
+        let key = (member, poison.is_some());
+        let before = match self.kept.get(&key) {
+            Some(kept) if kept.round == round => kept.before.clone(),
+            Some(kept) => kept.after.clone(),
+            None => None,
+        };
+        let (update, after) = algorithm.contribute(plan, round, model, before.as_deref(), &data, seed)?;
+        let after = after.or_else(|| before.clone());
+        self.kept.insert(key, Kept { round, before, after });
         Ok(update.into_iter().map(f64::from).collect())
     }
 
@@ -197,11 +337,13 @@ impl Conspiracy {
     }
 }
 
-/// Steps of the grid, rotated as honest updates are and cut to the ring.
-fn on_the_grid(sent: &[f64], rotation: &Rotation, guarantee: &Guarantee) -> Vec<i64> {
+/// Steps of the grid, rotated where honest updates are, and cut to the ring.
+fn on_the_grid(sent: &[f64], rotation: Option<&Rotation>, guarantee: &Guarantee) -> Vec<i64> {
     let mut sent: Vec<f32> = sent.iter().map(|&value| value as f32).collect();
     // Infinity has no direction to turn: every coordinate of the ring takes it.
-    if sent.iter().all(|value| value.is_finite()) {
+    if let Some(rotation) = rotation
+        && sent.iter().all(|value| value.is_finite())
+    {
         rotation.forward(&mut sent);
     }
     let largest = (1_i64 << (guarantee.ring_bits - 1)) - 1;

@@ -35,8 +35,8 @@ pub(super) struct Own<'a> {
 
 /// Updates of others.
 pub(super) struct Others {
-    /// Honest updates, of every honest client or of the fellows.
-    pub(super) updates: Vec<Vec<f64>>,
+    /// An honest update, of an honest client or of a fellow.
+    pub(super) first: Vec<f64>,
     /// What the rule may be about to see. At least one, all of the same shape.
     pub(super) scenes: Vec<Scene>,
 }
@@ -80,7 +80,7 @@ impl<'a> Knowledge<'a> {
     pub fn of_honest(updates: &'a [Vec<f64>], byzantine: usize) -> Self {
         let own = updates.first().expect("an omniscient attacker sees an honest update");
         let scene = Scene { honest: updates.to_vec(), veils: vec![vec![0.0; own.len()]; byzantine] };
-        Self::alone(own).with_others(updates.to_vec(), vec![scene])
+        Self::alone(own).with_others(own.clone(), vec![scene])
     }
 
     /// The published models, by the last step from one to the next.
@@ -97,8 +97,8 @@ impl<'a> Knowledge<'a> {
         self
     }
 
-    pub(super) fn with_others(mut self, updates: Vec<Vec<f64>>, scenes: Vec<Scene>) -> Self {
-        self.others = Some(Others { updates, scenes });
+    pub(super) fn with_others(mut self, first: Vec<f64>, scenes: Vec<Scene>) -> Self {
+        self.others = Some(Others { first, scenes });
         self
     }
 }

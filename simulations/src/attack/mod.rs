@@ -13,7 +13,8 @@
 //! - Alone: the client's own update and the published models.
 //! - Together: updates of others. As published, those of every honest client (omniscient). Inside secure aggregation
 //!   nobody has them: there the colluders take what they would have sent themselves for a sample of the honest
-//!   (partial knowledge). [`Knowledge::of_honest`] gives the one, [`Conspiracy`] only the other.
+//!   (partial knowledge). [`Conspiracy::contribute`] gives partial knowledge alone; [`Conspiracy::contribute_seeing`] the
+//!   other, in mode `insecure_plain`.
 //! - Knowing the rule: the robust rule besides, with its f. Plans are public, so that colluders have it too.
 //!
 //! Invariants: an attack that needs more than it is given is refused ([`AttackError::Knowledge`]), never run on less;
@@ -46,6 +47,7 @@ pub use knowledge::{Knowledge, Needs};
 pub use poison::Poison;
 pub use registry::{ATTACKS, AttackSpec, Sends, Strength};
 
+use crate::algorithm::AlgorithmError;
 use crate::training::TrainingError;
 use knowledge::Craft;
 
@@ -87,6 +89,20 @@ pub enum AttackError {
     /// The rule that the attack tries its updates on does not take so many rows.
     #[error(transparent)]
     Rule(#[from] RuleError),
+    /// Nobody sees a single update in a mode with groups.
+    #[error(
+        "in mode {mode} nobody sees what an honest client sends; attackers who do are for insecure_plain"
+    )]
+    Hidden {
+        /// The plan's mode.
+        mode: &'static str,
+    },
+    /// No honest client of the round has sent anything.
+    #[error("there is no honest update in the round that attackers could see")]
+    NobodySeen,
+    /// The algorithm gives no update of the colluders' data.
+    #[error(transparent)]
+    Algorithm(#[from] AlgorithmError),
     /// The data cannot be poisoned, or not be trained on.
     #[error(transparent)]
     Learning(#[from] LearningError),

@@ -35,7 +35,7 @@ pub(super) const MIMIC: AttackSpec = AttackSpec {
     strength: None,
     poison: None,
     sends: Sends::GroupMean,
-    craft: Craft::Together(|others, _| others.updates[0].clone()),
+    craft: Craft::Together(|others, _| others.first.clone()),
 };
 
 pub(super) const LAZY: AttackSpec = AttackSpec {

@@ -488,6 +488,7 @@ impl<S: Scenario> Federation<S> {
             {
                 if let Some(device) = self.devices.get(&client)
                     && device.session == Some(session)
+                    && !self.scenario.looks_at_others(client)
                 {
                     work.push(Task::Ahead { key, client, device, round });
                 }

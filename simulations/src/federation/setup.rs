@@ -115,6 +115,12 @@ pub trait Scenario: Sync {
         Err("this client judges no models".to_owned())
     }
 
+    /// Whether what the client contributes follows from what others do. It is computed at the virtual time at which its
+    /// training ends, when all is there that others have computed by then, and never ahead of it.
+    fn looks_at_others(&self, _client: usize) -> bool {
+        false
+    }
+
     /// How long the client trains in this round, in milliseconds of virtual time.
     fn training_time(&self, _client: usize, _round: u32) -> u64 {
         0

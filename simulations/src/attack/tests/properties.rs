@@ -126,7 +126,7 @@ fn distances_hold_for_what_arrives_veiled() {
         veils.iter().map(|veil| veil.iter().map(|value| value / 3.0).collect()).collect();
     let craft = |veils: &[Vec<f64>], name| {
         let scene = Scene { honest: rows.clone(), veils: veils.to_vec() };
-        let knowledge = Knowledge::alone(&rows[0]).with_others(rows.clone(), vec![scene]);
+        let knowledge = Knowledge::alone(&rows[0]).with_others(rows[0].clone(), vec![scene]);
         attack(name).craft(&knowledge, &mut rng()).unwrap()
     };
     let farthest = |from: &[f64]| rows.iter().map(|row| squared_distance(from, row)).fold(0.0, f64::max);

@@ -187,3 +187,139 @@ fn the_lazy_send_the_published_step_and_zero_before_there_is_one() {
     assert_is_rotated(&steps, &expected, 2, &model, &plan);
     assert_eq!(send(2, &new).0, steps, "asked twice");
 }
+
+/// 12 clients in the clear without noise, of whom two collude and see what the others send.
+struct Seen {
+    conspiracy: Mutex<Conspiracy>,
+    /// What honest clients have computed, by round and client, and what colluders have sent.
+    honest: Mutex<BTreeMap<u32, BTreeMap<usize, Vec<f64>>>>,
+    sent: Mutex<BTreeMap<(u32, usize), Vec<i64>>>,
+    shares: Vec<Dataset>,
+}
+
+const SEEING: [usize; 2] = [0, 7];
+
+impl Seen {
+    fn new(attack: Attack) -> Self {
+        let shares = shares(12);
+        let member = |&index: &usize| Member { data: shares[index].clone(), seed: index as u64 };
+        let members = SEEING.iter().map(member).collect();
+        let conspiracy = Mutex::new(Conspiracy::new(attack, members, datasets::spectrum_of, 5));
+        Self { conspiracy, honest: Mutex::default(), sent: Mutex::default(), shares }
+    }
+
+    fn run(self, threads: usize, clip_norm: f64) -> Federation<Self> {
+        let mut setup = plain::in_the_clear("local");
+        setup.plan.privacy = Privacy::none(clip_norm);
+        setup.policy =
+            Policy { allow_insecure_plain: true, allow_insecure_no_noise: true, ..Policy::default() };
+        setup.plan.model = Model { architecture: "softmax:25x10".to_owned(), parameters: 260 };
+        setup.plan.server.rule = "trimmed-mean".to_owned();
+        setup.plan.server.assumed_byzantine = 2;
+        setup.threads = threads.try_into().unwrap();
+        let mut federation = Federation::new(setup, self).unwrap();
+        federation.run();
+        assert_eq!(published(&federation.events()), [0, 1, 2], "{:?}", aborted(&federation.events()));
+        federation
+    }
+}
+
+impl Scenario for Seen {
+    fn contribute(&self, &Work { client, round, model, plan, .. }: &Work<'_>) -> Result<Trained, String> {
+        if let Some(member) = SEEING.iter().position(|colluder| *colluder == client) {
+            let honest = || self.honest.lock().unwrap()[&round].values().cloned().collect();
+            let mut conspiracy = self.conspiracy.lock().unwrap();
+            let sent = conspiracy.contribute_seeing(member, round, model, plan, honest).unwrap();
+            self.sent.lock().unwrap().insert((round, client), sent.clone());
+            return Ok(Contribution::DangerUnbounded(sent).into());
+        }
+        let data = datasets::spectrum_of(&self.shares[client]);
+        let update = local_update(&data, model, plan, client as u64 + u64::from(round)).unwrap();
+        let seen = update.iter().map(|&value| f64::from(value)).collect();
+        self.honest.lock().unwrap().entry(round).or_default().insert(client, seen);
+        Ok(Contribution::Update(update).into())
+    }
+
+    fn looks_at_others(&self, client: usize) -> bool {
+        SEEING.contains(&client)
+    }
+
+    fn training_time(&self, client: usize, _round: u32) -> u64 {
+        if SEEING.contains(&client) { 30_000 } else { client as u64 }
+    }
+}
+
+#[test]
+fn in_the_clear_attackers_may_see_every_honest_update_of_the_round() {
+    for name in ["ipm", "opt-alie", "mimic", "sign-flip", "label-flip"] {
+        let attack = Attack::new(name, None).unwrap();
+        let mut federation = Seen::new(attack).run(1, f64::INFINITY);
+        let Seen { honest, sent, .. } = federation.scenario();
+        let (honest, sent) = (honest.get_mut().unwrap(), sent.get_mut().unwrap());
+        assert_eq!((honest.len(), sent.len()), (2, 4), "{name}");
+        let reals = |steps: &[i64]| -> Vec<f64> {
+            steps.iter().map(|&step| step as f64 / f64::from(1 << 24)).collect()
+        };
+        let rows: Vec<Vec<f64>> = honest[&1].values().cloned().collect();
+        assert_eq!(rows.len(), 10, "{name}: every honest update");
+        let mean = |at: usize| rows.iter().map(|row| row[at]).sum::<f64>() / 10.0;
+        let expected: Vec<f64> = match name {
+            "ipm" => (0..260).map(|at| -2.0 * mean(at)).collect(),
+            "mimic" => rows[0].clone(),
+            "opt-alie" => {
+                let rule = "trimmed-mean".parse().unwrap();
+                let knowledge = crate::attack::Knowledge::of_honest(&rows, 2).with_rule(&rule, 2);
+                attack.craft(&knowledge, &mut stream(1, "unused", 0, 0)).unwrap()
+            }
+            // As published: no louder than an honest update.
+            _ => {
+                let spec: ModelSpec = "softmax:25x10".parse().unwrap();
+                let parameters = spec.initial(federation.seed());
+                let model = model_file::to_safetensors(&spec, &parameters).unwrap();
+                let data = datasets::spectrum_of(&federation.scenario().shares[0]);
+                let data = if name == "sign-flip" { data } else { data.relabel(|label| 9 - label).unwrap() };
+                let plan = federation.coordinator().plan().plan().clone();
+                let sign = if name == "sign-flip" { -1.0 } else { 1.0 };
+                let update = local_update(&data, &model, &plan, 1).unwrap();
+                update.into_iter().map(|value| sign * f64::from(value)).collect()
+            }
+        };
+        let found = reals(&federation.scenario().sent.get_mut().unwrap()[&(1, 0)]);
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!((found - expected).abs() < 1e-6, "{name}: {found}, {expected}");
+        }
+    }
+}
+
+#[test]
+fn what_attackers_see_does_not_depend_on_threads() {
+    let models = |threads| {
+        let federation = Seen::new(Attack::new("alie", None).unwrap()).run(threads, 0.5);
+        federation.model().unwrap().to_vec()
+    };
+    assert_eq!(models(1), models(3));
+}
+
+#[test]
+fn a_loud_attacker_in_the_clear_is_as_long_as_the_coordinator_takes() {
+    let attack = Attack::new("sign-flip", Some(40.0)).unwrap();
+    let mut federation = Seen::new(attack).run(1, 0.5);
+    let sent = federation.scenario().sent.get_mut().unwrap().clone();
+    for steps in sent.values() {
+        let squares: f64 = steps.iter().map(|&step| (step as f64 / f64::from(1 << 24)).powi(2)).sum();
+        assert!((squares.sqrt() / 0.5 - 1.0).abs() < 1e-3, "{squares}");
+    }
+    let dropped =
+        federation.events().iter().filter(|event| matches!(event, Event::ClientDropped { .. })).count();
+    assert_eq!(dropped, 0, "nobody is refused");
+}
+
+#[test]
+fn nobody_sees_an_honest_update_in_groups() {
+    let Setup { plan, clients, .. } = setup(1);
+    let spec: ModelSpec = plan.model.architecture.parse().unwrap();
+    let model = model_file::to_safetensors(&spec, &spec.initial(1)).unwrap();
+    let mut conspiracy = conspiracy(Attack::new("ipm", None).unwrap(), &shares(clients));
+    let error = conspiracy.contribute_seeing(0, 1, &model, &plan, || panic!("not asked")).unwrap_err();
+    assert!(error.to_string().starts_with("in mode secagg nobody sees"), "{error}");
+}
