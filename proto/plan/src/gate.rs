@@ -8,7 +8,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{PlanError, at_least, field};
+use crate::PlanError;
+use crate::error::{at_least, field};
 use fedveil_privacy::{Estimate, NoiseMultiplier};
 
 /// Most rejections in a row that a plan may bear.

@@ -4,10 +4,9 @@ use fedveil_aggregation::robust::{Rule, RuleSpec};
 use fedveil_privacy::{ClipNorm, Guarantee, MatrixKind, Participation, Placement, Sampling, SamplingRate};
 use fedveil_provenance::NO_NOISE;
 
-use crate::{
-    Aggregation, CorrelatedNoise, MAX_CLIENTS, MAX_ROWS, Mode, PlanError, Privacy, Shape, TaskPlan, Terms,
-    at_least, field,
-};
+use crate::error::{at_least, field};
+use crate::terms::Shape;
+use crate::{Aggregation, CorrelatedNoise, MAX_CLIENTS, MAX_ROWS, Mode, PlanError, Privacy, TaskPlan, Terms};
 
 /// Most rounds over which noise is correlated: a round's noise is made of that of all rounds before.
 const MAX_CORRELATED_ROUNDS: u32 = 1 << 14;
