@@ -13,7 +13,6 @@ use fedveil_simulations::algorithm::{
     Algorithm, AlgorithmError, AlgorithmSpec, Choice, Given, Kind, Needs, OptionSpec, Runner, Task, Unit,
 };
 use fedveil_simulations::{datasets, training};
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
 
@@ -112,15 +111,6 @@ fn research_plan(spec: &ModelSpec) -> TaskPlan {
         training: Training::sgd(2, 32, 0.1),
         privacy: Privacy::none(f64::INFINITY),
         aggregation: Aggregation::none(),
-        server: Server {
-            rule: "mean".to_owned(),
-            pre: Vec::new(),
-            options: BTreeMap::new(),
-            assumed_byzantine: 0,
-            learning_rate: 1.0,
-            momentum: 0.0,
-            optimizer: None,
-            gate: None,
-        },
+        server: Server::mean(),
     }
 }

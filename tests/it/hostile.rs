@@ -10,7 +10,6 @@ use fedveil_proto::v1::{Frame, training_client::TrainingClient};
 use fedveil_proto::{Assembler, ErrorCode, Kind, frames, hello};
 use fedveil_proto_plan::{Aggregation, Cohort, Model, Privacy, Server, TaskPlan, Training, VERSION};
 use fedveil_provenance::Digest;
-use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -61,16 +60,7 @@ impl Stage {
                 masks: "chacha20".to_owned(),
                 break_probability: 0.0,
             },
-            server: Server {
-                rule: "mean".to_owned(),
-                pre: Vec::new(),
-                options: BTreeMap::new(),
-                assumed_byzantine: 0,
-                learning_rate: 1.0,
-                momentum: 0.0,
-                gate: None,
-                optimizer: None,
-            },
+            server: Server::mean(),
         };
         let config = ServerConfig {
             listen: ([127, 0, 0, 1], 0).into(),

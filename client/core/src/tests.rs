@@ -57,16 +57,7 @@ fn plan() -> TaskPlan {
             masks: "aes-256-ctr".to_owned(),
             break_probability: 0.0,
         },
-        server: Server {
-            rule: "mean".to_owned(),
-            pre: Vec::new(),
-            options: std::collections::BTreeMap::new(),
-            assumed_byzantine: 0,
-            learning_rate: 1.0,
-            momentum: 0.0,
-            gate: None,
-            optimizer: None,
-        },
+        server: Server::mean(),
     }
 }
 

@@ -275,6 +275,20 @@ impl AdaptiveOptimizer {
 }
 
 impl Server {
+    /// The mean of all sums or updates, added to the model as it is.
+    pub fn mean() -> Self {
+        Self {
+            rule: "mean".to_owned(),
+            pre: Vec::new(),
+            options: BTreeMap::new(),
+            assumed_byzantine: 0,
+            learning_rate: 1.0,
+            momentum: 0.0,
+            gate: None,
+            optimizer: None,
+        }
+    }
+
     /// The names of the pre-aggregators and the rule in their order, as in `clip+nnm+trimmed-mean`.
     pub fn steps(&self) -> String {
         let names: Vec<&str> = self.pre.iter().chain([&self.rule]).map(String::as_str).collect();

@@ -1,6 +1,5 @@
 //! The federations that are measured.
 
-use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use fedveil_client_core::Policy;
@@ -50,7 +49,8 @@ impl Size {
 
 /// Updates in the clear, without noise: all that is left is what the framework itself does.
 pub(crate) fn in_the_clear(size: Size, attendance: Attendance) -> Setup {
-    let plan = plan(size, Mode::InsecurePlain, Aggregation::none(), Privacy::none(f64::INFINITY), mean());
+    let plan =
+        plan(size, Mode::InsecurePlain, Aggregation::none(), Privacy::none(f64::INFINITY), Server::mean());
     let policy = Policy { allow_insecure_plain: true, allow_insecure_no_noise: true, ..Policy::default() };
     setup(size, plan, policy, attendance)
 }
@@ -78,7 +78,7 @@ pub(crate) fn in_groups(size: Size, mode: Mode, protocol: &str) -> Setup {
         correlated_noise: None,
         adaptive_clip: None,
     };
-    let server = Server { rule: "mda".to_owned(), assumed_byzantine: 4, ..mean() };
+    let server = Server { rule: "mda".to_owned(), assumed_byzantine: 4, ..Server::mean() };
     let plan = plan(size, mode, aggregation, privacy, server);
     let policy = Policy {
         allow_insecure_plain: mode == Mode::InsecureIdeal,
@@ -113,18 +113,5 @@ fn plan(size: Size, mode: Mode, aggregation: Aggregation, privacy: Privacy, serv
         privacy,
         aggregation,
         server,
-    }
-}
-
-fn mean() -> Server {
-    Server {
-        rule: "mean".to_owned(),
-        pre: Vec::new(),
-        options: BTreeMap::new(),
-        assumed_byzantine: 0,
-        learning_rate: 1.0,
-        momentum: 0.0,
-        gate: None,
-        optimizer: None,
     }
 }

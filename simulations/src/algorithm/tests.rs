@@ -8,7 +8,6 @@ use fedveil_proto_plan::{
     Aggregation, Cohort, ExamplePrivacy, Mode, Model, Privacy, Server, Training, VERSION,
 };
 use fedveil_provenance::Digest;
-use std::collections::BTreeMap;
 
 /// Research without noise: as many clients as this in every round.
 fn plan(clients: u32, architecture: &str) -> TaskPlan {
@@ -25,16 +24,7 @@ fn plan(clients: u32, architecture: &str) -> TaskPlan {
         training: Training::sgd(1, 16, 1.0),
         privacy: Privacy::none(f64::INFINITY),
         aggregation: Aggregation::none(),
-        server: Server {
-            rule: "mean".to_owned(),
-            pre: Vec::new(),
-            options: BTreeMap::new(),
-            assumed_byzantine: 0,
-            learning_rate: 1.0,
-            momentum: 0.0,
-            optimizer: None,
-            gate: None,
-        },
+        server: Server::mean(),
     }
 }
 

@@ -5,8 +5,6 @@ mod modes;
 mod signed;
 mod terms;
 
-use std::collections::BTreeMap;
-
 use ed25519_dalek::SigningKey;
 use fedveil_provenance::Digest;
 
@@ -45,16 +43,7 @@ fn plan() -> TaskPlan {
             masks: "chacha20".to_owned(),
             break_probability: 0.0,
         },
-        server: Server {
-            rule: "mean".to_owned(),
-            pre: Vec::new(),
-            options: BTreeMap::new(),
-            assumed_byzantine: 0,
-            learning_rate: 1.0,
-            momentum: 0.0,
-            gate: None,
-            optimizer: None,
-        },
+        server: Server::mean(),
     }
 }
 

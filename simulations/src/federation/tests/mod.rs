@@ -167,16 +167,7 @@ fn one_group() -> Setup {
             masks: "chacha20".to_owned(),
             break_probability: 0.0,
         },
-        server: Server {
-            rule: "mean".to_owned(),
-            pre: Vec::new(),
-            options: BTreeMap::new(),
-            assumed_byzantine: 0,
-            learning_rate: 1.0,
-            momentum: 0.0,
-            gate: None,
-            optimizer: None,
-        },
+        server: Server::mean(),
     };
     Setup::new(plan.clone(), plan.cohort.clients as usize, Policy::default(), 1)
 }
