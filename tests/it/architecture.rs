@@ -9,7 +9,8 @@ use std::{
 };
 
 /// Crates that do I/O or bring it in. A name ending in `*` stands for all that begin so.
-const IO_CRATES: [&str; 7] = ["tokio*", "tonic*", "hyper*", "rustls*", "getrandom", "rand", "rusqlite"];
+const IO_CRATES: [&str; 8] =
+    ["tokio*", "tonic*", "hyper*", "rustls*", "ureq", "getrandom", "rand", "rusqlite"];
 
 /// Paths of the standard library that a crate without I/O does not use.
 const IO_PATHS: [&str; 7] = ["fs::", "net::", "env::", "process::", "thread::", "SystemTime", "Instant"];
