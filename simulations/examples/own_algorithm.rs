@@ -12,6 +12,7 @@ use fedveil_provenance::Digest;
 use fedveil_simulations::algorithm::{
     Algorithm, AlgorithmError, AlgorithmSpec, Choice, Given, Kind, Needs, OptionSpec, Runner, Task, Unit,
 };
+use fedveil_simulations::federation::Work;
 use fedveil_simulations::{datasets, training};
 use std::error::Error;
 use std::sync::Arc;
@@ -83,8 +84,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         let model = runner.initial(&parameters)?;
         let mut mean = vec![0.0; parameters.len()];
         for ((client, data), memory) in (0..).zip(&clients).zip(&mut memories) {
-            let seed = u64::from(round) << 32 | client;
-            let (vector, kept) = runner.contribute(&plan, round, &model, memory.as_deref(), data, seed)?;
+            let seed = u64::from(round) << 32 | client as u64;
+            let work =
+                Work { client, round, model: &model, staleness: 0, plan: &plan, memory: memory.as_deref() };
+            let (vector, kept) = runner.contribute(&work, data, seed)?;
             mean.iter_mut()
                 .zip(vector)
                 .for_each(|(mean, value)| *mean += f64::from(value) / f64::from(CLIENTS));

@@ -22,6 +22,7 @@
 //!
 //! Absent: rounds, messages, noise. They are the cores'.
 
+mod buffered;
 mod nova;
 mod options;
 mod personal;
@@ -38,6 +39,7 @@ pub use options::{Choice, Kind, OptionError, OptionSpec, Options, Setting};
 pub use registry::{AlgorithmSpec, Needs, REGISTRY, Refused, Unit, document, find};
 pub use runner::Runner;
 
+use crate::federation::Attendance;
 use crate::training::TrainingError;
 use fedveil_aggregation::optimizer::{ServerOptimizer, ServerStep};
 use fedveil_learning::{Dataset, LearningError, ModelSpec};
@@ -53,10 +55,13 @@ pub struct Task<'a> {
     pub spec: &'a ModelSpec,
     /// The plan, with the settings of local training.
     pub plan: &'a TaskPlan,
-    /// x: the global parameters.
+    /// x: the global parameters; with an [attendance](Algorithm::attendance) that is buffered, those that the client started
+    /// from.
     pub global: &'a [f32],
     /// What the global state holds besides them.
     pub control: &'a [f32],
+    /// τ: how many global states there are that are newer.
+    pub staleness: u32,
     /// The client's data.
     pub data: &'a Dataset,
     /// The round, from 1.
@@ -125,6 +130,11 @@ pub trait Algorithm: Debug + Send + Sync {
 
     /// One client's step. `memory` is what it kept of its last one.
     fn client(&self, task: &Task<'_>, memory: Option<&[f32]>) -> Result<Given, AlgorithmError>;
+
+    /// Who has to connect when, if the algorithm needs its own way.
+    fn attendance(&self) -> Option<Attendance> {
+        None
+    }
 
     /// How the server moves the global state by the aggregate, if not by the plan's optimiser alone.
     fn server(&self, _planned: ServerOptimizer) -> Option<Arc<dyn ServerStep>> {

@@ -97,7 +97,7 @@ pub(super) const FEDYOGI: AlgorithmSpec = AlgorithmSpec {
     ..FEDADAM
 };
 
-const SERVER_RATE: OptionSpec = OptionSpec {
+pub(super) const SERVER_RATE: OptionSpec = OptionSpec {
     key: "server_learning_rate",
     kind: Kind::Above { bound: 0.0, most: 1_000.0, default: 1.0 },
     meaning: "the server's step size",

@@ -1,13 +1,13 @@
 //! The one list of algorithms. Configurations, help texts and docs/algorithms.md are made from it.
 
 use super::options::{Choice, OptionError, OptionSpec, Options};
-use super::{Algorithm, nova, personal, plain, scaffold, sgd, weighted};
+use super::{Algorithm, buffered, nova, personal, plain, scaffold, sgd, weighted};
 use fedveil_proto_plan::{Mode, PlanError, TaskPlan, Terms};
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
 /// Every algorithm, the simplest first.
-pub static REGISTRY: [AlgorithmSpec; 13] = [
+pub static REGISTRY: [AlgorithmSpec; 14] = [
     sgd::SPEC,
     plain::FEDAVG,
     plain::FEDAVGM,
@@ -18,6 +18,7 @@ pub static REGISTRY: [AlgorithmSpec; 13] = [
     plain::FEDADAM,
     plain::FEDYOGI,
     weighted::QFEDAVG,
+    buffered::SPEC,
     personal::DITTO,
     personal::FEDBN,
     personal::FEDPER,
@@ -131,6 +132,17 @@ pub enum Refused {
         found: f64,
         /// Why.
         reason: &'static str,
+    },
+    /// The plan counts on cohorts that are drawn by coins, and the algorithm's are not.
+    #[error(
+        "algorithm {algorithm} is not for a plan with cohort.population ({found}): its cohorts are whoever has finished, \
+         which no coin decides, so that sampling amplifies nothing"
+    )]
+    Sampling {
+        /// The algorithm.
+        algorithm: &'static str,
+        /// The plan's population.
+        found: u32,
     },
     /// The model is not one for it.
     #[error("algorithm {algorithm}: {reason}")]

@@ -2,6 +2,7 @@
 
 use super::registry::Refused;
 use super::{Algorithm, AlgorithmError, AlgorithmSpec, Choice, Task};
+use crate::federation::{Attendance, Work};
 use crate::sampling::distinct;
 use chacha20::ChaCha20Rng;
 use fedveil_aggregation::optimizer::ServerStep;
@@ -43,6 +44,11 @@ impl Runner {
             return Err(Refused::Model { algorithm: about.name, reason });
         }
         algorithm.plan(plan);
+        if let (Some(Attendance::Buffered { .. }), Some(found)) =
+            (algorithm.attendance(), plan.cohort.population)
+        {
+            return Err(Refused::Sampling { algorithm: about.name, found });
+        }
         let length = spec.parameters() + algorithm.control(spec.parameters());
         plan.model.parameters = u32::try_from(length).unwrap_or(u32::MAX);
         about.check(&options, plan, &plan.check()?)?;
@@ -59,6 +65,11 @@ impl Runner {
         let file = model_file::to_safetensors(&self.spec, parameters)?;
         let control = self.algorithm.control(parameters.len());
         if control == 0 { Ok(file) } else { extended(&file, control) }
+    }
+
+    /// Who connects when, where the algorithm has a way of its own.
+    pub fn attendance(&self) -> Option<Attendance> {
+        self.algorithm.attendance()
     }
 
     /// The step of the server, where the plan's optimiser is not all of it.
@@ -79,20 +90,18 @@ impl Runner {
     /// are the client's, or the [`sample`](Self::sample) of them under the same seed.
     pub fn contribute(
         &self,
-        plan: &TaskPlan,
-        round: u32,
-        model: &[u8],
-        memory: Option<&[u8]>,
+        work: &Work<'_>,
         data: &Dataset,
         seed: u64,
     ) -> Result<(Vec<f32>, Option<Vec<u8>>), AlgorithmError> {
+        let &Work { round, model, staleness, plan, memory, .. } = work;
         let state = self.state(model)?;
         let (global, control) = state.split_at(self.spec.parameters());
         let memory = memory.map(memory_from_bytes).transpose()?;
         let (spec, clients) = (&self.spec, self.clients);
         let drawn = self.sample(data.len(), seed).map(|rows| data.subset(&rows)).transpose()?;
         let data = drawn.as_ref().unwrap_or(data);
-        let task = Task { spec, plan, global, control, data, round, clients, seed };
+        let task = Task { spec, plan, global, control, staleness, data, round, clients, seed };
         let given = self.algorithm.client(&task, memory.as_deref())?;
         if given.vector.len() != state.len() {
             let found = given.vector.len();

@@ -3,6 +3,7 @@
 use super::weighted::{Ratio, fair};
 use super::*;
 use crate::datasets;
+use crate::federation::Work;
 use fedveil_learning::{Role, evaluate};
 use fedveil_proto_plan::{
     Aggregation, Cohort, ExamplePrivacy, Mode, Model, Privacy, Server, Training, VERSION,
@@ -47,12 +48,28 @@ fn runner(choice: &Choice, change: impl FnOnce(&mut TaskPlan)) -> (Runner, TaskP
     (runner, plan)
 }
 
+/// A round of client 0 with the newest state.
+fn work<'a>(plan: &'a TaskPlan, round: u32, model: &'a [u8], memory: Option<&'a [u8]>) -> Work<'a> {
+    Work { client: 0, round, model, staleness: 0, plan, memory }
+}
+
 /// What a client with [`one`] makes of this global state.
 fn given(
     choice: &Choice,
     change: impl FnOnce(&mut TaskPlan),
     state: &[f32],
     memory: Option<&[f32]>,
+) -> Given {
+    given_late(choice, change, state, memory, 0)
+}
+
+/// The same of a state that has so many newer ones.
+fn given_late(
+    choice: &Choice,
+    change: impl FnOnce(&mut TaskPlan),
+    state: &[f32],
+    memory: Option<&[f32]>,
+    staleness: u32,
 ) -> Given {
     let (runner, plan) = runner(choice, change);
     let mut file = runner.initial(&[0.0; 4]).unwrap();
@@ -61,7 +78,8 @@ fn given(
     file.extend(state.iter().flat_map(|value| value.to_le_bytes()));
     let bytes = |memory: &[f32]| memory.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
     let memory = memory.map(bytes);
-    let (vector, memory) = runner.contribute(&plan, 1, &file, memory.as_deref(), &one(), 7).unwrap();
+    let work = Work { staleness, ..work(&plan, 1, &file, memory.as_deref()) };
+    let (vector, memory) = runner.contribute(&work, &one(), 7).unwrap();
     let reals =
         |bytes: Vec<u8>| bytes.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value)).collect();
     Given { vector, memory: memory.map(reals) }
@@ -114,14 +132,14 @@ fn fedsgd_looks_at_a_batch_that_is_drawn_anew() {
     let data = Dataset::new(vec![1.0, 2.0, 4.0, 8.0], vec![0; 4], 1, 2).unwrap();
     let mut seen = std::collections::BTreeSet::new();
     for seed in 0..40 {
-        let (found, _) = runner.contribute(&plan, 1, &file, None, &data, seed).unwrap();
+        let (found, _) = runner.contribute(&work(&plan, 1, &file, None), &data, seed).unwrap();
         let rows = runner.sample(4, seed).unwrap();
         // The gradient of w₀ at 0 is −x / 2.
         let mean = rows.iter().map(|&row| data.features()[row]).sum::<f32>() / 2.0;
         close(&found, &[0.5, -0.5, mean / 2.0, -mean / 2.0]);
         // The sample of the sample is itself.
         let sampled = data.subset(&rows).unwrap();
-        assert_eq!(runner.contribute(&plan, 1, &file, None, &sampled, seed).unwrap().0, found);
+        assert_eq!(runner.contribute(&work(&plan, 1, &file, None), &sampled, seed).unwrap().0, found);
         seen.insert(rows);
     }
     assert_eq!(seen.len(), 6, "every pair of four rows");
@@ -199,6 +217,44 @@ fn qfedavg_weighs_by_the_loss() {
 }
 
 #[test]
+fn fedbuff_counts_stale_updates_for_less() {
+    // One step of 1/2 from 0, and of r = 1 / (1 + e^(1/5)) from the model of a client that started earlier; three models
+    // are newer than that one, and s(3) = 1/2.
+    let choice = Choice::of("fedbuff").with("server_learning_rate", 0.5);
+    let fresh = given(&choice, |_| (), &[0.0; 4], None).vector;
+    close(&fresh, &step(0.5));
+    let old = [0.2, 0.0, 0.0, 0.0];
+    let late = given_late(&choice, |_| (), &old, None, 3).vector;
+    close(&late, &step(wrong(old) / 2.0));
+    for (exponent, staleness, weight) in [(0.0, 9, 1.0), (1.0, 3, 0.25), (2.0, 1, 0.25)] {
+        let choice = choice.clone().with("staleness_exponent", exponent);
+        close(&given_late(&choice, |_| (), &[0.0; 4], None, staleness).vector, &step(0.5 * weight));
+    }
+    // The buffer of the two moves the model by half their mean.
+    let (runner, plan) = runner(&choice, |plan| plan.cohort.minimum = 1);
+    assert_eq!((plan.cohort.clients, plan.cohort.minimum), (2, 2), "a buffer is full or no round");
+    let mean: Vec<f64> = fresh.iter().zip(&late).map(|(a, b)| f64::from(a + b) / 2.0).collect();
+    let mut model = [0.0; 4];
+    assert!(runner.server(&plan.check().unwrap()).is_none(), "the plan says all");
+    plan.check().unwrap().optimizer.step(&mut Vec::new(), &mut model, &mean);
+    close(&model, &step((0.5 + wrong(old) / 2.0) / 4.0));
+    let buffered = Attendance::Buffered { concurrency: 100, max_staleness: 20 };
+    assert_eq!(runner.attendance(), Some(buffered));
+}
+
+#[test]
+fn fedbuff_refuses_amplification_by_sampling() {
+    let mut plan = plan(2, "softmax:1x2");
+    local_noise(&mut plan);
+    plan.privacy.placement = "central".to_owned();
+    plan.cohort.population = Some(100);
+    plan.check().unwrap();
+    let model = "softmax:1x2".parse().unwrap();
+    let error = Runner::new(&Choice::of("fedbuff"), model, 100, &mut plan).unwrap_err().to_string();
+    assert!(error.starts_with("algorithm fedbuff is not for a plan with cohort.population (100)"), "{error}");
+}
+
+#[test]
 fn weights_by_examples_are_those_of_the_paper() {
     let choice = Choice::of("fedavg").with("weights", "examples");
     let (runner, plan) = runner(&choice, |_| ());
@@ -207,7 +263,7 @@ fn weights_by_examples_are_those_of_the_paper() {
     let three = Dataset::new(vec![1.0; 3], vec![1; 3], 1, 2).unwrap();
     let mut sum = vec![0.0; 5];
     for data in [&one(), &three] {
-        let (vector, memory) = runner.contribute(&plan, 1, &file, None, data, 7).unwrap();
+        let (vector, memory) = runner.contribute(&work(&plan, 1, &file, None), data, 7).unwrap();
         assert_eq!(memory, None);
         sum.iter_mut().zip(vector).for_each(|(sum, value)| *sum += f64::from(value) / 2.0);
     }
@@ -247,7 +303,7 @@ fn fedper_and_fedbn_keep_their_tensors() {
             Dataset::new((0..inputs).map(|i| 0.1 + i as f32 / 10.0).collect(), vec![0], inputs, 2).unwrap();
         let global = spec.initial(3);
         let file = runner.initial(&global).unwrap();
-        let (vector, memory) = runner.contribute(&plan, 1, &file, None, &data, 1).unwrap();
+        let (vector, memory) = runner.contribute(&work(&plan, 1, &file, None), &data, 1).unwrap();
         let expected = crate::training::update(&spec, &global, &data, &plan, 1).unwrap();
         let memory = memory.unwrap();
         let personal = runner.personal(&file, Some(&memory)).unwrap();
@@ -266,9 +322,10 @@ fn fedper_and_fedbn_keep_their_tensors() {
         assert_eq!(memory.len(), 4 * kept);
         assert!(expected.iter().zip(&vector).any(|(all, sent)| all != sent), "{name}: something stays");
         // The next round starts from what was kept.
-        let (_, next) = runner.contribute(&plan, 2, &file, Some(&memory), &data, 1).unwrap();
+        let (_, next) = runner.contribute(&work(&plan, 2, &file, Some(&memory)), &data, 1).unwrap();
         assert_ne!(next.unwrap(), memory, "{name}");
-        let error = runner.contribute(&plan, 2, &file, Some(&memory[4..]), &data, 1).unwrap_err().to_string();
+        let error =
+            runner.contribute(&work(&plan, 2, &file, Some(&memory[4..])), &data, 1).unwrap_err().to_string();
         assert!(error.starts_with("a client's memory has"), "{error}");
     }
 }
@@ -477,8 +534,9 @@ fn learn(choice: &Choice, model: &str, rounds: u32) -> (f64, f64) {
         let mut mean = vec![0.0; length];
         for (client, memory) in memories.iter_mut().enumerate() {
             let seed = u64::from(round) * 8 + client as u64;
-            let (vector, next) =
-                runner.contribute(&plan, round, &file, memory.as_deref(), &clients[client], seed).unwrap();
+            let (vector, next) = runner
+                .contribute(&work(&plan, round, &file, memory.as_deref()), &clients[client], seed)
+                .unwrap();
             mean.iter_mut().zip(vector).for_each(|(mean, value)| *mean += f64::from(value) / 8.0);
             *memory = next.or(memory.take());
         }
@@ -510,6 +568,7 @@ fn every_algorithm_learns_the_digits() {
         (Choice::of("fedadam").with("server_learning_rate", 0.05), "softmax:64x10", 10, 0.75),
         (Choice::of("fedyogi").with("server_learning_rate", 0.05), "softmax:64x10", 10, 0.75),
         (Choice::of("qfedavg"), "softmax:64x10", 10, 0.75),
+        (Choice::of("fedbuff"), "softmax:64x10", 10, 0.8),
         (Choice::of("ditto"), "softmax:64x10", 10, 0.8),
     ] {
         let (global, personal) = learn(&choice, model, rounds);

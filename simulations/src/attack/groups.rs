@@ -35,6 +35,7 @@ use super::registry::Sends;
 use super::statistics::{mean, norm, with_norm};
 use super::{Attack, AttackError, Poison};
 use crate::algorithm::Runner;
+use crate::federation::Work;
 use crate::sampling::{standard_normal, uniform};
 use crate::training::local_update;
 
@@ -309,7 +310,8 @@ impl Conspiracy {
             Some(kept) => kept.after.clone(),
             None => None,
         };
-        let (update, after) = algorithm.contribute(plan, round, model, before.as_deref(), &data, seed)?;
+        let work = Work { client: member, round, model, staleness: 0, plan, memory: before.as_deref() };
+        let (update, after) = algorithm.contribute(&work, &data, seed)?;
         let after = after.or_else(|| before.clone());
         self.kept.insert(key, Kept { round, before, after });
         Ok(update.into_iter().map(f64::from).collect())

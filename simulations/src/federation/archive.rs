@@ -1,11 +1,12 @@
 //! What a coordinator of a simulation has stored.
 
+use super::attendance::Flight;
 use super::device::Kept;
 use super::journal::{Events, Journal, Restored};
 use fedveil_coordinator_core::{Event, Millis, Store, StoreError};
 use fedveil_provenance::Digest;
 use sha2::{Digest as _, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,7 +19,8 @@ pub enum Keep {
     /// No event, and the blobs of the newest model alone: memory is flat over rounds, and the coordinator cannot crash.
     Nothing,
     /// What a run needs to go on from the last round that was over, in a folder; memory is flat over rounds. With
-    /// [`Attendance::CheckIn`](super::Attendance::CheckIn) alone, where rounds have a boundary.
+    /// [`Attendance::CheckIn`](super::Attendance::CheckIn) and [`Attendance::Buffered`](super::Attendance::Buffered) alone,
+    /// where rounds have a boundary.
     Folder {
         /// The folder.
         path: PathBuf,
@@ -113,14 +115,15 @@ impl Archive {
         &self,
         round: u32,
         now: Millis,
+        flights: &BTreeSet<Flight>,
         gone: impl Iterator<Item = (u32, Kept, Option<&'a [u8]>)>,
     ) -> Result<(), StoreError> {
         let Contents { journal, blobs, .. } = &mut *self.lock();
-        journal.as_mut().map_or(Ok(()), |journal| journal.checkpoint(round, now, blobs, gone))
+        journal.as_mut().map_or(Ok(()), |journal| journal.checkpoint(round, now, flights, blobs, gone))
     }
 
     /// A round is over: unless everything is kept, forgets all blobs but these and those that came last.
-    pub(super) fn forget_but(&self, named: &[Digest]) {
+    pub(super) fn forget_but(&self, named: &BTreeSet<Digest>) {
         let mut contents = self.lock();
         if contents.events.is_none() {
             let newest = std::mem::take(&mut contents.newest);

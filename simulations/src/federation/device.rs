@@ -24,6 +24,8 @@ pub struct Device {
     round: u32,
     model: Option<(u32, Bytes)>,
     memory: Option<Bytes>,
+    /// The model that it has trained, and how many newer ones there are, where it had finished before it connected.
+    started: Option<(Bytes, u32)>,
     refusals: Vec<Refusal>,
     finished: Option<String>,
     /// Number of the session in progress.
@@ -80,6 +82,7 @@ impl Device {
             round: 0,
             model: None,
             memory,
+            started: None,
             refusals: Vec::new(),
             finished: None,
             session: None,
@@ -142,6 +145,15 @@ impl Device {
     pub(super) fn task(&self) -> Option<(&[u8], &TaskPlan)> {
         let (_, model) = self.model()?;
         Some((model, self.participant.plan()?.plan()))
+    }
+
+    /// It comes with what it made of this model, of which there are so many newer ones.
+    pub(super) fn start_from(&mut self, model: Bytes, staleness: u32) {
+        self.started = Some((model, staleness));
+    }
+
+    pub(super) fn started(&self) -> Option<(&[u8], u32)> {
+        self.started.as_ref().map(|(model, staleness)| (model.as_ref(), *staleness))
     }
 
     pub(super) fn handle(&mut self, input: Input, now: Millis) -> Result<Vec<Effect>, Refusal> {

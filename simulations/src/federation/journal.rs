@@ -4,7 +4,7 @@
 //! FOLDER/checkpoint.json   where the run stood, and how long the other files were then; replaced by renaming
 //!        events.jsonl      events, one a line, appended
 //!        devices.bin       what is left of devices that are gone, appended, the newest entry of a client counts
-//!        blobs/            the newest model and the optimiser's state, by digest
+//!        blobs/            the newest model, those that clients train on and the optimiser's state, by digest
 //!        memory/           what trainers keep, by client and round
 //! ```
 //!
@@ -12,12 +12,13 @@
 //! the lengths that it states are of a round that was not over, and are cut off; that round is run again, with the same
 //! draws. Files carry a digest of what they held, so that another run's, or damaged ones, are refused.
 
+use super::attendance::Flight;
 use super::device::Kept;
 use fedveil_coordinator_core::{Event, Millis, StoreError};
 use fedveil_provenance::Digest;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
@@ -51,6 +52,9 @@ struct Checkpoint {
     /// Virtual time.
     now: Millis,
     blobs: Vec<Digest>,
+    /// Clients that train or have finished, and have not checked in.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    flights: BTreeSet<Flight>,
     events: Extent,
     devices: Extent,
 }
@@ -80,6 +84,7 @@ pub(super) struct Restored {
     pub(super) blobs: Vec<Vec<u8>>,
     pub(super) kept: BTreeMap<u32, Kept>,
     pub(super) memories: BTreeMap<u32, Vec<u8>>,
+    pub(super) flights: BTreeSet<Flight>,
 }
 
 struct Appended {
@@ -131,6 +136,7 @@ impl Journal {
             blobs: Vec::new(),
             kept: BTreeMap::new(),
             memories: BTreeMap::new(),
+            flights: checkpoint.flights,
         };
         let mut journal =
             Self { folder: folder.to_owned(), setup, which, events, devices, memories: BTreeMap::new() };
@@ -192,6 +198,7 @@ impl Journal {
         &mut self,
         round: u32,
         now: Millis,
+        flights: &BTreeSet<Flight>,
         blobs: &BTreeMap<Digest, std::sync::Arc<[u8]>>,
         gone: impl Iterator<Item = (u32, Kept, Option<&'a [u8]>)>,
     ) -> Result<(), StoreError> {
@@ -224,6 +231,7 @@ impl Journal {
             round,
             now,
             blobs: blobs.keys().copied().collect(),
+            flights: flights.clone(),
             events: self.events.sync()?,
             devices: self.devices.sync()?,
         };

@@ -25,7 +25,8 @@
 //!
 //! Devices are made from the seed and their number when they connect. With [`Attendance::CheckIn`] they are dropped when
 //! their round is over, and two numbers are kept of each that ever took part: memory does not grow with the population,
-//! nor with the rounds.
+//! nor with the rounds. With [`Attendance::Buffered`] clients train between rounds, from the model that there was when they
+//! started, and those that have finished check in: a client that trains is an entry in a list, and no device.
 //!
 //! Invariants
 //! - One seed, one history: equal setups and equal scenarios give equal events, byte for byte, and equal models, on any
@@ -41,6 +42,7 @@
 //! Absent on purpose: frames and their size limits, TLS, enrolment. They belong to the shells.
 
 mod archive;
+mod attendance;
 mod conditions;
 mod device;
 mod draws;
@@ -63,6 +65,7 @@ pub use journal::Events;
 pub use progress::{RoundOutcome, RoundSummary};
 pub use setup::{Attendance, Contribution, Direction, Message, Scenario, Setup, SetupError, Trained, Work};
 
+use attendance::Flight;
 use bytes::Bytes;
 use device::Kept;
 use ed25519_dalek::{SigningKey, VerifyingKey};
@@ -83,11 +86,6 @@ use std::sync::Arc;
 /// Values of all inputs that are worked on at one time. It bounds memory, and belongs to the history: it may not depend
 /// on the number of threads.
 const VALUES_AT_ONCE: usize = 1 << 22;
-/// Time after which more clients connect where those that did are too few for a round.
-const CHECK_IN_SECONDS: u32 = 60;
-/// How often that is tried for one round, a week of virtual time.
-const MOST_CHECK_INS: u32 = 7 * 24 * 60;
-
 /// One coordinator, its clients, and the messages between them.
 pub struct Federation<S> {
     seed: u64,
@@ -108,7 +106,9 @@ pub struct Federation<S> {
     /// What is left of devices that are gone.
     kept: BTreeMap<u32, Kept>,
     memories: BTreeMap<u32, Bytes>,
-    /// Of these, who has left since the last checkpoint, and whether with a memory.
+    /// With [`Attendance::Buffered`], who trains or has finished, and has not checked in.
+    flights: BTreeSet<Flight>,
+    /// Of those who are gone, who has left since the last checkpoint, and whether with a memory.
     unsaved: BTreeMap<u32, bool>,
     /// Rounds between two checkpoints, in a run that is kept in a folder.
     every: Option<u32>,
@@ -222,6 +222,7 @@ impl<S: Scenario> Federation<S> {
             index_of: BTreeMap::new(),
             kept: BTreeMap::new(),
             memories: BTreeMap::new(),
+            flights: BTreeSet::new(),
             unsaved: BTreeMap::new(),
             every: match keep {
                 Keep::Folder { every, .. } => Some(every.max(1)),
@@ -243,6 +244,7 @@ impl<S: Scenario> Federation<S> {
             Some(restored) => {
                 (federation.now, federation.crashed) = (restored.now, restored.now);
                 federation.kept = restored.kept;
+                federation.flights = restored.flights.into_iter().collect();
                 let memories = restored.memories.into_iter();
                 federation.memories = memories.map(|(client, memory)| (client, memory.into())).collect();
             }
@@ -341,7 +343,11 @@ impl<S: Scenario> Federation<S> {
         if let Some(population) = self.population.take() {
             self.bind(&population);
         }
-        self.devices.values_mut().for_each(|device| device.lose_session());
+        if self.attendance == Attendance::Connected {
+            self.devices.values_mut().for_each(|device| device.lose_session());
+        } else {
+            self.let_go();
+        }
         self.start();
     }
 
@@ -425,13 +431,11 @@ impl<S: Scenario> Federation<S> {
     fn start(&mut self) {
         self.command(Command::Recover);
         self.command(Command::Open { model: self.initial_model });
-        match self.attendance {
-            Attendance::Connected => self.connect_all((0..self.population_size).collect()),
+        if self.attendance == Attendance::Connected {
+            self.connect_all((0..self.population_size).collect());
+        } else if self.coordinator().log().size() > 0 && self.queue.next_at().is_none() {
             // Otherwise they come when the initial model is signed, or have come when a round was aborted.
-            Attendance::CheckIn { .. } if self.coordinator().log().size() > 0 && self.devices.is_empty() => {
-                self.check_in();
-            }
-            Attendance::CheckIn { .. } => {}
+            self.check_in();
         }
     }
 
@@ -544,13 +548,17 @@ impl<S: Scenario> Federation<S> {
                     self.send(client, Direction::Up, kind, bytes.into());
                 }
                 Reaction::Train { round } => {
-                    let end = Millis(self.now.0.saturating_add(self.scenario.training_time(client, round)));
+                    // Who checks in with what it has finished trains no longer.
+                    let time =
+                        device.started().map_or_else(|| self.scenario.training_time(client, round), |_| 0);
+                    let end = Millis(self.now.0.saturating_add(time));
                     self.queue.push(end, Pending::Training { session, client, round, result: None });
                 }
                 Reaction::Judge { round, model: new } => {
                     let judged = device.task().ok_or_else(|| "no model to compare with".to_owned());
                     let judged = judged.and_then(|(model, plan)| {
-                        self.scenario.judge(&Work { client, round, model, plan, memory: None }, &new)
+                        let work = Work { client, round, model, staleness: 0, plan, memory: None };
+                        self.scenario.judge(&work, &new)
                     });
                     let outcome =
                         device.handle(judged.map_or_else(Input::TrainingFailed, Input::Judged), self.now);
@@ -589,8 +597,8 @@ impl<S: Scenario> Federation<S> {
         }
         if is_over {
             let core = self.driver.core();
-            let named = [core.model(), core.momentum(), core.best()];
-            self.store.forget_but(&named.into_iter().flatten().collect::<Vec<_>>());
+            let named = [core.model(), core.momentum(), core.best()].into_iter().flatten();
+            self.store.forget_but(&named.chain(self.flights.iter().map(Flight::model)).collect());
         }
         if is_over && self.attendance != Attendance::Connected {
             // Whoever is told the end of a round is gone with it.
@@ -616,12 +624,7 @@ impl<S: Scenario> Federation<S> {
     /// A round is over, and with it everyone's session; others come for the next one.
     fn end_sessions(&mut self) {
         self.queue.clear();
-        let mut commands = Vec::new();
-        for (index, mut device) in std::mem::take(&mut self.devices) {
-            self.keep(index as u32, &mut device);
-            commands.push(Command::Disconnect { client: device.id() });
-        }
-        self.index_of.clear();
+        let commands = self.let_go();
         self.scenario.sessions_over();
         // Nothing follows from them: rounds are held.
         self.driver.hold(true);
@@ -641,6 +644,17 @@ impl<S: Scenario> Federation<S> {
         self.check_in();
     }
 
+    /// Lets all devices go, and gives what the coordinator has to be told of it.
+    fn let_go(&mut self) -> Vec<Command> {
+        let mut commands = Vec::new();
+        for (index, mut device) in std::mem::take(&mut self.devices) {
+            self.keep(index as u32, &mut device);
+            commands.push(Command::Disconnect { client: device.id() });
+        }
+        self.index_of.clear();
+        commands
+    }
+
     /// Makes durable where the run stands, in a run that is kept in a folder. No session is open.
     fn checkpoint(&mut self) {
         if self.every.is_none() {
@@ -651,61 +665,9 @@ impl<S: Scenario> Federation<S> {
             let memory = memories.get(index).filter(|_| *has_memory).map(AsRef::as_ref);
             Some((*index, *kept.get(index)?, memory))
         });
-        let saved = self.store.checkpoint(self.driver.core().last_round(), self.now, gone);
+        let saved = self.store.checkpoint(self.driver.core().last_round(), self.now, &self.flights, gone);
         self.unsaved.clear();
         self.failed(saved);
-    }
-
-    /// Lets as many clients connect as are wanted and available, drawn at random.
-    fn check_in(&mut self) {
-        let Attendance::CheckIn { clients } = self.attendance else { return };
-        if self.coordinator().closed().is_some() {
-            return;
-        }
-        if self.check_ins >= MOST_CHECK_INS {
-            let minimum = self.settings.plan.plan().cohort.minimum;
-            let there = self.devices.len();
-            let mut reason = format!(
-                "no round could open for a week: cohort.minimum is {minimum}, {there} clients are there"
-            );
-            if let Some(refusal) = self.devices.values().find_map(|device| device.finished()) {
-                reason = format!("{reason}, and one has left: {refusal}");
-            }
-            return self.command(Command::Stop { reason });
-        }
-        if self.check_ins > 0 {
-            self.replace_absent();
-        }
-        let round = self.coordinator().last_round() + 1;
-        let mut rng = stream(self.seed, "check-in", self.check_ins as usize, round);
-        self.check_ins += 1;
-        let wanted = clients.saturating_sub(self.devices.len());
-        let mut order = Shuffle::new(self.population_size);
-        let mut drawn = Vec::new();
-        while drawn.len() < wanted
-            && let Some(client) = order.next(&mut rng)
-        {
-            if !self.devices.contains_key(&client) && self.scenario.available(client, self.now) {
-                drawn.push(client);
-            }
-        }
-        self.queue.push(self.now.plus_seconds(CHECK_IN_SECONDS), Pending::CheckIn);
-        self.connect_all(drawn);
-    }
-
-    /// Lets go of those who have checked in and are not ready: their sessions are gone, or what they were sent is lost.
-    fn replace_absent(&mut self) {
-        let is_absent = |device: &Device| device.session.is_none() || device.model().is_none();
-        let absent: Vec<usize> =
-            self.devices.iter().filter(|(_, device)| is_absent(device)).map(|(index, _)| *index).collect();
-        let mut commands = Vec::new();
-        for index in absent {
-            let Some(mut device) = self.devices.remove(&index) else { continue };
-            self.index_of.remove(&device.id());
-            self.keep(index as u32, &mut device);
-            commands.push(Command::Disconnect { client: device.id() });
-        }
-        self.commands(commands);
     }
 
     /// Keeps what is left of a device that goes.
@@ -837,33 +799,9 @@ impl Task<'_> {
 }
 
 fn train(scenario: &impl Scenario, client: usize, round: u32, device: &Device) -> Result<Trained, String> {
-    let (model, plan) = device.task().ok_or("no model to train")?;
-    scenario.contribute(&Work { client, round, model, plan, memory: device.memory() })
-}
-
-/// The numbers `0..count` in random order, of which only those that are asked for take memory (Fisher and Yates).
-struct Shuffle {
-    count: usize,
-    given: usize,
-    moved: BTreeMap<usize, usize>,
-}
-
-impl Shuffle {
-    fn new(count: usize) -> Self {
-        Self { count, given: 0, moved: BTreeMap::new() }
-    }
-
-    fn next(&mut self, rng: &mut impl rand_core::Rng) -> Option<usize> {
-        let left = self.count.checked_sub(self.given).filter(|&left| left > 0)?;
-        let place = self.given + draws::below(rng, left);
-        let drawn = self.moved.remove(&place).unwrap_or(place);
-        let first = self.moved.remove(&self.given).unwrap_or(self.given);
-        if place != self.given {
-            self.moved.insert(place, first);
-        }
-        self.given += 1;
-        Some(drawn)
-    }
+    let (newest, plan) = device.task().ok_or("no model to train")?;
+    let (model, staleness) = device.started().unwrap_or((newest, 0));
+    scenario.contribute(&Work { client, round, model, staleness, plan, memory: device.memory() })
 }
 
 /// The coordinator's core, with the step of the server that the plan cannot name, if there is one.

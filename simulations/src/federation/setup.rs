@@ -7,7 +7,7 @@ use fedveil_client_core::Policy;
 use fedveil_coordinator_core::{HoldOut, Millis, Quarantine, StoreError};
 use fedveil_learning::{LearningError, ModelSpec, model_file};
 use fedveil_proto::Kind;
-use fedveil_proto_plan::{Model, PlanError, TaskPlan};
+use fedveil_proto_plan::{Cohort, Model, PlanError, TaskPlan};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -51,6 +51,19 @@ pub enum Attendance {
         /// Clients that connect; a round opens at once if they are as many as the plan's cohort.
         clients: usize,
     },
+    /// Asynchronous, with a buffer of the plan's cohort (FedBuff; Nguyen et al. 2022, arXiv:2106.06639): at any time so many
+    /// clients train, each from the model that was the newest when it started, for its
+    /// [training time](Scenario::training_time). When as many have finished as are in a cohort, these check in, and contribute
+    /// what they made of [their models](Work::staleness); after the round, others who are available start in their places.
+    /// For plans whose `cohort.minimum` is `cohort.clients`.
+    ///
+    /// What has checked in when a round is aborted is lost. Who has passed its privacy budget does not start.
+    Buffered {
+        /// Clients that train at a time, or have finished and wait.
+        concurrency: usize,
+        /// A client whose model has more newer ones than this is given up, and its place is another's.
+        max_staleness: u32,
+    },
 }
 
 impl Setup {
@@ -92,9 +105,19 @@ impl Setup {
         if let (Keep::Folder { .. }, Attendance::Connected) = (&self.keep, self.attendance) {
             return Err(SetupError::NoBoundary);
         }
+        let Cohort { clients: buffer, population, .. } = self.plan.cohort;
         match self.attendance {
             Attendance::CheckIn { clients } if clients < minimum || clients > self.clients => {
                 Err(SetupError::CheckIn { found: clients, minimum, clients: self.clients })
+            }
+            Attendance::Buffered { .. } if population.is_some() => Err(SetupError::BufferedSampling),
+            Attendance::Buffered { .. } if minimum != buffer as usize => {
+                Err(SetupError::Buffer { minimum, buffer })
+            }
+            Attendance::Buffered { concurrency, .. }
+                if !(buffer as usize..=self.clients).contains(&concurrency) =>
+            {
+                Err(SetupError::Concurrency { found: concurrency, buffer, clients: self.clients })
             }
             _ => Ok(()),
         }
@@ -121,17 +144,18 @@ pub trait Scenario: Sync {
         false
     }
 
-    /// How long the client trains in this round, in milliseconds of virtual time.
+    /// How long the client trains in this round, in milliseconds of virtual time; with [`Attendance::Buffered`], if it starts
+    /// before this round.
     fn training_time(&self, _client: usize, _round: u32) -> u64 {
         0
     }
 
-    /// Whether the client may connect at this time, for [`Attendance::CheckIn`].
+    /// Whether the client may connect at this time, for [`Attendance::CheckIn`], or start, for [`Attendance::Buffered`].
     fn available(&self, _client: usize, _now: Millis) -> bool {
         true
     }
 
-    /// All sessions have ended with a round, for [`Attendance::CheckIn`]: what was under way is lost.
+    /// All sessions have ended with a round, unless everyone [stays](Attendance::Connected): what was under way is lost.
     fn sessions_over(&mut self) {}
 
     /// When the coordinator crashes next after this time. It starts again at once, from what is kept.
@@ -159,8 +183,10 @@ pub struct Work<'a> {
     pub client: usize,
     /// The round.
     pub round: u32,
-    /// The global model, a safetensors file.
+    /// The global model, a safetensors file: the newest, or with [`Attendance::Buffered`] that from which the client started.
     pub model: &'a [u8],
+    /// τ: how many models there are that are newer than this one.
+    pub staleness: u32,
     /// The task.
     pub plan: &'a TaskPlan,
     /// What the client kept when it trained last.
@@ -252,6 +278,35 @@ pub enum SetupError {
         /// All clients.
         clients: usize,
     },
+    /// A buffer that may be filled in part.
+    #[error(
+        "cohort.minimum is {minimum}; with buffered attendance the cohort is the buffer, and {buffer} (cohort.clients) is \
+         accepted"
+    )]
+    Buffer {
+        /// The plan's minimum.
+        minimum: usize,
+        /// The plan's cohort.
+        buffer: u32,
+    },
+    /// Not that many clients can train at a time.
+    #[error(
+        "{found} clients train at a time; accepted are {buffer} (cohort.clients of the plan) to {clients} (all there are)"
+    )]
+    Concurrency {
+        /// Clients that were to train.
+        found: usize,
+        /// Clients that a round takes.
+        buffer: u32,
+        /// All clients.
+        clients: usize,
+    },
+    /// Coins that nobody tosses.
+    #[error(
+        "cohort.population amplifies privacy by coins, and with buffered attendance a cohort is whoever has finished; leave \
+         it out"
+    )]
+    BufferedSampling,
     /// A run that is kept in a folder goes on from a boundary between rounds.
     #[error("a run is kept in a folder only where clients check in for each round")]
     NoBoundary,

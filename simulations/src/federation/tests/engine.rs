@@ -1,5 +1,6 @@
 //! What the engine itself promises: threads that change nothing, devices that come and go, memory that stays flat.
 
+use super::attendance::Shuffle;
 use super::*;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -58,7 +59,12 @@ fn setups() -> Vec<Setup> {
     let mut groups_checking_in = groups.clone();
     groups_checking_in.clients = 100;
     groups_checking_in.attendance = Attendance::CheckIn { clients: 27 };
-    vec![groups, plain::in_the_clear("local"), checking_in, groups_checking_in]
+    let mut buffered = checking_in.clone();
+    buffered.plan.cohort.minimum = 12;
+    buffered.attendance = Attendance::Buffered { concurrency: 50, max_staleness: 5 };
+    let mut groups_buffered = groups_checking_in.clone();
+    groups_buffered.attendance = Attendance::Buffered { concurrency: 60, max_staleness: 5 };
+    vec![groups, plain::in_the_clear("local"), checking_in, groups_checking_in, buffered, groups_buffered]
 }
 
 /// All that a run leaves, as bytes.

@@ -2,6 +2,7 @@
 
 mod adaptive_clip;
 mod attacks;
+mod buffered;
 mod canaries;
 mod conditions;
 mod engine;

@@ -7,7 +7,7 @@ use fedveil_proto::Kind::PlainInput;
 use fedveil_provenance::Manifest;
 
 /// 12 clients without noise, whose owners allow it.
-fn without_noise(clip_norm: f64) -> Setup {
+pub(super) fn without_noise(clip_norm: f64) -> Setup {
     let mut setup = in_the_clear("local");
     setup.plan.privacy = Privacy::none(clip_norm);
     setup.policy = Policy { allow_insecure_plain: true, allow_insecure_no_noise: true, ..Policy::default() };

@@ -25,6 +25,15 @@ fn in_groups(keep: Keep) -> Setup {
     setup
 }
 
+/// Clients that train over several rounds.
+fn buffered(keep: Keep) -> Setup {
+    let mut setup = setup(keep);
+    setup.plan.cohort.minimum = 12;
+    setup.plan.rounds = 9;
+    setup.attendance = Attendance::Buffered { concurrency: 30, max_staleness: 2 };
+    setup
+}
+
 /// What a run has come to: events, model, what is left of its devices.
 type End = (Option<Digest>, Option<Digest>, BTreeMap<u32, Kept>, BTreeMap<u32, Bytes>);
 
@@ -46,6 +55,7 @@ fn a_run_that_is_cut_off_anywhere_comes_to_the_same_end() {
         (setup as fn(Keep) -> Setup, Events::All, 1),
         (setup, Events::Lasting, 2),
         (in_groups, Events::Lasting, 1),
+        (buffered, Events::Lasting, 2),
     ] {
         let whole = TempDir::new().unwrap();
         let mut federation = Federation::new(make(kept_in(whole.path(), events, every)), scenario()).unwrap();
