@@ -201,10 +201,12 @@ impl Run<'_> {
             dataset: self.dataset.clone(),
             rule: self.plan.server.steps(),
             aggregation_mode: self.plan.mode.clone(),
+            // Of a simulation, not every round is measured.
             test_accuracy: published
                 .clone()
-                .next_back()
-                .map_or(watch.initial_accuracy, |round| round.test_accuracy),
+                .rev()
+                .find_map(|round| round.test_accuracy)
+                .or(watch.initial_accuracy),
             initial_accuracy: watch.initial_accuracy,
             attack_success: None,
             epsilon: rounds.last().map_or(0.0, |round| round.epsilon),
@@ -231,6 +233,7 @@ impl Run<'_> {
             seed: self.seed,
             stopped_because: watch.closed.clone().unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            private: true,
         }
     }
 }

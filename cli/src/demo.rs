@@ -642,7 +642,7 @@ fn default_folder() -> PathBuf {
     Path::new("runs").join(jiff::Zoned::now().strftime("%Y-%m-%d_%H-%M-%S").to_string())
 }
 
-fn table(summary: &Summary) -> String {
+pub(crate) fn table(summary: &Summary) -> String {
     let percent =
         |share: Option<f64>| share.map_or("-".to_owned(), |share| format!("{:.1} %", 100.0 * share));
     let backdoor = summary

@@ -50,9 +50,12 @@ impl RunFolder {
         text.lines().enumerate().map(parse).collect()
     }
 
-    /// Adds a file to the folder.
+    /// Adds a file to the folder, or to one inside it.
     pub(crate) fn add(&self, name: &str, bytes: &[u8]) -> Result<(), Failure> {
         let path = self.0.join(name);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(|error| unwritable(parent, &error))?;
+        }
         write_durably(&path, bytes).map_err(|error| unwritable(&path, &error))
     }
 
@@ -122,6 +125,6 @@ impl RunFolder {
     }
 }
 
-fn unwritable(path: &Path, error: &dyn std::fmt::Display) -> Failure {
+pub(crate) fn unwritable(path: &Path, error: &dyn std::fmt::Display) -> Failure {
     Failure::new(Exit::Output, format!("{}: {error}", path.display()))
 }

@@ -14,8 +14,10 @@ mod folder;
 mod hold_out;
 mod privacy;
 mod progress;
+mod report;
 mod robust;
 mod secagg;
+mod simulate;
 mod vectors;
 mod verify;
 mod watch;
@@ -49,6 +51,11 @@ enum Command {
     /// Clients train on UCI optical digits, which are inside the binary. At the end the run folder holds a signed
     /// model, its lineage and a report; `fedveil verify` checks it.
     Demo(demo::Args),
+    /// Run a federation of a scenario file in virtual time: the same coordinator and clients, no network, seeded.
+    ///
+    /// A scenario says who there is, what they hold, train, send and withhold; every key has a default, and
+    /// `--print-scenario` lists them all. The run folder is that of `fedveil demo`, and `fedveil verify` checks it.
+    Simulate(simulate::Args),
     /// Run a coordinator until its task is over.
     Coordinator(coordinator::Args),
     /// Take part in a coordinator's task.
@@ -74,6 +81,8 @@ enum Command {
     /// Sets to train on: which there are, their download, and how they fall to clients.
     #[command(subcommand)]
     Data(data::Command),
+    /// Compare runs: a table of how they ended, and with `--out` a page with their curves over one another.
+    Report(report::Args),
     /// Choose the parameters of secure aggregation.
     #[command(subcommand)]
     Secagg(secagg::Command),
@@ -95,6 +104,7 @@ fn main() -> ExitCode {
         .init();
     let outcome = match cli.command {
         Command::Demo(args) => block_on(demo::run(args)),
+        Command::Simulate(args) => simulate::run(&args),
         Command::Coordinator(args) => block_on(coordinator::run(args)),
         Command::Client(args) => block_on(client::run(args)),
         Command::Verify { path, trusted_key, json } => {
@@ -102,6 +112,7 @@ fn main() -> ExitCode {
         }
         Command::Robust(command) => robust::run(command, &mut std::io::stdout().lock()),
         Command::Data(command) => data::run(&command, &mut std::io::stdout().lock()),
+        Command::Report(args) => report::run(&args, &mut std::io::stdout().lock()),
         Command::Secagg(command) => secagg::run(&command, &mut std::io::stdout().lock()),
         Command::Privacy(command) => command.run(&mut std::io::stdout().lock()),
         Command::DemoClient => block_on(demo::client_process()),

@@ -1,8 +1,13 @@
 //! What a person sees while a task runs: a live line on a terminal, one plain line a round elsewhere.
 
 use fedveil_simulations::record::{RoundOutcome, RoundRecord};
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
+use std::cell::Cell;
 use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+/// Least time from one line of a fast simulation to the next.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// The state of the task, as far as it is shown.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +37,39 @@ pub(crate) enum Progress {
     Live(ProgressBar),
     /// Lines on standard error.
     Plain,
+    /// Lines on standard error, of some of the rounds where there are many, with what is left to do.
+    Paced(Pace),
+}
+
+/// How fast rounds go by.
+pub(crate) struct Pace {
+    rounds: u32,
+    started: Instant,
+    said: Cell<Option<Instant>>,
+    /// Rounds that an earlier process ran.
+    before: u32,
+}
+
+impl Pace {
+    fn new(rounds: u32, before: u32) -> Self {
+        Self { rounds, started: Instant::now(), said: Cell::new(None), before }
+    }
+
+    /// Whether it is time for a line.
+    fn is_due(&self, round: u32) -> bool {
+        let due = round == self.rounds || self.said.get().is_none_or(|said| said.elapsed() >= QUIET);
+        if due {
+            self.said.set(Some(Instant::now()));
+        }
+        due
+    }
+
+    /// Rounds in a second, and what is left at that rate.
+    fn rate(&self, round: u32) -> String {
+        let rate = f64::from(round - self.before.min(round)) / self.started.elapsed().as_secs_f64().max(1e-3);
+        let left = f64::from(self.rounds.saturating_sub(round)) / rate.max(1e-9);
+        format!("  {rate:.1} rounds/s, {} left", HumanDuration(Duration::from_secs_f64(left.min(1e9))))
+    }
 }
 
 impl Progress {
@@ -43,10 +81,30 @@ impl Progress {
         if !std::io::stderr().is_terminal() {
             return Self::Plain;
         }
+        Self::live(rounds, "{spinner} [{bar:24}] {msg}  {elapsed_precise}")
+    }
+
+    /// The same for rounds of a simulation, of which `before` were run by an earlier process.
+    pub(crate) fn paced(silent: bool, rounds: u32, before: u32) -> Self {
+        if silent {
+            return Self::Silent;
+        }
+        if !std::io::stderr().is_terminal() {
+            return Self::Paced(Pace::new(rounds, before));
+        }
+        let live = Self::live(rounds, "{spinner} [{bar:24}] {msg}  {per_sec}, {eta} left");
+        if let Self::Live(bar) = &live {
+            bar.set_position(u64::from(before));
+            bar.reset_eta();
+        }
+        live
+    }
+
+    fn live(rounds: u32, template: &str) -> Self {
         let bar = ProgressBar::new(u64::from(rounds));
-        let style = ProgressStyle::with_template("{spinner} [{bar:24}] {msg}  {elapsed_precise}");
+        let style = ProgressStyle::with_template(template);
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
-        bar.enable_steady_tick(std::time::Duration::from_millis(120));
+        bar.enable_steady_tick(Duration::from_millis(120));
         Self::Live(bar)
     }
 
@@ -55,7 +113,7 @@ impl Progress {
         match self {
             Self::Silent => {}
             Self::Live(bar) => bar.suspend(|| eprintln!("{text}")),
-            Self::Plain => eprintln!("{text}"),
+            Self::Plain | Self::Paced(_) => eprintln!("{text}"),
         }
     }
 
@@ -71,7 +129,11 @@ impl Progress {
         if let Self::Live(bar) = self {
             bar.set_position(u64::from(record.round));
         }
-        self.say(&round_line(record, standing));
+        match self {
+            Self::Paced(pace) if !pace.is_due(record.round) => {}
+            Self::Paced(pace) => self.say(&(round_line(record, standing) + &pace.rate(record.round))),
+            _ => self.say(&round_line(record, standing)),
+        }
     }
 
     /// Takes the display away.

@@ -209,6 +209,8 @@ impl Watch {
             clients: Vec::new(),
             test_accuracy: None,
             test_loss: None,
+            client_accuracy: None,
+            attack_success: None,
             epsilon: observed.epsilon,
             bytes_up: observed.bytes_up - self.bytes_before.0,
             bytes_down: observed.bytes_down - self.bytes_before.1,
@@ -258,7 +260,7 @@ fn decision(event: &Event) -> Option<ClientDecision> {
     Some(ClientDecision { client: client.to_string(), status, reason, evidence })
 }
 
-fn decided(group: &GroupDecision) -> GroupRecord {
+pub(crate) fn decided(group: &GroupDecision) -> GroupRecord {
     let status = match group.decision {
         Decision::Kept => GroupStatus::Kept,
         Decision::Dropped => GroupStatus::Dropped,

@@ -8,8 +8,10 @@ pub mod federation;
 pub mod hold_out;
 #[cfg(test)]
 mod inversion;
+pub mod output;
 pub mod partition;
 pub mod record;
 pub mod report;
 mod sampling;
+pub mod scenario;
 pub mod training;

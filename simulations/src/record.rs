@@ -113,6 +113,13 @@ pub struct RoundRecord {
     pub test_accuracy: Option<f64>,
     /// Mean cross-entropy of the new model on the test set, in nats.
     pub test_loss: Option<f64>,
+    /// How well the new model does on the data of single clients, where that is measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_accuracy: Option<ClientAccuracy>,
+    /// Where the attack is a backdoor and it is measured: share of its examples that the new model labels as the
+    /// attacker wants.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attack_success: Option<f64>,
     /// Epsilon spent up to and with this round by the client that was charged most.
     #[serde(deserialize_with = "null_is_infinite")]
     pub epsilon: f64,
@@ -231,7 +238,7 @@ pub struct Summary {
     pub bytes_down_per_client_round: u64,
     /// Parameters of the model.
     pub model_parameters: u32,
-    /// Wall-clock seconds of the run.
+    /// Wall-clock seconds of the run; virtual seconds in a simulation.
     pub wall_seconds: f64,
     /// Seed of data split, initial model, attackers and drop-outs.
     pub seed: u64,
@@ -239,4 +246,41 @@ pub struct Summary {
     pub stopped_because: String,
     /// Version of the software.
     pub version: String,
+    /// Whether keys and noise were nobody's to know. Not in a simulation, where they follow from the seed: written there
+    /// alone, as `false`.
+    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
+    pub private: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Accuracies of a model on the data of single clients.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClientAccuracy {
+    /// Clients that it was measured on.
+    pub clients: u32,
+    /// Mean over them.
+    pub mean: f64,
+    /// Mean over the worst tenth of them, one at least.
+    pub worst_tenth: f64,
+    /// The least, the lower quartile, the median, the upper quartile and the greatest.
+    pub quantiles: [f64; 5],
+}
+
+impl ClientAccuracy {
+    /// Of accuracies, one for each client; none of none. A quantile is an accuracy that occurs: of two, the lower.
+    pub fn of(accuracies: &[f64]) -> Option<Self> {
+        let mut sorted = accuracies.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let last = sorted.len().checked_sub(1)?;
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+        Some(Self {
+            clients: sorted.len() as u32,
+            mean: mean(&sorted),
+            worst_tenth: mean(&sorted[..(sorted.len() / 10).max(1)]),
+            quantiles: [0, 1, 2, 3, 4].map(|quarter| sorted[last * quarter / 4]),
+        })
+    }
 }

@@ -13,4 +13,5 @@ mod hostile;
 mod privacy;
 mod robust;
 mod secagg;
+mod simulate;
 mod support;

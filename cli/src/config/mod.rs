@@ -12,6 +12,7 @@
 
 mod client;
 mod coordinator;
+mod scenario;
 
 use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -26,6 +27,8 @@ pub(crate) use coordinator::{CoordinatorConfig, HoldOutSection};
 
 /// Most characters of a value that an error message repeats.
 const EXCERPT: usize = 60;
+/// The key that says which other keys a table has.
+const KIND: &str = "kind";
 /// Least similarity (Jaro-Winkler) for a key to be proposed in place of an unknown one.
 const SIMILAR: f64 = 0.75;
 
@@ -107,6 +110,11 @@ impl Invalid {
         Self { message: format!("{key} is {found}, accepted is {accepted}"), key: Some(key) }
     }
 
+    /// A section does not do.
+    fn of(key: &str, reason: impl fmt::Display) -> Self {
+        Self { message: format!("{key}: {reason}"), key: Some(key.to_owned()) }
+    }
+
     /// Values do not fit one another.
     fn inconsistent(message: impl fmt::Display) -> Self {
         Self { key: None, message: message.to_string() }
@@ -180,11 +188,7 @@ fn hint(nearest: Option<&str>) -> String {
 
 /// Reads and checks a configuration file. Keys that it leaves out have their defaults.
 pub(crate) fn load<T: Config>(path: &Path) -> Result<T, ConfigError> {
-    let text = fs::read_to_string(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => ConfigError::Missing(path.to_owned()),
-        _ => ConfigError::Read { path: path.to_owned(), error },
-    })?;
-    parse(path, &text)
+    Draft::load::<T>(path)?.finish()
 }
 
 /// A file with every key, its default, its meaning and what it accepts.
@@ -207,26 +211,94 @@ pub(crate) fn print_config<T: Config>() -> String {
     text
 }
 
-fn parse<T: Config>(file: &Path, text: &str) -> Result<T, ConfigError> {
-    let source = Source::parse(file, text)?;
-    source.check_keys(T::KEYS, "", &source.document)?;
-    let mut table = defaults::<T>();
-    overlay(&mut table, text.parse().map_err(|error| syntax(file, text, &error))?);
-    let config: T = serde_path_to_error::deserialize(table.clone())
-        .map_err(|error| source.invalid(ill_typed(T::KEYS, &table, &error)))?;
-    config.check().map_err(|invalid| source.invalid(invalid))?;
-    Ok(config)
+/// A file whose keys are known, before its values are looked at: the place to set some of them from elsewhere.
+#[derive(Clone)]
+pub(crate) struct Draft {
+    file: PathBuf,
+    text: String,
+    keys: &'static [Key],
+    table: Table,
+}
+
+impl Draft {
+    /// Reads a file of `T`.
+    pub(crate) fn load<T: Config>(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => ConfigError::Missing(path.to_owned()),
+            _ => ConfigError::Read { path: path.to_owned(), error },
+        })?;
+        Self::parse::<T>(path, &text)
+    }
+
+    /// Reads the text of a file of `T`; `file` is for messages.
+    pub(crate) fn parse<T: Config>(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        let source = Source::parse(file, text)?;
+        source.check_keys(T::KEYS, "", &source.document)?;
+        let mut table = defaults::<T>();
+        overlay(&mut table, text.parse().map_err(|error| syntax(file, text, &error))?);
+        Ok(Self { file: file.to_owned(), text: text.to_owned(), keys: T::KEYS, table })
+    }
+
+    /// The value at a dotted path, a default where the file has none.
+    pub(crate) fn get(&self, path: &str) -> Option<&Value> {
+        lookup(&self.table, path)
+    }
+
+    /// Takes a top-level key out.
+    pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
+        self.table.remove(name)
+    }
+
+    /// Sets a key, by its dotted path, as if the file had it.
+    pub(crate) fn set(&mut self, path: &str, value: Value) -> Result<(), ConfigError> {
+        // A key may hold a table whose names are its own business, as server.options does.
+        let holder = self.keys.iter().find(|key| {
+            !key.is_section() && path.strip_prefix(key.path).is_some_and(|rest| rest.starts_with('.'))
+        });
+        let known = self.keys.iter().find(|key| key.path == path);
+        if holder.is_none() && known.is_none_or(Key::is_section) {
+            let (section, name) = path.rsplit_once('.').unwrap_or(("", path));
+            let section = if self.keys.iter().any(|key| key.path == section) { section } else { "" };
+            let (nearest, accepted) = neighbours(self.keys, section, name);
+            let place = Place { file: "--set".into(), line: None };
+            return Err(ConfigError::UnknownKey { place, key: path.to_owned(), nearest, accepted });
+        }
+        // What follows the key of such a table is one name, dots and all.
+        let (path, value) = match holder {
+            Some(key) => (key.path, Value::Table(one(&path[key.path.len() + 1..], value))),
+            None => (path, value),
+        };
+        let given = path.rsplit('.').fold(value, |value, name| Value::Table(one(name, value)));
+        let Value::Table(given) = given else { unreachable!("a path has at least one name") };
+        overlay(&mut self.table, given);
+        Ok(())
+    }
+
+    /// The configuration, checked.
+    pub(crate) fn finish<T: Config>(&self) -> Result<T, ConfigError> {
+        let source = Source::parse(&self.file, &self.text)?;
+        let config: T = serde_path_to_error::deserialize(self.table.clone())
+            .map_err(|error| source.invalid(ill_typed(T::KEYS, &self.table, &error)))?;
+        config.check().map_err(|invalid| source.invalid(invalid))?;
+        Ok(config)
+    }
 }
 
 fn defaults<T: Config>() -> Table {
     Table::try_from(T::default()).expect("a configuration is a table of tables and plain values")
 }
 
-/// Replaces in `base` what `given` has.
+fn one(name: &str, value: Value) -> Table {
+    std::iter::once((name.to_owned(), value)).collect()
+}
+
+/// Replaces in `base` what `given` has. A table that says its kind is another kind's no more: it replaces the whole.
 fn overlay(base: &mut Table, given: Table) {
     for (key, value) in given {
         match (base.get_mut(&key), value) {
-            (Some(Value::Table(base)), Value::Table(given)) => overlay(base, given),
+            (Some(Value::Table(base)), Value::Table(given)) if !given.contains_key(KIND) => {
+                overlay(base, given)
+            }
             (_, value) => drop(base.insert(key, value)),
         }
     }
@@ -248,7 +320,7 @@ fn ill_typed(keys: &[Key], table: &Table, error: &serde_path_to_error::Error<tom
     });
     let path = names.collect::<Vec<_>>().join(".");
     match (keys.iter().find(|key| key.path == path), lookup(table, &path)) {
-        (Some(key), Some(found)) => Invalid::value(path, excerpt(found), key.accepted),
+        (Some(key), Some(found)) if !key.is_section() => Invalid::value(path, excerpt(found), key.accepted),
         _ => Invalid { key: Some(path), message: error.to_string() },
     }
 }
@@ -295,17 +367,8 @@ impl<'a> Source<'a> {
     }
 
     fn unknown(&self, keys: &[Key], section: &str, name: &str, path: String) -> ConfigError {
-        let accepted: Vec<_> = keys.iter().map(Key::split).filter(|key| key.0 == section).collect();
-        let similar = accepted.iter().map(|&(_, known)| (strsim::jaro_winkler(name, known), known));
-        let nearest = similar.filter(|(score, _)| *score >= SIMILAR).max_by(|a, b| a.0.total_cmp(&b.0));
-        let section = if section.is_empty() { "at the top".to_owned() } else { format!("in [{section}]") };
-        let names = accepted.iter().map(|(_, known)| *known).collect::<Vec<_>>().join(", ");
-        ConfigError::UnknownKey {
-            place: self.place(&path),
-            key: path,
-            nearest: nearest.map(|(_, known)| known),
-            accepted: format!("{section} are {names}"),
-        }
+        let (nearest, accepted) = neighbours(keys, section, name);
+        ConfigError::UnknownKey { place: self.place(&path), key: path, nearest, accepted }
     }
 
     fn invalid(&self, invalid: Invalid) -> ConfigError {
@@ -330,6 +393,16 @@ impl<'a> Source<'a> {
     }
 }
 
+/// The key of a section that is most like an unknown one, if any is, and all of them in words.
+fn neighbours(keys: &[Key], section: &str, name: &str) -> (Option<&'static str>, String) {
+    let accepted: Vec<_> = keys.iter().map(Key::split).filter(|key| key.0 == section).collect();
+    let similar = accepted.iter().map(|&(_, known)| (strsim::jaro_winkler(name, known), known));
+    let nearest = similar.filter(|(score, _)| *score >= SIMILAR).max_by(|a, b| a.0.total_cmp(&b.0));
+    let section = if section.is_empty() { "at the top".to_owned() } else { format!("in [{section}]") };
+    let names = accepted.iter().map(|(_, known)| *known).collect::<Vec<_>>().join(", ");
+    (nearest.map(|(_, known)| known), format!("{section} are {names}"))
+}
+
 impl Place {
     fn new(file: &Path, text: &str, offset: Option<usize>) -> Self {
         let line = |offset| 1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count();
@@ -350,11 +423,12 @@ fn article(noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fedveil_simulations::scenario::Spec;
 
     const FILE: &str = "federation.toml";
 
     fn read<T: Config>(text: &str) -> Result<T, ConfigError> {
-        parse(Path::new(FILE), text)
+        Draft::parse::<T>(Path::new(FILE), text)?.finish()
     }
 
     /// The message for a coordinator's file.
@@ -403,9 +477,10 @@ mod tests {
     }
 
     #[test]
-    fn every_key_of_both_files_is_documented() {
+    fn every_key_of_every_file_is_documented() {
         every_key_is_documented::<CoordinatorConfig>();
         every_key_is_documented::<ClientConfig>();
+        every_key_is_documented::<Spec>();
     }
 
     #[test]
@@ -414,6 +489,38 @@ mod tests {
         assert_eq!(read::<CoordinatorConfig>(&printed).unwrap(), CoordinatorConfig::default());
         let printed = print_config::<ClientConfig>();
         assert_eq!(read::<ClientConfig>(&printed).unwrap(), ClientConfig::default());
+        let printed = print_config::<Spec>();
+        assert_eq!(read::<Spec>(&printed).unwrap(), Spec::default());
+    }
+
+    #[test]
+    fn keys_are_set_from_elsewhere_as_if_the_file_had_them() {
+        let mut draft = Draft::parse::<Spec>(Path::new(FILE), "rounds = 3\n").unwrap();
+        draft.set("training.epochs", Value::Integer(7)).unwrap();
+        draft.set("population.cohort", Value::Integer(60)).unwrap();
+        draft.set("robustness.pre", Value::Array(vec![Value::String("clip".to_owned())])).unwrap();
+        draft.set("robustness.options.c", Value::Integer(2)).unwrap();
+        let spec: Spec = draft.finish().unwrap();
+        assert_eq!((spec.rounds, spec.training.epochs, spec.cohort()), (3, 7, 60));
+        assert_eq!(spec.robustness.options["c"].to_string(), "2");
+        for (path, expected) in [
+            (
+                "training.epoch",
+                "--set: unknown key training.epoch, did you mean epochs?; accepted in [training] are",
+            ),
+            ("trainin", "--set: unknown key trainin, did you mean training?; accepted at the top are name,"),
+            ("training", "--set: unknown key training, did you mean training?"),
+            ("a.b.c", "--set: unknown key a.b.c; accepted at the top are name,"),
+        ] {
+            let error = draft.set(path, Value::Integer(1)).unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{error}");
+        }
+        draft.set("training.epochs", Value::String("many".into())).unwrap();
+        let error = draft.finish::<Spec>().unwrap_err().to_string();
+        assert!(
+            error.contains("training.epochs is \"many\" (string), accepted is a whole number"),
+            "{error}"
+        );
     }
 
     #[test]

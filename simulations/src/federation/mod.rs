@@ -413,6 +413,11 @@ impl<S: Scenario> Federation<S> {
         (clients, clients * size_of::<(u32, Kept)>())
     }
 
+    /// The key that signs models and plans; it follows from the seed.
+    pub fn signing_key(&self) -> &SigningKey {
+        &self.secrets.signing
+    }
+
     /// The scenario.
     pub fn scenario(&mut self) -> &mut S {
         &mut self.scenario

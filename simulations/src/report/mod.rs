@@ -6,15 +6,19 @@
 
 mod chart;
 mod decisions;
+mod compare;
 mod heat_map;
 mod split;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::partition::Holdings;
-use crate::record::{GroupRecord, GroupStatus, RoundOutcome, RoundRecord, Summary, Suspect, Suspicion};
+use crate::record::{
+    ClientAccuracy, GroupRecord, GroupStatus, RoundOutcome, RoundRecord, Summary, Suspect, Suspicion,
+};
 use chart::{Axis, Chart, Mark, Marker, Point, Series};
 
+pub use compare::{Compared, comparison_csv, comparison_html};
 pub use split::{split_html, split_svg};
 
 const STYLE: &str = include_str!("style.css");
@@ -53,6 +57,7 @@ pub fn html(summary: &Summary, rounds: &[RoundRecord], notes: &[String], split: 
                             @if summary.epsilon_budget.is_finite() { (epsilon_chart(summary, rounds).figure()) }
                             (bytes_chart(rounds).figure())
                             (score_chart(rounds).figure())
+                            @if let Some(chart) = clients_chart(rounds) { (chart.figure()) }
                         }
                     }
                     @if let Some(section) = decisions::section(rounds, row_noun(summary), summary.placement != NO_NOISE) { (section) }
@@ -204,6 +209,17 @@ fn accuracy_chart(summary: &Summary, rounds: &[RoundRecord]) -> Chart {
     let mut learned: Vec<Point> =
         summary.initial_accuracy.map(|accuracy| at(first, accuracy)).into_iter().collect();
     learned.extend(rounds.iter().filter_map(|round| Some(at(round.round, round.test_accuracy?))));
+    let backdoor = |round: &RoundRecord| {
+        let success = round.attack_success?;
+        let title = format!("after round {}: {} of the backdoor's examples", round.round, percent(success));
+        Some(Point { x: f64::from(round.round), y: Some(success), title })
+    };
+    let backdoor = Series {
+        name: "backdoor succeeds".to_owned(),
+        class: "orange",
+        mark: Mark::Line(Marker::Triangle),
+        points: rounds.iter().filter_map(backdoor).collect(),
+    };
     Chart {
         title: "Test accuracy",
         alt: format!(
@@ -227,7 +243,10 @@ fn accuracy_chart(summary: &Summary, rounds: &[RoundRecord]) -> Chart {
                 mark: Mark::Line(Marker::Circle),
                 points: learned,
             },
-        ],
+        ]
+        .into_iter()
+        .chain((!backdoor.points.is_empty()).then_some(backdoor))
+        .collect(),
     }
 }
 
@@ -268,6 +287,37 @@ fn epsilon_chart(summary: &Summary, rounds: &[RoundRecord]) -> Chart {
             },
         ],
     }
+}
+
+/// How well the model does on the data of single clients; none where that was not measured.
+fn clients_chart(rounds: &[RoundRecord]) -> Option<Chart> {
+    let measured = || rounds.iter().filter_map(|round| Some((round.round, round.client_accuracy.as_ref()?)));
+    let (_, last) = measured().last()?;
+    let series = |name: &str, class, mark, of: fn(&ClientAccuracy) -> f64| {
+        let point = |(round, accuracy): (u32, &ClientAccuracy)| Point {
+            x: f64::from(round),
+            y: Some(of(accuracy)),
+            title: format!("after round {round}, {name}: {}", percent(of(accuracy))),
+        };
+        Series { name: name.to_owned(), class, mark, points: measured().map(point).collect() }
+    };
+    Some(Chart {
+        title: "Accuracy of single clients",
+        alt: format!(
+            "Line plot of the accuracy on the clients' own data over rounds: in the end a median of {} and {} on the worst \
+             tenth.",
+            percent(last.quantiles[2]),
+            percent(last.worst_tenth)
+        ),
+        x: Axis::counts("round", first_round(rounds), last_round(rounds)),
+        y: Axis::linear("accuracy on own data (%)", 0.0, 1.0, |share| format!("{:.0}", 100.0 * share)),
+        series: vec![
+            series("upper quartile", "grey", Mark::Dashes, |accuracy| accuracy.quantiles[3]),
+            series("median", "blue", Mark::Line(Marker::Circle), |accuracy| accuracy.quantiles[2]),
+            series("lower quartile", "grey", Mark::Dashes, |accuracy| accuracy.quantiles[1]),
+            series("worst tenth", "orange", Mark::Line(Marker::Triangle), |accuracy| accuracy.worst_tenth),
+        ],
+    })
 }
 
 fn bytes_chart(rounds: &[RoundRecord]) -> Chart {

@@ -4,7 +4,7 @@ use fedveil_coordinator_core::Evidence;
 use fedveil_proto_plan::Measured;
 use fedveil_provenance::{Explanation, Influence, NoInfluence};
 
-fn summary() -> Summary {
+pub(super) fn summary() -> Summary {
     Summary {
         rounds: 12,
         clients: 200,
@@ -40,6 +40,7 @@ fn summary() -> Summary {
         seed: 7,
         stopped_because: "all planned rounds were run".to_owned(),
         version: "0.1.0".to_owned(),
+        private: true,
     }
 }
 
@@ -86,7 +87,7 @@ fn group(round: u32, index: u32) -> GroupRecord {
     GroupRecord { index, size: 18, survivors: 17, status, reason, score, explanation }
 }
 
-fn round(round: u32) -> RoundRecord {
+pub(super) fn round(round: u32) -> RoundRecord {
     let groups: Vec<GroupRecord> = (0..11).map(|index| group(round, index)).collect();
     let with = |status| groups.iter().filter(|group| group.status == status).count() as u32;
     let aborted = round == 5;
@@ -119,6 +120,8 @@ fn round(round: u32) -> RoundRecord {
         }),
         test_accuracy: (!aborted).then(|| 0.88 - 0.77 * (-f64::from(round) / 3.0).exp()),
         test_loss: (!aborted).then(|| 0.4 + 1.9 * (-f64::from(round) / 3.0).exp()),
+        client_accuracy: None,
+        attack_success: None,
         epsilon: 13.0 * (f64::from(round) / 12.0).sqrt(),
         bytes_up: 198 * (9_000 + u64::from(round * 37 % 5) * 90),
         bytes_down: 198 * (21_000 + u64::from(round * 17 % 7) * 80),

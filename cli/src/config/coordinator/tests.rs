@@ -258,7 +258,10 @@ fn a_quarantine_that_could_not_work_is_refused() {
 #[test]
 fn errors_of_the_plan_name_the_line() {
     let text = "[cohort]\nclients = 200\nminimum = 201\n";
-    let error = super::super::parse::<CoordinatorConfig>(Path::new("c.toml"), text).unwrap_err();
+    let error = super::super::Draft::parse::<CoordinatorConfig>(Path::new("c.toml"), text)
+        .unwrap()
+        .finish::<CoordinatorConfig>()
+        .unwrap_err();
     assert_eq!(error.to_string(), "c.toml:3: cohort.minimum is 201, accepted is 2 to 200");
 }
 

@@ -1,0 +1,359 @@
+//! From a scenario to the plan that the cores run.
+
+use std::num::NonZeroUsize;
+
+use fedveil_aggregation::robust::Rule;
+use fedveil_aggregation::secagg::ProtocolKind;
+use fedveil_client_core::Policy;
+use fedveil_learning::ModelSpec;
+use fedveil_proto_plan::{
+    Aggregation, Cohort, Mode, Model, PlanError, Privacy, Server, TaskPlan, Terms, Training, VERSION,
+};
+use fedveil_provenance::{Digest, NO_NOISE};
+
+use super::{ScenarioError, Spec};
+use crate::federation::{Attendance, Keep, Setup};
+
+/// Name of the protocol that is the cheaper one.
+const AUTO: &str = "auto";
+/// Noise multipliers that a plan may have, from the least to the most.
+const NOISE: [f64; 10] = [1e-3, 1e-2, 1e-1, 1.0, 10.0, 1e2, 1e3, 1e4, 1e5, 1e6];
+
+/// What a scenario means, before any data is read.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// The plan.
+    pub plan: TaskPlan,
+    /// What it means.
+    pub terms: Terms,
+    /// The model.
+    pub model: ModelSpec,
+}
+
+impl Spec {
+    /// Clients of a full round.
+    pub fn cohort(&self) -> u32 {
+        self.population.cohort.unwrap_or(self.population.clients)
+    }
+
+    /// The plan that the scenario asks for, checked.
+    pub fn plan(&self) -> Result<Planned, ScenarioError> {
+        self.check_ranges()?;
+        let architecture = &self.model.architecture;
+        let model: ModelSpec = architecture
+            .parse()
+            .map_err(|error| ScenarioError::key("model.architecture", format!("{architecture:?}"), error))?;
+        let mut plan = self.unsized_plan(&model)?;
+        let terms = match self.privacy.noise_multiplier {
+            Some(noise) if self.has_no_noise() => {
+                let accepted = "nothing: privacy.epsilon is infinite, or privacy.placement says so";
+                return Err(ScenarioError::key("privacy.noise_multiplier", noise, accepted));
+            }
+            None if self.has_no_noise() => plan.check().map_err(in_scenario)?,
+            Some(noise) => {
+                plan.privacy.noise_multiplier = noise;
+                plan.check().map_err(in_scenario)?
+            }
+            None => self.size_noise(&mut plan)?,
+        };
+        if terms.affordable_rounds == 0 {
+            let cost = terms.guarantee.epsilon(1);
+            return Err(ScenarioError::key(
+                "privacy.epsilon",
+                plan.privacy.epsilon,
+                format!("at least {cost:.3}, what one round costs"),
+            ));
+        }
+        Ok(Planned { plan, terms, model })
+    }
+
+    /// Who connects when. Everyone stays connected where everyone is in each round, or may be by a coin; otherwise clients
+    /// come for a round and go after it, so that memory does not grow with the population.
+    fn attendance(&self) -> Attendance {
+        let everyone = self.cohort() == self.population.clients && self.availability.online >= 1.0;
+        if self.population.check_in.is_none() && (everyone || self.population.sampling == "poisson") {
+            return Attendance::Connected;
+        }
+        Attendance::CheckIn { clients: self.population.check_in.unwrap_or_else(|| self.cohort()) as usize }
+    }
+
+    /// The federation that runs the plan, on so many threads. Its clients allow whatever the scenario asks for.
+    pub fn setup(&self, planned: &Planned, threads: NonZeroUsize) -> Setup {
+        let policy = Policy {
+            max_epsilon: f64::INFINITY,
+            max_delta: 1.0,
+            max_total_epsilon: f64::INFINITY,
+            max_break_probability: 1.0,
+            min_survivors: 2,
+            min_colluders_to_break: 1,
+            allow_insecure_plain: true,
+            allow_insecure_no_noise: true,
+            ..Policy::default()
+        };
+        Setup {
+            threads,
+            attendance: self.attendance(),
+            keep: Keep::Nothing,
+            ..Setup::new(planned.plan.clone(), self.population.clients as usize, policy, self.seed)
+        }
+    }
+
+    /// Whether nobody adds noise.
+    fn has_no_noise(&self) -> bool {
+        self.privacy.placement == NO_NOISE || self.privacy.epsilon == f64::INFINITY
+    }
+
+    fn check_ranges(&self) -> Result<(), ScenarioError> {
+        let population = self.population.clients;
+        let cohort = self.cohort();
+        if !(1..=population).contains(&cohort) {
+            return Err(ScenarioError::key(
+                "population.cohort",
+                cohort,
+                format!("1 to population.clients ({population})"),
+            ));
+        }
+        if !["fixed", "poisson"].contains(&self.population.sampling.as_str()) {
+            let found = format!("{:?}", self.population.sampling);
+            return Err(ScenarioError::key("population.sampling", found, "fixed or poisson"));
+        }
+        if self.attackers.clients >= population {
+            let accepted = format!("0 to {}, so that one client is honest", population.saturating_sub(1));
+            return Err(ScenarioError::key("attackers.clients", self.attackers.clients, accepted));
+        }
+        if !(0.0..0.9).contains(&self.availability.dropout) {
+            return Err(ScenarioError::key(
+                "availability.dropout",
+                self.availability.dropout,
+                "a number from 0, below 0.9",
+            ));
+        }
+        let share = |key, found: f64, accepted| match found {
+            found if (0.0..=1.0).contains(&found) => Ok(()),
+            found => Err(ScenarioError::key(key, found, accepted)),
+        };
+        share("availability.daily_swing", self.availability.daily_swing, "a number from 0 to 1")?;
+        share("devices.straggler_share", self.devices.straggler_share, "a number from 0 to 1")?;
+        if !(self.availability.online > 0.0 && self.availability.online <= 1.0) {
+            let accepted = "a number above 0, up to 1";
+            return Err(ScenarioError::key("availability.online", self.availability.online, accepted));
+        }
+        if !(0.0..0.5).contains(&self.network.loss) {
+            return Err(ScenarioError::key("network.loss", self.network.loss, "a number from 0, below 0.5"));
+        }
+        for (key, found) in [
+            ("devices.milliseconds_per_example", self.devices.milliseconds_per_example),
+            ("devices.straggler_factor", self.devices.straggler_factor),
+            ("network.latency_ms", self.network.latency_ms),
+            ("network.up_kbit_per_second", self.network.up_kbit_per_second),
+            ("network.down_kbit_per_second", self.network.down_kbit_per_second),
+        ] {
+            if !(0.0..=1e9).contains(&found) {
+                return Err(ScenarioError::key(key, found, "a number from 0 to 1e9"));
+            }
+        }
+        if let Some(check_in) = self.population.check_in
+            && !(cohort..=population).contains(&check_in)
+        {
+            let accepted = format!("the cohort ({cohort}) to population.clients ({population})");
+            return Err(ScenarioError::key("population.check_in", check_in, accepted));
+        }
+        if self.evaluation.every == 0 {
+            return Err(ScenarioError::key("evaluation.every", 0, "a whole number from 1 up"));
+        }
+        if self.evaluation.clients > population {
+            return Err(ScenarioError::key(
+                "evaluation.clients",
+                self.evaluation.clients,
+                format!("0 to population.clients ({population})"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The plan without its noise.
+    fn unsized_plan(&self, model: &ModelSpec) -> Result<TaskPlan, ScenarioError> {
+        let parameters = u32::try_from(model.parameters()).unwrap_or(u32::MAX);
+        let is_plain = self.aggregation.mode == Mode::InsecurePlain.name();
+        let cohort = self.cohort();
+        let server = self.server();
+        let (aggregation, minimum) = if is_plain {
+            (Aggregation::none(), self.population.minimum.unwrap_or((cohort / 2).max(2)))
+        } else {
+            let missing = self.max_missing_reveals(&server)?;
+            let fewest = self.rows_needed(&server)? * self.aggregation.group_size + missing;
+            let minimum = self.population.minimum.unwrap_or_else(|| fewest.max(cohort * 9 / 10));
+            (self.groups(parameters, missing), minimum)
+        };
+        let privacy = &self.privacy;
+        Ok(TaskPlan {
+            version: VERSION,
+            task: self.name.clone(),
+            // One scenario, one task: whoever runs it again gets the same signatures.
+            id: self.digest(),
+            mode: self.aggregation.mode.clone(),
+            rounds: self.rounds,
+            phase_seconds: self.availability.phase_seconds,
+            model: Model { architecture: model.to_string(), parameters },
+            cohort: Cohort {
+                clients: cohort,
+                minimum,
+                assumed_malicious: self.population.assumed_malicious,
+                // Coins amplify privacy, of which there is none without noise.
+                population: (self.population.sampling == "poisson" && !self.has_no_noise())
+                    .then_some(self.population.clients),
+            },
+            training: Training {
+                epochs: self.training.epochs,
+                batch_size: self.training.batch_size,
+                learning_rate: self.training.learning_rate,
+                momentum: None,
+                proximal: None,
+                planned_steps: None,
+                example_privacy: None,
+            },
+            privacy: if self.has_no_noise() {
+                Privacy { delta: privacy.delta, ..Privacy::none(privacy.clip_norm) }
+            } else {
+                Privacy {
+                    placement: privacy.placement.clone(),
+                    mechanism: privacy.mechanism.clone(),
+                    clip_norm: privacy.clip_norm,
+                    noise_multiplier: 1.0,
+                    resolution: privacy.resolution,
+                    epsilon: privacy.epsilon,
+                    delta: privacy.delta,
+                    adaptive_clip: privacy.adaptive_clip.clone(),
+                    correlated_noise: privacy.correlated_noise.clone(),
+                }
+            },
+            aggregation,
+            server,
+        })
+    }
+
+    fn server(&self) -> Server {
+        Server {
+            rule: self.robustness.rule.clone(),
+            pre: self.robustness.pre.clone(),
+            options: self.robustness.options.clone(),
+            assumed_byzantine: self.robustness.assumed_byzantine,
+            learning_rate: self.algorithm.server_learning_rate,
+            momentum: self.algorithm.server_momentum,
+            gate: None,
+            optimizer: None,
+        }
+    }
+
+    /// Rows without which the rule does not bear what it is set to bear.
+    fn rows_needed(&self, server: &Server) -> Result<u32, ScenarioError> {
+        let options: Vec<(&str, String)> =
+            server.options.iter().map(|(key, value)| (key.as_str(), value.to_string())).collect();
+        let options: Vec<(&str, &str)> = options.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        let pre: Vec<&str> = server.pre.iter().map(String::as_str).collect();
+        let rule = Rule::new(&server.rule, &pre, &options)
+            .map_err(|error| ScenarioError::Inconsistent(format!("robustness.rule: {error}")))?;
+        Ok(rule.minimum_rows(server.assumed_byzantine as usize) as u32)
+    }
+
+    fn max_missing_reveals(&self, server: &Server) -> Result<u32, ScenarioError> {
+        let (cohort, size) = (self.cohort(), self.aggregation.group_size);
+        if !(3..=cohort).contains(&size) {
+            return Err(ScenarioError::key(
+                "aggregation.group_size",
+                size,
+                format!("3 to the cohort, {cohort}"),
+            ));
+        }
+        let spare = cohort.saturating_sub(self.rows_needed(server)? * size);
+        Ok(self.aggregation.max_missing_reveals.unwrap_or_else(|| spare.min(2).min(cohort / 20)))
+    }
+
+    /// Secure aggregation, with what is left open sized for groups of the smallest size: as many survivors as leave room
+    /// for one drop-out in six, a threshold of two thirds.
+    fn groups(&self, parameters: u32, max_missing_reveals: u32) -> Aggregation {
+        let section = &self.aggregation;
+        let size = section.group_size;
+        let min_survivors = section.min_survivors.unwrap_or_else(|| (size - (size / 6).max(1)).max(3));
+        // No group reaches twice the smallest size, so that by default every group is a complete graph.
+        let degree = section.degree.unwrap_or(2 * size);
+        let threshold = (2 * size / 3 + 1).min(min_survivors.saturating_sub(1));
+        let protocol = if section.protocol == AUTO {
+            let neighbours = degree.min(size - 1);
+            ProtocolKind::cheapest(parameters as usize, neighbours as usize).name().to_owned()
+        } else {
+            section.protocol.clone()
+        };
+        Aggregation {
+            protocol,
+            group_size: size,
+            degree,
+            threshold: section.threshold.unwrap_or(threshold),
+            min_survivors,
+            max_missing_reveals,
+            masks: section.masks.clone(),
+            break_probability: section.break_probability,
+        }
+    }
+
+    /// The least noise, to three digits, with which all rounds together cost no more than the budget.
+    fn size_noise(&self, plan: &mut TaskPlan) -> Result<Terms, ScenarioError> {
+        let mut fits = |noise: f64| -> Result<bool, PlanError> {
+            plan.privacy.noise_multiplier = noise;
+            Ok(plan.check()?.affordable_rounds >= plan.rounds)
+        };
+        // A plan bounds its noise from both sides, by its resolution; what it refuses below is too little here too.
+        fits(1.0)
+            .or_else(|error| NOISE.iter().find_map(|&noise| fits(noise).ok()).ok_or(error))
+            .map_err(in_scenario)?;
+        let Some(first) = NOISE.iter().position(|&noise| fits(noise).unwrap_or(false)) else {
+            let accepted = "an epsilon that some noise reaches, or privacy.noise_multiplier beside it";
+            return Err(ScenarioError::key("privacy.epsilon", self.privacy.epsilon, accepted));
+        };
+        let (mut low, mut high) = (NOISE[first.saturating_sub(1)], NOISE[first]);
+        while high / low > 1.0005 {
+            let middle = (low * high).sqrt();
+            if fits(middle).unwrap_or(false) { high = middle } else { low = middle }
+        }
+        let unit = 10_f64.powf(high.log10().floor() - 2.0);
+        plan.privacy.noise_multiplier = (high / unit).ceil() * unit;
+        plan.check().map_err(in_scenario)
+    }
+
+    /// Names the scenario: the digest of all its values.
+    pub fn digest(&self) -> Digest {
+        let mut bytes = b"fedveil/scenario/v1\n".to_vec();
+        bytes.extend(format!("{self:?}").into_bytes());
+        Digest::of(bytes)
+    }
+}
+
+/// A plan's refusal in the words of a scenario.
+fn in_scenario(error: PlanError) -> ScenarioError {
+    match error {
+        PlanError::Field { field, found, accepted } => {
+            ScenarioError::Key { key: scenario_key(field), found, accepted }
+        }
+        other => ScenarioError::Inconsistent(other.to_string()),
+    }
+}
+
+fn scenario_key(field: &'static str) -> &'static str {
+    match field {
+        "task" => "name",
+        "mode" => "aggregation.mode",
+        "phase_seconds" => "availability.phase_seconds",
+        "model.parameters" => "model.architecture",
+        "cohort.clients" => "population.cohort",
+        "cohort.minimum" => "population.minimum",
+        "cohort.assumed_malicious" => "population.assumed_malicious",
+        "cohort.population" => "population.sampling",
+        "server.rule" => "robustness.rule",
+        "server.pre" => "robustness.pre",
+        "server.options" => "robustness.options",
+        "server.assumed_byzantine" => "robustness.assumed_byzantine",
+        "server.learning_rate" => "algorithm.server_learning_rate",
+        "server.momentum" => "algorithm.server_momentum",
+        same => same,
+    }
+}
