@@ -5,8 +5,8 @@
 //! Every string of the records is escaped.
 
 mod chart;
-mod decisions;
 mod compare;
+mod decisions;
 mod heat_map;
 mod split;
 
