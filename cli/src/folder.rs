@@ -59,6 +59,34 @@ impl RunFolder {
         write_durably(&path, bytes).map_err(|error| unwritable(&path, &error))
     }
 
+    /// Keeps of `rounds.jsonl` the records that `is_kept` names, up to where an earlier process was cut off in writing.
+    pub(crate) fn keep_rounds(
+        &self,
+        is_kept: impl Fn(&RoundRecord) -> bool,
+    ) -> Result<Vec<RoundRecord>, Failure> {
+        let path = self.0.join("rounds.jsonl");
+        let text = fs::read_to_string(&path).map_err(|error| unwritable(&path, &error))?;
+        let (mut lines, mut rounds) = (String::new(), Vec::new());
+        for line in text.split_inclusive('\n') {
+            let Ok(record) = serde_json::from_str(line) else { break };
+            if is_kept(&record) {
+                lines.push_str(line);
+                rounds.push(record);
+            }
+        }
+        self.write("rounds.jsonl", lines.as_bytes())?;
+        Ok(rounds)
+    }
+
+    /// Adds a file that a run can make again.
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Failure> {
+        let path = self.0.join(name);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(|error| unwritable(parent, &error))?;
+        }
+        fs::write(&path, bytes).map_err(|error| unwritable(&path, &error))
+    }
+
     /// Adds who holds what, for the report.
     pub(crate) fn add_split(&self, split: &Holdings) -> Result<(), Failure> {
         let path = self.0.join(SPLIT_FILE);

@@ -219,6 +219,7 @@ impl Watch {
             model_digest: String::new(),
             manifest_digest: String::new(),
             log_size: self.log_size,
+            private: true,
         }
     }
 }

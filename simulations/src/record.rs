@@ -135,6 +135,9 @@ pub struct RoundRecord {
     pub manifest_digest: String,
     /// Leaves in the provenance log after the round.
     pub log_size: u64,
+    /// Whether keys and noise were nobody's to know; see [`Summary::private`].
+    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
+    pub private: bool,
 }
 
 /// A client that the rounds made suspicious.

@@ -5,6 +5,13 @@ use fedveil_simulations::scenario::{ScenarioError, Spec};
 
 use super::{Config, Invalid, Key, key, optional, optional_section, section};
 
+/// What a number that differs between clients accepts.
+const SPREAD: &str =
+    "a number for all from 0 to 1e9, or { median = M, sigma = S } for a log-normal draw for each client";
+/// Names of [`fedveil_simulations::algorithm::REGISTRY`].
+const ALGORITHM_NAMES: &str = "fedsgd, fedavg, fedavgm, fedprox, fednova, scaffold, fedadagrad, fedadam, fedyogi, qfedavg, \
+ditto, fedbn or fedper";
+
 impl Config for Spec {
     const TITLE: &'static str = "A scenario for `fedveil simulate`.";
     const KEYS: &'static [Key] = &[
@@ -18,6 +25,11 @@ impl Config for Spec {
             "rounds",
             "Rounds to run at most; fewer where the epsilon budget ends before.",
             "a whole number, 1 to 100000",
+        ),
+        key(
+            "phase_seconds",
+            "Virtual seconds that a client has for each phase of a round.",
+            "a whole number, 1 to 86400",
         ),
         optional(
             "sweep",
@@ -166,23 +178,28 @@ impl Config for Spec {
         key("training.epochs", "Passes over the client's data in one round.", "a whole number, 1 to 1000"),
         key("training.batch_size", "Examples in one step.", "a whole number, 1 to 65536"),
         key("training.learning_rate", "Step size.", "a number above 0, up to 1000"),
-        section("algorithm", "What becomes of what clients send: federated averaging with server momentum."),
-        key(
-            "algorithm.server_learning_rate",
-            "Step size of the server optimiser; 1 with momentum 0 is FedAvg.",
-            "a number above 0, up to 1000",
+        optional(
+            "training.momentum",
+            "Share of the last step's direction that stays, within one training.",
+            "a number above 0, below 1",
         ),
-        key(
-            "algorithm.server_momentum",
-            "Momentum of the server optimiser (FedAvgM).",
-            "a number from 0, below 1",
+        section(
+            "algorithm",
+            "What clients compute, and what becomes of it. docs/algorithms.md explains each.",
+        ),
+        key("algorithm.name", "The algorithm.", ALGORITHM_NAMES),
+        optional(
+            "algorithm.options",
+            "Its options, as in { mu = 0.01 }. Those that are left out have their defaults.",
+            "a table of names and values of docs/algorithms.md",
         ),
         section("aggregation", "Who sees what of an update."),
         key(
             "aggregation.mode",
-            "secagg: the full cryptography, and the coordinator sees sums of groups. insecure_plain: it sees every update, and \
-             the other keys of the section say nothing.",
-            "secagg or insecure_plain",
+            "secagg: the full cryptography, and the coordinator sees sums of groups. insecure_ideal: the same groups and noise, \
+             summed in the clear, for large sweeps. insecure_plain: it sees every update, and the other keys of the section \
+             say nothing.",
+            "secagg, insecure_ideal or insecure_plain",
         ),
         key(
             "aggregation.protocol",
@@ -336,55 +353,51 @@ impl Config for Spec {
             "How strong the attack is, in its own measure. Left out: as published, or loud.",
             "a finite number above 0, for attacks that have a strength",
         ),
-        section("availability", "Who is there when."),
-        key(
-            "availability.dropout",
-            "Probability with which an honest client vanishes in the middle of a round.",
-            "a number from 0, below 0.9",
-        ),
-        key(
-            "availability.online",
-            "Share of the clients that can be reached at a time, on average over the day.",
-            "a number above 0, up to 1",
-        ),
-        key(
-            "availability.daily_swing",
-            "How much that share swings over a client's day: 1 goes from nobody to twice as many. Days begin at different hours.",
-            "a number from 0 to 1",
-        ),
-        key(
-            "availability.phase_seconds",
-            "Virtual seconds that a client has for each phase of a round.",
-            "a whole number, 1 to 86400",
-        ),
-        section("devices", "How fast clients are, in virtual time."),
-        key(
-            "devices.milliseconds_per_example",
-            "Virtual time of training on one example once; 0 takes none.",
-            "a number from 0 to 1e9",
-        ),
-        key("devices.straggler_share", "Share of the clients that are slower.", "a number from 0 to 1"),
-        key("devices.straggler_factor", "How many times slower they are.", "a number from 0 to 1e9"),
         section("network", "What lies between clients and the coordinator, in virtual time."),
-        key(
-            "network.latency_ms",
-            "Mean time that a message takes besides its length: each draws from half of it to half more.",
-            "a number from 0 to 1e9",
-        ),
-        key(
-            "network.up_kbit_per_second",
-            "What a client sends in a second; 0 is no bound.",
-            "a number from 0 to 1e9",
-        ),
-        key(
-            "network.down_kbit_per_second",
-            "What a client receives in a second; 0 is no bound.",
-            "a number from 0 to 1e9",
-        ),
+        key("network.latency_ms", "Time that a message takes besides its length.", SPREAD),
+        key("network.up_kbit_per_second", "What a client sends in a second; 0 is no bound.", SPREAD),
+        key("network.down_kbit_per_second", "What a client receives in a second; 0 is no bound.", SPREAD),
         key(
             "network.loss",
             "Probability with which a message is lost; who waits for it waits to the end of the phase.",
-            "a number from 0, below 0.5",
+            "a number from 0 to 1",
+        ),
+        section("compute", "How fast clients are, in virtual time."),
+        key("compute.training_ms", "Milliseconds that a client trains in a round.", SPREAD),
+        key(
+            "compute.variation",
+            "How much one client's time varies between rounds: the standard deviation of its logarithm.",
+            "a number from 0 to 10",
+        ),
+        key("compute.stragglers", "Share of the clients that are slower.", "a number from 0 to 1"),
+        key("compute.slowdown", "How many times slower they are.", "a number from 1 to 1e6"),
+        section("availability", "Who is there when. A client connects for a round if each of these says so."),
+        key(
+            "availability.probability",
+            "Probability with which a client is there, drawn anew for each client and slot of time.",
+            "a number from 0 to 1",
+        ),
+        key("availability.slot_minutes", "Minutes of a slot.", "a whole number, 1 to 1440"),
+        optional(
+            "availability.diurnal",
+            "How that probability follows the day: it is multiplied by 1 at the peak and by 1 - amplitude twelve hours from it.",
+            "a table, as in { amplitude = 0.8, peak_hour = 3.0, zones_hours = 6.0 }",
+        ),
+        optional(
+            "availability.trace",
+            "File of the times at which clients are there: a line for each client, of intervals from-to in seconds.",
+            "a path, from the scenario's folder",
+        ),
+        section("faults", "What breaks."),
+        key(
+            "faults.client_crash",
+            "Probability with which an honest client of a round vanishes in it, before a message drawn at random.",
+            "a number from 0 to 1",
+        ),
+        key(
+            "faults.coordinator_crashes",
+            "Virtual seconds at which the coordinator crashes and starts again from its events.",
+            "a list of numbers from 0 up",
         ),
         section("evaluation", "What is measured when, outside of the protocol."),
         key(

@@ -5,7 +5,7 @@
 use super::point::Ready;
 use crate::exit::{Exit, Failure};
 use fedveil_client_core::Policy;
-use fedveil_proto_plan::{Mode, TaskPlan};
+use fedveil_proto_plan::TaskPlan;
 use fedveil_simulations::federation::{Contribution, Federation, Scenario, Setup, Trained, Work};
 use indicatif::{HumanBytes, HumanDuration};
 use serde::Serialize;
@@ -52,15 +52,15 @@ impl Estimate {
         ready.fleet.contribute(&work).map_err(|error| general(&error))?;
         let training = started.elapsed().as_secs_f64();
         let started = Instant::now();
-        ready.measure().of(&ready.fleet, &model).map_err(|error| general(&error))?;
+        ready.measure().of(&ready.fleet, &model, |_| None).map_err(|error| general(&error))?;
         let evaluation = started.elapsed().as_secs_f64();
 
-        let small = if terms.mode == Mode::Secagg { plan.aggregation.group_size } else { FEW }.min(cohort);
+        let small = if terms.mode.has_groups() { plan.aggregation.group_size } else { FEW }.min(cohort);
         let policy = || spec.setup(&ready.planned, NonZeroUsize::MIN).policy;
-        let first = round_of(plan, policy(), small)?;
+        let first = round_of(plan, policy(), &model, small)?;
         let large = (2 * small).min(cohort);
         let second = if large > small && first.elapsed < PATIENCE {
-            Some(round_of(plan, policy(), large)?)
+            Some(round_of(plan, policy(), &model, large)?)
         } else {
             None
         };
@@ -78,7 +78,7 @@ impl Estimate {
             + measurements * evaluation;
         let parameters = u64::from(plan.model.parameters);
         let rows =
-            if terms.mode == Mode::Secagg { u64::from(terms.groups) } else { u64::from(cohort.min(2_000)) };
+            if terms.mode.has_groups() { u64::from(terms.groups) } else { u64::from(cohort.min(2_000)) };
         Ok(Self {
             rounds,
             bytes_up_per_client_round: along(|calibration| calibration.up) as u64,
@@ -123,7 +123,7 @@ struct Calibration {
 }
 
 /// A round of `clients` that contribute nothing, on one thread.
-fn round_of(plan: &TaskPlan, policy: Policy, clients: u32) -> Result<Calibration, Failure> {
+fn round_of(plan: &TaskPlan, policy: Policy, model: &[u8], clients: u32) -> Result<Calibration, Failure> {
     let mut plan = plan.clone();
     plan.rounds = 1;
     plan.cohort.clients = clients;
@@ -142,7 +142,8 @@ fn round_of(plan: &TaskPlan, policy: Policy, clients: u32) -> Result<Calibration
     }
     let failed = |error: &dyn fmt::Display| Failure::new(Exit::General, format!("calibration: {error}"));
     let started = Instant::now();
-    let setup = Setup::new(plan, clients as usize, policy, 1);
+    let initial = Some(model.to_vec().into());
+    let setup = Setup { initial, ..Setup::new(plan, clients as usize, policy, 1) };
     let mut federation = Federation::new(setup, Idle).map_err(|error| failed(&error))?;
     let round = federation.run_round().ok_or_else(|| failed(&"no round was run"))?;
     let elapsed = started.elapsed();

@@ -20,7 +20,7 @@ use crate::report::{SweepFile, as_json, as_table, read_run};
 use estimate::Estimate;
 use fedveil_simulations::report::{Compared, comparison_csv, comparison_html};
 use fedveil_simulations::scenario::Spec;
-use point::{Earlier, Ready, opening};
+use point::{Earlier, Manner, Ready, opening};
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -60,10 +60,13 @@ pub(crate) struct Args {
     /// its values. Repeat for more: every combination is one run.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Go on in a folder where this very scenario was cut off: what is finished stays, a run that is not starts again. The
-    /// end is the same as if nothing had happened.
+    /// Go on in a folder where this very scenario was cut off, from the last round that was kept. The end is the same as if
+    /// nothing had happened.
     #[arg(long)]
     resume: bool,
+    /// Rounds from one place that --resume goes on from to the next. 0: none, and a run that is cut off starts again.
+    #[arg(long, value_name = "ROUNDS", default_value_t = 10)]
+    checkpoint_every: u32,
     /// Say what the scenario means, what it spends, and what it will cost by a short calibration; run nothing.
     #[arg(long)]
     check: bool,
@@ -120,14 +123,17 @@ impl Args {
 
     /// Runs a scenario into a folder, unless it is to be resumed and was run there before.
     fn simulate(&self, point: &Point, folder: &Path) -> Result<(), Failure> {
-        if self.resume {
-            match Earlier::of(&point.spec, folder)? {
-                Earlier::Nothing => {}
-                Earlier::Finished => return Ok(()),
-                Earlier::CutOff => fs::remove_dir_all(folder).map_err(|error| unwritable(folder, &error))?,
-            }
+        if self.resume && Earlier::of(&point.spec, folder)? == Earlier::Finished {
+            return Ok(());
         }
-        Ready::new(&point.spec, &self.data)?.run(folder, self.threads(), self.json)
+        let threads = self.threads();
+        let manner = Manner { threads, checkpoint_every: self.checkpoint_every, silent: self.json };
+        self.ready(point)?.run(folder, &manner, self.resume)
+    }
+
+    fn ready<'a>(&self, point: &'a Point) -> Result<Ready<'a>, Failure> {
+        let scenario = self.scenario.as_deref().and_then(Path::parent);
+        Ready::new(&point.spec, &self.data, scenario.unwrap_or(Path::new("")))
     }
 
     /// Runs every point of a sweep into a folder of its own, and compares them.
@@ -168,7 +174,7 @@ impl Args {
     fn check(&self, points: &[Point]) -> Result<(), Failure> {
         let mut told = Vec::new();
         for point in points {
-            let ready = Ready::new(&point.spec, &self.data)?;
+            let ready = self.ready(point)?;
             let estimate = Estimate::of(&ready, self.threads())?;
             let (plan, terms) = (&ready.planned.plan, &ready.planned.terms);
             if self.json {

@@ -3,15 +3,14 @@
 use crate::coordinator::Run;
 use crate::data::DataOption;
 use crate::exit::{Exit, Failure};
-use crate::folder::RunFolder;
+use crate::folder::{RunFolder, unwritable};
 use crate::progress::{Progress, Standing};
 use crate::watch::{Watch, decided};
 use ed25519_dalek::SigningKey;
 use fedveil_coordinator_core::Coordinator;
-use fedveil_learning::model_file;
 use fedveil_provenance::run::{INDEX_FILE, MANIFEST_FILE, checkpoint_path, manifest_path};
 use fedveil_provenance::{Checkpoint, Digest, Log};
-use fedveil_simulations::federation::{self, Federation, RoundSummary};
+use fedveil_simulations::federation::{self, Events, Federation, Keep, RoundSummary, Trace};
 use fedveil_simulations::output::{csv, tensorboard};
 use fedveil_simulations::record::{GroupStatus, RoundOutcome, RoundRecord};
 use fedveil_simulations::scenario::{Fleet, Measure, Measured, Planned, Spec};
@@ -26,12 +25,17 @@ const SCENARIO_FILE: &str = "scenario.json";
 /// How long a run took, on the machine where it ran: the one file that does not follow from the scenario.
 const TIMING_FILE: &str = "timing.json";
 const METRICS_FILE: &str = "metrics.csv";
+/// What happened, as the coordinator's events that say something after their round.
+const EVENTS_FILE: &str = "events.jsonl";
+/// While a run is under way: what it needs to go on after it was cut off.
+const STATE: &str = "state";
 /// TensorBoard looks for `tfevents` in names.
 const TENSORBOARD_FILE: &str = "tensorboard/events.out.tfevents.0.fedveil";
 /// Rows of single rounds that the report shows; `rounds.jsonl` has all. It keeps memory flat over rounds.
 const MOST_ROWS: usize = 20_000;
 
 /// What an earlier process left of a scenario in a folder.
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Earlier {
     /// Nothing.
     Nothing,
@@ -62,9 +66,9 @@ impl Earlier {
             Ok(found) if found == scenario_json(spec)? => Ok(Self::CutOff),
             // The scenario is the first thing that is written, after the probe of rounds.jsonl.
             Err(_)
-                if entries.iter().all(|entry| {
-                    ["rounds.jsonl", "scenario.partial"].iter().any(|name| entry.file_name() == *name)
-                }) =>
+                if entries
+                    .iter()
+                    .all(|entry| ["rounds.jsonl"].iter().any(|name| entry.file_name() == *name)) =>
             {
                 Ok(Self::CutOff)
             }
@@ -81,6 +85,15 @@ fn scenario_json(spec: &Spec) -> Result<Vec<u8>, Failure> {
     Ok([&json[..], b"\n"].concat())
 }
 
+/// How a scenario is run; what comes of it does not depend on it.
+pub(crate) struct Manner {
+    pub(crate) threads: NonZeroUsize,
+    /// Rounds from one place to go on from to the next; 0: none.
+    pub(crate) checkpoint_every: u32,
+    /// Whether nothing is said.
+    pub(crate) silent: bool,
+}
+
 /// A scenario with its data, ready to run.
 pub(crate) struct Ready<'a> {
     pub(crate) spec: &'a Spec,
@@ -89,20 +102,27 @@ pub(crate) struct Ready<'a> {
 }
 
 impl<'a> Ready<'a> {
-    /// Plans the scenario and reads its data. Nothing is written.
-    pub(crate) fn new(spec: &'a Spec, data: &DataOption) -> Result<Self, Failure> {
+    /// Plans the scenario and reads its data. Nothing is written. Paths in the scenario are relative to `folder`.
+    pub(crate) fn new(spec: &'a Spec, data: &DataOption, folder: &Path) -> Result<Self, Failure> {
         let usage = |error: &dyn Display| Failure::new(Exit::Usage, error.to_string());
         let planned = spec.plan().map_err(|error| usage(&error))?;
-        let fleet = Fleet::new(spec, data.load(&spec.data, spec.seed)?, &planned.model)
-            .map_err(|error| usage(&error))?;
+        let mut fleet =
+            Fleet::new(spec, &planned, data.load(&spec.data, spec.seed)?).map_err(|error| usage(&error))?;
+        if let Some(path) = &spec.availability.trace {
+            let path = folder.join(path);
+            let read = fs::read_to_string(&path).map_err(|error| error.to_string());
+            let trace = read.and_then(|text| Trace::parse(&text).map_err(|error| error.to_string()));
+            fleet.set_trace(
+                trace.map_err(|error| usage(&format!("availability.trace: {}: {error}", path.display())))?,
+            );
+        }
         Ok(Self { spec, planned, fleet })
     }
 
-    /// The model that training starts from, a safetensors file.
+    /// What training starts from, a safetensors file.
     pub(crate) fn initial_model(&self) -> Result<Vec<u8>, Failure> {
-        let model = &self.planned.model;
-        model_file::to_safetensors(model, &model.initial(self.spec.seed))
-            .map_err(|error| Failure::new(Exit::General, error))
+        let Planned { model, runner, .. } = &self.planned;
+        runner.initial(&model.initial(self.spec.seed)).map_err(|error| Failure::new(Exit::General, error))
     }
 
     /// What models are measured on.
@@ -111,27 +131,47 @@ impl<'a> Ready<'a> {
         Measure::new(self.planned.model.clone(), &self.fleet, clients, sample, self.spec.seed)
     }
 
-    /// Runs the scenario into `out`, a new or empty folder.
-    pub(crate) fn run(self, out: &Path, threads: NonZeroUsize, silent: bool) -> Result<(), Failure> {
+    /// Runs the scenario into `out`: a new or empty folder, or one where this run was cut off.
+    pub(crate) fn run(self, out: &Path, manner: &Manner, resume: bool) -> Result<(), Failure> {
         let general = |error: &dyn Display| Failure::new(Exit::General, error.to_string());
         let started = Instant::now();
         let (measure, initial_model) = (self.measure(), self.initial_model()?);
-        let initial = measure.of(&self.fleet, &initial_model).map_err(|error| general(&error))?;
+        let nothing = |_| None;
+        let initial = measure.of(&self.fleet, &initial_model, nothing).map_err(|error| general(&error))?;
         let Self { spec, planned, fleet } = self;
-        let folder = RunFolder::create(out, false)?;
-        folder.add(SCENARIO_FILE, &scenario_json(spec)?)?;
+        let state = out.join(STATE);
+        let resumes = resume && state.join("checkpoint.json").exists();
+        if resume && !resumes && out.exists() {
+            // It was cut off before it had come anywhere.
+            fs::remove_dir_all(out).map_err(|error| unwritable(out, &error))?;
+        }
+        let folder = RunFolder::create(out, resumes)?;
+        folder.write(SCENARIO_FILE, &scenario_json(spec)?)?;
         folder.add_split(&fleet.holdings())?;
         let dataset = fleet.data().name.clone();
-        let mut federation = Federation::new(spec.setup(&planned, threads), fleet)
-            .map_err(|error| Failure::new(Exit::Usage, error))?;
+        let mut setup = spec.setup(&planned, manner.threads);
+        setup.initial = Some(initial_model.into());
+        setup.keep = match manner.checkpoint_every {
+            0 => Keep::Nothing,
+            _ if !fleet.is_resumable() => Keep::Nothing,
+            every => Keep::Folder { path: state.clone(), events: Events::Lasting, every },
+        };
+        let open = if resumes { Federation::resume } else { Federation::new };
+        let mut federation = open(setup, fleet).map_err(|error| Failure::new(Exit::Usage, error))?;
         let plan = planned.plan.clone();
-        let progress = Progress::paced(silent, plan.rounds, 0);
+        let mut watch = Watch::new(Progress::Silent, plan.rounds, plan.privacy.epsilon, None);
+        watch.initial_accuracy = Some(initial.accuracy);
+        let (last, untold) = (federation.coordinator().last_round(), federation.untold());
+        let untold = untold.map(|summary| summary.round);
+        watch.rounds = folder.keep_rounds(|record| record.round <= last && Some(record.round) != untold)?;
+        let progress = Progress::paced(manner.silent, plan.rounds, watch.rounds.len() as u32);
         progress.say(&opening(spec, &planned));
         let mut history =
             History::new(&folder, federation.signing_key().clone(), federation.coordinator().plan().origin());
-        let mut watch = Watch::new(Progress::Silent, plan.rounds, plan.privacy.epsilon, None);
-        watch.initial_accuracy = Some(initial.accuracy);
-        let (mut success, mut rows) = (None, 0);
+        let mut rows = 0;
+        for record in &mut watch.rounds {
+            rows = shorten(record, rows);
+        }
         while let Some(round) = federation.run_round() {
             let model = federation.model().ok_or_else(|| general(&"the coordinator has no model"))?;
             history.follow(federation.coordinator(), &model)?;
@@ -140,19 +180,16 @@ impl<'a> Ready<'a> {
                 || federation.coordinator().closed().is_some();
             let mut measured = None;
             if is_due && matches!(round.outcome, federation::RoundOutcome::Published { .. }) {
-                let found = measure.of(federation.scenario(), &model).map_err(|error| general(&error))?;
-                success = found.attack_success;
-                measured = Some(found);
+                let memory = |client| federation.memory_of(client);
+                let found = measure.of(federation.scenario(), &model, memory);
+                measured = Some(found.map_err(|error| general(&error))?);
             }
             let mut record = record(&round, federation.coordinator(), &history, measured);
             folder.append(&record)?;
             let standing =
                 Standing { rounds: plan.rounds, epsilon_budget: plan.privacy.epsilon, ..Standing::default() };
             progress.round(&record, &standing);
-            rows += record.groups.len();
-            if rows > MOST_ROWS {
-                record.groups = Vec::new();
-            }
+            rows = shorten(&mut record, rows);
             watch.rounds.push(record);
         }
         if let Some(error) = federation.failure() {
@@ -168,29 +205,47 @@ impl<'a> Ready<'a> {
             plan: &plan,
             clients: spec.population.clients,
             byzantine: spec.attackers.clients,
-            dropout: spec.availability.dropout,
+            dropout: spec.faults.client_crash,
             attack: if is_attacked { spec.attackers.attack.clone() } else { "none".to_owned() },
             dataset,
             seed: spec.seed,
             wall_seconds: federation.now().0 as f64 / 1000.0,
         };
         let mut summary = run.summary(&watch);
-        summary.attack_success = success;
+        summary.attack_success = watch.rounds.iter().rev().find_map(|record| record.attack_success);
         summary.private = false;
-        folder.add(METRICS_FILE, csv(&watch.rounds).as_bytes())?;
-        folder.add(TENSORBOARD_FILE, &tensorboard(&watch.rounds))?;
+        folder.write(METRICS_FILE, csv(&watch.rounds).as_bytes())?;
+        folder.write(TENSORBOARD_FILE, &tensorboard(&watch.rounds))?;
+        let key = federation.signing_key().clone();
+        drop(federation);
+        if state.exists() {
+            let (events, kept) = (state.join(EVENTS_FILE), out.join(EVENTS_FILE));
+            fs::rename(&events, &kept).map_err(|error| unwritable(&kept, &error))?;
+            fs::remove_dir_all(&state).map_err(|error| unwritable(&state, &error))?;
+        }
         let seconds = started.elapsed().as_secs_f64();
         let timing = serde_json::json!({
             "wall_seconds": seconds,
             "rounds_per_second": watch.rounds.len() as f64 / seconds,
-            "threads": threads,
+            "threads": manner.threads,
             "peak_memory_bytes": peak_memory(),
+            "resumed": resumes,
         });
-        folder.add(TIMING_FILE, format!("{timing:#}\n").as_bytes())?;
-        folder.seal(&summary, &watch.rounds, &notes(), federation.signing_key())?;
+        folder.write(TIMING_FILE, format!("{timing:#}\n").as_bytes())?;
+        folder.seal(&summary, &watch.rounds, &notes(), &key)?;
         progress.finish();
         Ok(())
     }
+}
+
+/// Keeps what memory a record takes in bounds: the report shows so many rows of single rounds, `rounds.jsonl` has all.
+/// Gives the rows so far.
+fn shorten(record: &mut RoundRecord, rows: usize) -> usize {
+    let rows = rows + record.groups.len();
+    if rows > MOST_ROWS {
+        record.groups = Vec::new();
+    }
+    rows
 }
 
 /// The log of a simulation, as files.
@@ -216,13 +271,13 @@ impl<'a> History<'a> {
             self.log.append(manifest.clone());
             let checkpoint = Checkpoint::sign(&self.origin, &self.log.head(), &self.key)
                 .map_err(|error| Failure::new(Exit::General, error))?;
-            self.folder.add(&manifest_path(leaf), &manifest)?;
-            self.folder.add(&checkpoint_path(leaf), checkpoint.as_bytes())?;
+            self.folder.write(&manifest_path(leaf), &manifest)?;
+            self.folder.write(&checkpoint_path(leaf), checkpoint.as_bytes())?;
             self.manifest = manifest;
         }
         if self.log.size() > before {
-            self.folder.add(MANIFEST_FILE, &self.manifest)?;
-            self.folder.add("model.safetensors", model)?;
+            self.folder.write(MANIFEST_FILE, &self.manifest)?;
+            self.folder.write("model.safetensors", model)?;
         }
         Ok(())
     }
@@ -271,6 +326,7 @@ fn record(
             String::new()
         },
         log_size: history.log.size(),
+        private: false,
     }
 }
 

@@ -3,6 +3,7 @@
 use super::attendance::Flight;
 use super::device::Kept;
 use super::journal::{Events, Journal, Restored};
+use super::progress::RoundSummary;
 use fedveil_coordinator_core::{Event, Millis, Store, StoreError};
 use fedveil_provenance::Digest;
 use sha2::{Digest as _, Sha256};
@@ -115,11 +116,13 @@ impl Archive {
         &self,
         round: u32,
         now: Millis,
+        summary: Option<&RoundSummary>,
         flights: &BTreeSet<Flight>,
         gone: impl Iterator<Item = (u32, Kept, Option<&'a [u8]>)>,
     ) -> Result<(), StoreError> {
         let Contents { journal, blobs, .. } = &mut *self.lock();
-        journal.as_mut().map_or(Ok(()), |journal| journal.checkpoint(round, now, flights, blobs, gone))
+        let Some(journal) = journal else { return Ok(()) };
+        journal.checkpoint(round, now, summary, flights, blobs, gone)
     }
 
     /// A round is over: unless everything is kept, forgets all blobs but these and those that came last.

@@ -71,9 +71,8 @@ pub struct Availability {
     pub slot_minutes: u32,
     /// How that probability follows the day.
     pub diurnal: Option<Diurnal>,
-    /// Times at which clients are there, as [`Trace::parse`] reads them from a file.
-    #[serde(skip)]
-    pub trace: Option<Trace>,
+    /// File of the times at which clients are there. Whoever reads files gives it to [`World::set_trace`].
+    pub trace: Option<String>,
 }
 
 impl Default for Availability {
@@ -281,6 +280,7 @@ pub enum TraceError {
 #[derive(Debug, Clone)]
 pub struct World {
     conditions: Conditions,
+    trace: Option<Trace>,
     seed: u64,
     /// When the newest message of a link arrives: what is sent later on it does not overtake.
     links: BTreeMap<(usize, bool), Millis>,
@@ -294,12 +294,12 @@ impl World {
     /// All draws are of this seed.
     pub fn new(conditions: Conditions, seed: u64) -> Result<Self, ConditionError> {
         conditions.check()?;
-        Ok(Self { conditions, seed, links: BTreeMap::new() })
+        Ok(Self { conditions, trace: None, seed, links: BTreeMap::new() })
     }
 
     /// Lets clients be there at the times of a trace alone.
     pub fn set_trace(&mut self, trace: Trace) {
-        self.conditions.availability.trace = Some(trace);
+        self.trace = Some(trace);
     }
 
     /// The conditions.
@@ -349,8 +349,8 @@ impl World {
 
     /// For [`Scenario::available`](super::Scenario::available).
     pub fn available(&self, client: usize, now: Millis) -> bool {
-        let Availability { probability, slot_minutes, diurnal, trace } = &self.conditions.availability;
-        if trace.as_ref().is_some_and(|trace| !trace.is_there(client, now)) {
+        let Availability { probability, slot_minutes, diurnal, .. } = &self.conditions.availability;
+        if self.trace.as_ref().is_some_and(|trace| !trace.is_there(client, now)) {
             return false;
         }
         let mut probability = *probability;

@@ -14,6 +14,7 @@
 
 use super::attendance::Flight;
 use super::device::Kept;
+use super::progress::RoundSummary;
 use fedveil_coordinator_core::{Event, Millis, StoreError};
 use fedveil_provenance::Digest;
 use serde::{Deserialize, Serialize};
@@ -24,7 +25,7 @@ use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 /// Format of the folder.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Bytes of an entry of devices.bin: client, last round, participations, and the round of its memory, 0 for none, as
 /// little-endian u32.
 const ENTRY: usize = 16;
@@ -51,6 +52,8 @@ struct Checkpoint {
     round: u32,
     /// Virtual time.
     now: Millis,
+    /// The round, if nobody has taken note of it.
+    summary: Option<RoundSummary>,
     blobs: Vec<Digest>,
     /// Clients that train or have finished, and have not checked in.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -81,6 +84,7 @@ pub(super) struct Journal {
 /// What a run goes on with.
 pub(super) struct Restored {
     pub(super) now: Millis,
+    pub(super) summary: Option<RoundSummary>,
     pub(super) blobs: Vec<Vec<u8>>,
     pub(super) kept: BTreeMap<u32, Kept>,
     pub(super) memories: BTreeMap<u32, Vec<u8>>,
@@ -133,6 +137,7 @@ impl Journal {
         let (devices, entries) = Appended::resume(folder.join("devices.bin"), checkpoint.devices)?;
         let mut restored = Restored {
             now: checkpoint.now,
+            summary: checkpoint.summary,
             blobs: Vec::new(),
             kept: BTreeMap::new(),
             memories: BTreeMap::new(),
@@ -198,6 +203,7 @@ impl Journal {
         &mut self,
         round: u32,
         now: Millis,
+        summary: Option<&RoundSummary>,
         flights: &BTreeSet<Flight>,
         blobs: &BTreeMap<Digest, std::sync::Arc<[u8]>>,
         gone: impl Iterator<Item = (u32, Kept, Option<&'a [u8]>)>,
@@ -230,6 +236,7 @@ impl Journal {
             setup: self.setup,
             round,
             now,
+            summary: summary.cloned(),
             blobs: blobs.keys().copied().collect(),
             flights: flights.clone(),
             events: self.events.sync()?,

@@ -152,8 +152,8 @@ impl<S: Scenario> Federation<S> {
     }
 
     /// Goes on with a run that is kept in a [folder](Keep::Folder), from the last round that was over at a checkpoint; the
-    /// outcome is the one that it would have had. In a folder without a checkpoint it begins.
-    /// [`Coordinator::last_round`] tells where it stands.
+    /// outcome is the one that it would have had. That round is told of again, in case nobody noted it. In a folder without
+    /// a checkpoint it begins. [`Coordinator::last_round`] tells where it stands.
     pub fn resume(setup: Setup, scenario: S) -> Result<Self, SetupError> {
         Self::open(setup, scenario, true)
     }
@@ -245,6 +245,7 @@ impl<S: Scenario> Federation<S> {
                 (federation.now, federation.crashed) = (restored.now, restored.now);
                 federation.kept = restored.kept;
                 federation.flights = restored.flights.into_iter().collect();
+                federation.summary = restored.summary;
                 let memories = restored.memories.into_iter();
                 federation.memories = memories.map(|(client, memory)| (client, memory.into())).collect();
             }
@@ -322,6 +323,11 @@ impl<S: Scenario> Federation<S> {
     pub fn run_round(&mut self) -> Option<RoundSummary> {
         while self.summary.is_none() && self.step() {}
         self.summary.take()
+    }
+
+    /// The round that is over and that [`run_round`](Self::run_round) tells of next.
+    pub fn untold(&self) -> Option<&RoundSummary> {
+        self.summary.as_ref()
     }
 
     /// Why the simulation cannot go on, if it cannot: what happens is not kept.
@@ -407,6 +413,12 @@ impl<S: Scenario> Federation<S> {
         self.index_of.get(client).copied()
     }
 
+    /// What a client's trainer keeps.
+    pub fn memory_of(&self, client: usize) -> Option<&[u8]> {
+        let device = self.devices.get(&client).and_then(|device| device.memory());
+        device.or_else(|| self.memories.get(&(client as u32)).map(AsRef::as_ref))
+    }
+
     /// Clients that have taken part and are gone, and what this takes of memory in bytes, but for what trainers keep.
     pub fn remembered(&self) -> (usize, usize) {
         let clients = self.kept.len();
@@ -419,7 +431,12 @@ impl<S: Scenario> Federation<S> {
     }
 
     /// The scenario.
-    pub fn scenario(&mut self) -> &mut S {
+    pub fn scenario(&self) -> &S {
+        &self.scenario
+    }
+
+    /// The scenario, to change it.
+    pub fn scenario_mut(&mut self) -> &mut S {
         &mut self.scenario
     }
 
@@ -670,7 +687,8 @@ impl<S: Scenario> Federation<S> {
             let memory = memories.get(index).filter(|_| *has_memory).map(AsRef::as_ref);
             Some((*index, *kept.get(index)?, memory))
         });
-        let saved = self.store.checkpoint(self.driver.core().last_round(), self.now, &self.flights, gone);
+        let (round, summary) = (self.driver.core().last_round(), self.summary.as_ref());
+        let saved = self.store.checkpoint(round, self.now, summary, &self.flights, gone);
         self.unsaved.clear();
         self.failed(saved);
     }

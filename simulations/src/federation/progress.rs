@@ -2,10 +2,10 @@
 
 use fedveil_coordinator_core::{Event, Millis};
 use fedveil_provenance::{Digest, GroupDecision};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One round that is over.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RoundSummary {
     /// Its number, from 1.
     pub round: u32,
@@ -28,7 +28,7 @@ pub struct RoundSummary {
 }
 
 /// How a round ended.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub enum RoundOutcome {
     /// With a new model.

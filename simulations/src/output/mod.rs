@@ -29,13 +29,14 @@ fn numbers(round: &RoundRecord) -> Vec<(&'static str, f64)> {
         ("round/virtual_seconds", Some(round.seconds)),
         ("traffic/up_bytes_per_client", Some(round.bytes_up as f64 / clients)),
         ("traffic/down_bytes_per_client", Some(round.bytes_down as f64 / clients)),
+        ("private", Some(f64::from(u8::from(round.private)))),
     ];
     let finite = |(name, value): (_, Option<f64>)| Some((name, value.filter(|value| value.is_finite())?));
     all.into_iter().filter_map(finite).collect()
 }
 
 /// The names of all [`numbers`], in their order.
-const COLUMNS: [&str; 15] = [
+const COLUMNS: [&str; 16] = [
     "test/accuracy",
     "test/loss",
     "clients/mean_accuracy",
@@ -51,6 +52,7 @@ const COLUMNS: [&str; 15] = [
     "round/virtual_seconds",
     "traffic/up_bytes_per_client",
     "traffic/down_bytes_per_client",
+    "private",
 ];
 
 /// Rounds as a table: the names of [`tensorboard`]'s values, a line for each round, an empty field for what was not
@@ -99,6 +101,7 @@ mod tests {
             model_digest: String::new(),
             manifest_digest: String::new(),
             log_size: 1,
+            private: false,
         };
         vec![round(1), round(2)]
     }
@@ -111,7 +114,7 @@ mod tests {
         assert_eq!(all.iter().map(|(name, _)| *name).collect::<Vec<_>>(), COLUMNS);
         assert_eq!(
             csv(&rounds).lines().skip(1).collect::<Vec<_>>(),
-            ["1,,,,,,1,1,4,1,2,1,0,1.5,10,20", "2,0.5,,0.5,0.25,,2,1,4,1,2,1,0,1.5,10,20"]
+            ["1,,,,,,1,1,4,1,2,1,0,1.5,10,20,0", "2,0.5,,0.5,0.25,,2,1,4,1,2,1,0,1.5,10,20,0"]
         );
     }
 }

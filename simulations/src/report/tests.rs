@@ -129,6 +129,7 @@ pub(super) fn round(round: u32) -> RoundRecord {
         model_digest: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".to_owned(),
         manifest_digest: "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752".to_owned(),
         log_size: u64::from(round) + 1,
+        private: true,
     }
 }
 

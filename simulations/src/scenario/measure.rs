@@ -1,6 +1,6 @@
 //! What is measured of a model while a scenario runs, outside of the protocol and at no cost in it.
 
-use fedveil_learning::{Dataset, Metrics, ModelSpec, evaluate, model_file, permutation};
+use fedveil_learning::{Dataset, Metrics, ModelSpec, evaluate, permutation};
 
 use super::{Fleet, ScenarioError};
 use crate::federation::stream;
@@ -40,10 +40,16 @@ impl Measure {
         Self { spec, clients: sample }
     }
 
-    /// Measures a model, a safetensors file, on what the fleet holds.
-    pub fn of(&self, fleet: &Fleet, model: &[u8]) -> Result<Measured, ScenarioError> {
+    /// Measures a global state, a safetensors file, on what the fleet holds; each client with what is its own in the model,
+    /// which its `memory` has.
+    pub fn of<'m>(
+        &self,
+        fleet: &Fleet,
+        model: &[u8],
+        memory: impl Fn(usize) -> Option<&'m [u8]>,
+    ) -> Result<Measured, ScenarioError> {
         let wrong = |error: &dyn std::fmt::Display| ScenarioError::section("evaluation", error);
-        let (_, parameters) = model_file::from_safetensors(model).map_err(|error| wrong(&error))?;
+        let parameters = fleet.runner().parameters(model).map_err(|error| wrong(&error))?;
         let on = |data: &Dataset| evaluate(&self.spec, &parameters, data).map_err(|error| wrong(&error));
         let test = &fleet.data().test;
         let rows: Vec<u32> = (0..test.rows() as u32).collect();
@@ -55,7 +61,11 @@ impl Measure {
             accuracy += weight * share;
             loss += weight * mean;
         }
-        let of_client = |client: &usize| Ok(on(&fleet.share(*client)?)?.accuracy);
+        let of_client = |&client: &usize| {
+            let own = fleet.runner().personal(model, memory(client)).map_err(|error| wrong(&error))?;
+            let metrics = evaluate(&self.spec, &own, &fleet.share(client)?).map_err(|error| wrong(&error))?;
+            Ok(metrics.accuracy)
+        };
         let clients: Vec<f64> = self.clients.iter().map(of_client).collect::<Result<_, ScenarioError>>()?;
         let attack_success =
             fleet.bait().map(|bait| Ok::<_, ScenarioError>(on(bait)?.accuracy)).transpose()?;

@@ -22,9 +22,8 @@ pub use fleet::Fleet;
 pub use measure::{Measure, Measured};
 pub use plan::Planned;
 pub use sections::{
-    AggregationSection, AlgorithmSection, AttackersSection, AvailabilitySection, DevicesSection,
-    EvaluationSection, ModelSection, NetworkSection, PopulationSection, PrivacySection, RobustnessSection,
-    Spec, TrainingSection,
+    AggregationSection, AlgorithmSection, AttackersSection, EvaluationSection, ModelSection,
+    PopulationSection, PrivacySection, RobustnessSection, Spec, TrainingSection,
 };
 
 use std::fmt;

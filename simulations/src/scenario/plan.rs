@@ -12,7 +12,8 @@ use fedveil_proto_plan::{
 use fedveil_provenance::{Digest, NO_NOISE};
 
 use super::{ScenarioError, Spec};
-use crate::federation::{Attendance, Keep, Setup};
+use crate::algorithm::{Refused, Runner};
+use crate::federation::{Attendance, ConditionError, Keep, Setup};
 
 /// Name of the protocol that is the cheaper one.
 const AUTO: &str = "auto";
@@ -28,6 +29,8 @@ pub struct Planned {
     pub terms: Terms,
     /// The model.
     pub model: ModelSpec,
+    /// The algorithm, bound to it.
+    pub runner: Runner,
 }
 
 impl Spec {
@@ -44,18 +47,21 @@ impl Spec {
             .parse()
             .map_err(|error| ScenarioError::key("model.architecture", format!("{architecture:?}"), error))?;
         let mut plan = self.unsized_plan(&model)?;
-        let terms = match self.privacy.noise_multiplier {
-            Some(noise) if self.has_no_noise() => {
-                let accepted = "nothing: privacy.epsilon is infinite, or privacy.placement says so";
-                return Err(ScenarioError::key("privacy.noise_multiplier", noise, accepted));
+        self.sized(&mut plan)?;
+        let runner = Runner::new(&self.algorithm.choice(), model.clone(), self.population.clients, &mut plan)
+            .map_err(refused)?;
+        let parameters = model.parameters();
+        if plan.model.parameters as usize != parameters {
+            if self.attackers.clients > 0 {
+                let accepted = format!(
+                    "0 with algorithm.name = {:?}: its clients send more than an update, and no attack here forges that",
+                    self.algorithm.name
+                );
+                return Err(ScenarioError::key("attackers.clients", self.attackers.clients, accepted));
             }
-            None if self.has_no_noise() => plan.check().map_err(in_scenario)?,
-            Some(noise) => {
-                plan.privacy.noise_multiplier = noise;
-                plan.check().map_err(in_scenario)?
-            }
-            None => self.size_noise(&mut plan)?,
-        };
+            self.sized(&mut plan)?;
+        }
+        let terms = plan.check().map_err(in_scenario)?;
         if terms.affordable_rounds == 0 {
             let cost = terms.guarantee.epsilon(1);
             return Err(ScenarioError::key(
@@ -64,17 +70,30 @@ impl Spec {
                 format!("at least {cost:.3}, what one round costs"),
             ));
         }
-        Ok(Planned { plan, terms, model })
+        Ok(Planned { plan, terms, model, runner })
     }
 
-    /// Who connects when. Everyone stays connected where everyone is in each round, or may be by a coin; otherwise clients
-    /// come for a round and go after it, so that memory does not grow with the population.
-    fn attendance(&self) -> Attendance {
-        let everyone = self.cohort() == self.population.clients && self.availability.online >= 1.0;
-        if self.population.check_in.is_none() && (everyone || self.population.sampling == "poisson") {
-            return Attendance::Connected;
+    /// Sizes the plan's noise.
+    fn sized(&self, plan: &mut TaskPlan) -> Result<(), ScenarioError> {
+        match self.privacy.noise_multiplier {
+            Some(noise) if self.has_no_noise() => {
+                let accepted = "nothing: privacy.epsilon is infinite, or privacy.placement says so";
+                Err(ScenarioError::key("privacy.noise_multiplier", noise, accepted))
+            }
+            None if self.has_no_noise() => Ok(()),
+            Some(noise) => {
+                plan.privacy.noise_multiplier = noise;
+                Ok(())
+            }
+            None => self.size_noise(plan),
         }
-        Attendance::CheckIn { clients: self.population.check_in.unwrap_or_else(|| self.cohort()) as usize }
+    }
+
+    /// Who connects for a round: everyone where coins are tossed for each client, as many as asked for otherwise.
+    fn check_in(&self) -> u32 {
+        let clients = self.population.clients;
+        let coins = self.tosses_coins();
+        self.population.check_in.unwrap_or_else(|| if coins { clients } else { self.cohort() })
     }
 
     /// The federation that runs the plan, on so many threads. Its clients allow whatever the scenario asks for.
@@ -92,10 +111,16 @@ impl Spec {
         };
         Setup {
             threads,
-            attendance: self.attendance(),
+            attendance: Attendance::CheckIn { clients: self.check_in() as usize },
             keep: Keep::Nothing,
+            server_step: planned.runner.server(&planned.terms),
             ..Setup::new(planned.plan.clone(), self.population.clients as usize, policy, self.seed)
         }
+    }
+
+    /// Whether each client's part in a round is decided by a coin, which amplifies privacy. There is none without noise.
+    fn tosses_coins(&self) -> bool {
+        self.population.sampling == "poisson" && !self.has_no_noise()
     }
 
     /// Whether nobody adds noise.
@@ -121,37 +146,11 @@ impl Spec {
             let accepted = format!("0 to {}, so that one client is honest", population.saturating_sub(1));
             return Err(ScenarioError::key("attackers.clients", self.attackers.clients, accepted));
         }
-        if !(0.0..0.9).contains(&self.availability.dropout) {
-            return Err(ScenarioError::key(
-                "availability.dropout",
-                self.availability.dropout,
-                "a number from 0, below 0.9",
-            ));
-        }
-        let share = |key, found: f64, accepted| match found {
-            found if (0.0..=1.0).contains(&found) => Ok(()),
-            found => Err(ScenarioError::key(key, found, accepted)),
-        };
-        share("availability.daily_swing", self.availability.daily_swing, "a number from 0 to 1")?;
-        share("devices.straggler_share", self.devices.straggler_share, "a number from 0 to 1")?;
-        if !(self.availability.online > 0.0 && self.availability.online <= 1.0) {
-            let accepted = "a number above 0, up to 1";
-            return Err(ScenarioError::key("availability.online", self.availability.online, accepted));
-        }
-        if !(0.0..0.5).contains(&self.network.loss) {
-            return Err(ScenarioError::key("network.loss", self.network.loss, "a number from 0, below 0.5"));
-        }
-        for (key, found) in [
-            ("devices.milliseconds_per_example", self.devices.milliseconds_per_example),
-            ("devices.straggler_factor", self.devices.straggler_factor),
-            ("network.latency_ms", self.network.latency_ms),
-            ("network.up_kbit_per_second", self.network.up_kbit_per_second),
-            ("network.down_kbit_per_second", self.network.down_kbit_per_second),
-        ] {
-            if !(0.0..=1e9).contains(&found) {
-                return Err(ScenarioError::key(key, found, "a number from 0 to 1e9"));
-            }
-        }
+        self.conditions().check().map_err(|ConditionError { key, found, accepted }| ScenarioError::Key {
+            key,
+            found,
+            accepted: accepted.to_owned(),
+        })?;
         if let Some(check_in) = self.population.check_in
             && !(cohort..=population).contains(&check_in)
         {
@@ -193,21 +192,19 @@ impl Spec {
             id: self.digest(),
             mode: self.aggregation.mode.clone(),
             rounds: self.rounds,
-            phase_seconds: self.availability.phase_seconds,
+            phase_seconds: self.phase_seconds,
             model: Model { architecture: model.to_string(), parameters },
             cohort: Cohort {
                 clients: cohort,
                 minimum,
                 assumed_malicious: self.population.assumed_malicious,
-                // Coins amplify privacy, of which there is none without noise.
-                population: (self.population.sampling == "poisson" && !self.has_no_noise())
-                    .then_some(self.population.clients),
+                population: self.tosses_coins().then_some(self.population.clients),
             },
             training: Training {
                 epochs: self.training.epochs,
                 batch_size: self.training.batch_size,
                 learning_rate: self.training.learning_rate,
-                momentum: None,
+                momentum: self.training.momentum,
                 proximal: None,
                 planned_steps: None,
                 example_privacy: None,
@@ -238,8 +235,9 @@ impl Spec {
             pre: self.robustness.pre.clone(),
             options: self.robustness.options.clone(),
             assumed_byzantine: self.robustness.assumed_byzantine,
-            learning_rate: self.algorithm.server_learning_rate,
-            momentum: self.algorithm.server_momentum,
+            // FedAvg; other algorithms write their own.
+            learning_rate: 1.0,
+            momentum: 0.0,
             gate: None,
             optimizer: None,
         }
@@ -297,7 +295,7 @@ impl Spec {
     }
 
     /// The least noise, to three digits, with which all rounds together cost no more than the budget.
-    fn size_noise(&self, plan: &mut TaskPlan) -> Result<Terms, ScenarioError> {
+    fn size_noise(&self, plan: &mut TaskPlan) -> Result<(), ScenarioError> {
         let mut fits = |noise: f64| -> Result<bool, PlanError> {
             plan.privacy.noise_multiplier = noise;
             Ok(plan.check()?.affordable_rounds >= plan.rounds)
@@ -317,7 +315,7 @@ impl Spec {
         }
         let unit = 10_f64.powf(high.log10().floor() - 2.0);
         plan.privacy.noise_multiplier = (high / unit).ceil() * unit;
-        plan.check().map_err(in_scenario)
+        Ok(())
     }
 
     /// Names the scenario: the digest of all its values.
@@ -325,6 +323,13 @@ impl Spec {
         let mut bytes = b"fedveil/scenario/v1\n".to_vec();
         bytes.extend(format!("{self:?}").into_bytes());
         Digest::of(bytes)
+    }
+}
+
+fn refused(error: Refused) -> ScenarioError {
+    match error {
+        Refused::Plan(error) => in_scenario(error),
+        other => ScenarioError::section("algorithm", other),
     }
 }
 
@@ -342,7 +347,6 @@ fn scenario_key(field: &'static str) -> &'static str {
     match field {
         "task" => "name",
         "mode" => "aggregation.mode",
-        "phase_seconds" => "availability.phase_seconds",
         "model.parameters" => "model.architecture",
         "cohort.clients" => "population.cohort",
         "cohort.minimum" => "population.minimum",
@@ -352,8 +356,7 @@ fn scenario_key(field: &'static str) -> &'static str {
         "server.pre" => "robustness.pre",
         "server.options" => "robustness.options",
         "server.assumed_byzantine" => "robustness.assumed_byzantine",
-        "server.learning_rate" => "algorithm.server_learning_rate",
-        "server.momentum" => "algorithm.server_momentum",
+        "server.learning_rate" | "server.momentum" | "server.optimizer" => "algorithm.options",
         same => same,
     }
 }

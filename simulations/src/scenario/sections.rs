@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use fedveil_proto_plan::{AdaptiveClipping, CorrelatedNoise, Setting};
 use serde::{Deserialize, Serialize};
 
+use crate::algorithm::{self, Choice};
 use crate::datasets::{DataSpec, TEST_SHARE};
+use crate::federation::{Availability, Compute, Conditions, Faults, Network};
 use crate::partition::{Partitioner, Shift};
 
 /// A scenario: one simulation, but for its data.
@@ -18,6 +20,8 @@ pub struct Spec {
     pub seed: u64,
     /// Rounds at most; a privacy budget may end the task earlier.
     pub rounds: u32,
+    /// Virtual seconds that a client has for each phase of a round.
+    pub phase_seconds: u32,
     /// Who there is, and who takes part in a round.
     pub population: PopulationSection,
     /// The data.
@@ -31,7 +35,7 @@ pub struct Spec {
     pub model: ModelSection,
     /// Training at a client.
     pub training: TrainingSection,
-    /// What becomes of what clients send.
+    /// What clients compute, and what becomes of it.
     pub algorithm: AlgorithmSection,
     /// Who sees what of an update.
     pub aggregation: AggregationSection,
@@ -41,14 +45,24 @@ pub struct Spec {
     pub robustness: RobustnessSection,
     /// Poisoned clients.
     pub attackers: AttackersSection,
+    /// What lies between clients and the coordinator.
+    pub network: Network,
+    /// How fast clients are.
+    pub compute: Compute,
     /// Who is there when.
-    pub availability: AvailabilitySection,
-    /// How fast they are.
-    pub devices: DevicesSection,
-    /// What lies between them and the coordinator.
-    pub network: NetworkSection,
+    pub availability: Availability,
+    /// What breaks.
+    pub faults: Faults,
     /// What is measured when.
     pub evaluation: EvaluationSection,
+}
+
+impl Spec {
+    /// The world around the federation.
+    pub fn conditions(&self) -> Conditions {
+        let (network, compute) = (self.network.clone(), self.compute.clone());
+        Conditions { network, compute, availability: self.availability.clone(), faults: self.faults.clone() }
+    }
 }
 
 /// Who there is, and who takes part in a round.
@@ -90,23 +104,34 @@ pub struct TrainingSection {
     pub batch_size: u32,
     /// Step size.
     pub learning_rate: f64,
+    /// Share of the last step's direction that stays, within one training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub momentum: Option<f64>,
 }
 
-/// What becomes of what clients send.
+/// What clients compute, and what becomes of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AlgorithmSection {
-    /// Step size of the server optimiser.
-    pub server_learning_rate: f64,
-    /// Momentum of the server optimiser.
-    pub server_momentum: f64,
+    /// Name in the registry of algorithms.
+    pub name: String,
+    /// Its options, where they are not the defaults.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, algorithm::Setting>,
+}
+
+impl AlgorithmSection {
+    /// As the registry takes it.
+    pub fn choice(&self) -> Choice {
+        Choice { name: self.name.clone(), options: self.options.clone() }
+    }
 }
 
 /// Who sees what of an update.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AggregationSection {
-    /// `secagg` or `insecure_plain`.
+    /// `secagg`, `insecure_ideal` or `insecure_plain`.
     pub mode: String,
     /// What is masked: `auto`, `pairwise-mask` or `rlwe-two-layer`.
     pub protocol: String,
@@ -188,46 +213,6 @@ pub struct AttackersSection {
     pub strength: Option<f64>,
 }
 
-/// Who is there when.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AvailabilitySection {
-    /// Probability with which a client vanishes in the middle of a round.
-    pub dropout: f64,
-    /// Share of the clients that can be reached at a time, on average over the day.
-    pub online: f64,
-    /// How much that share swings over a client's day, as a part of it.
-    pub daily_swing: f64,
-    /// Virtual seconds that a client has for each phase of a round.
-    pub phase_seconds: u32,
-}
-
-/// How fast clients are.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DevicesSection {
-    /// Virtual time of training on one example once.
-    pub milliseconds_per_example: f64,
-    /// Share of the clients that are slower.
-    pub straggler_share: f64,
-    /// How many times slower they are.
-    pub straggler_factor: f64,
-}
-
-/// What lies between clients and the coordinator.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NetworkSection {
-    /// Mean virtual time of a message, besides its length.
-    pub latency_ms: f64,
-    /// What a client sends in a second; 0 is no bound.
-    pub up_kbit_per_second: f64,
-    /// What a client receives in a second; 0 is no bound.
-    pub down_kbit_per_second: f64,
-    /// Probability with which a message is lost.
-    pub loss: f64,
-}
-
 /// What is measured when.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -270,12 +255,13 @@ mod extended {
 }
 
 impl Default for Spec {
-    /// The quick start: digits over 200 clients, secure aggregation, nobody poisoned.
+    /// FedAvg on digits over 200 clients, secure aggregation, nobody poisoned.
     fn default() -> Self {
         Self {
             name: "scenario".to_owned(),
             seed: 1,
             rounds: 8,
+            phase_seconds: 120,
             population: PopulationSection {
                 clients: 200,
                 cohort: None,
@@ -288,8 +274,8 @@ impl Default for Spec {
             partition: Partitioner::EvenDirichlet { alpha: 1.0 },
             shift: None,
             model: ModelSection { architecture: "softmax:25x10".to_owned() },
-            training: TrainingSection { epochs: 5, batch_size: 64, learning_rate: 0.6 },
-            algorithm: AlgorithmSection { server_learning_rate: 4.0, server_momentum: 0.5 },
+            training: TrainingSection { epochs: 5, batch_size: 64, learning_rate: 0.6, momentum: None },
+            algorithm: AlgorithmSection { name: "fedavg".to_owned(), options: BTreeMap::new() },
             aggregation: AggregationSection {
                 mode: "secagg".to_owned(),
                 protocol: "auto".to_owned(),
@@ -319,23 +305,10 @@ impl Default for Spec {
                 assumed_byzantine: 0,
             },
             attackers: AttackersSection { clients: 0, attack: "sign-flip".to_owned(), strength: None },
-            availability: AvailabilitySection {
-                dropout: 0.0,
-                online: 1.0,
-                daily_swing: 0.0,
-                phase_seconds: 120,
-            },
-            devices: DevicesSection {
-                milliseconds_per_example: 0.0,
-                straggler_share: 0.0,
-                straggler_factor: 10.0,
-            },
-            network: NetworkSection {
-                latency_ms: 0.0,
-                up_kbit_per_second: 0.0,
-                down_kbit_per_second: 0.0,
-                loss: 0.0,
-            },
+            network: Network::default(),
+            compute: Compute::default(),
+            availability: Availability::default(),
+            faults: Faults::default(),
             evaluation: EvaluationSection { every: 1, clients: 0 },
         }
     }

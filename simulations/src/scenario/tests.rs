@@ -1,7 +1,8 @@
 //! Scenarios: what is refused, what is sized, and that one scenario has one history.
 
 use super::*;
-use crate::federation::{Federation, RoundOutcome};
+use crate::algorithm::{Choice, Needs, REGISTRY, Setting};
+use crate::federation::{Federation, RoundOutcome, Spread};
 use crate::record::ClientAccuracy;
 use std::num::NonZeroUsize;
 
@@ -16,13 +17,14 @@ fn small() -> Spec {
 
 fn fleet(spec: &Spec) -> Result<Fleet, ScenarioError> {
     let data = spec.data.load(&std::collections::BTreeMap::new(), spec.seed).unwrap();
-    Fleet::new(spec, data, &spec.plan().unwrap().model)
+    Fleet::new(spec, &spec.plan().unwrap(), data)
 }
 
 /// Digests of the published models.
 fn history_on(threads: usize, spec: &Spec) -> Vec<String> {
     let planned = spec.plan().unwrap();
-    let setup = spec.setup(&planned, NonZeroUsize::new(threads).unwrap());
+    let mut setup = spec.setup(&planned, NonZeroUsize::new(threads).unwrap());
+    setup.initial = Some(planned.runner.initial(&planned.model.initial(spec.seed)).unwrap().into());
     let mut federation = Federation::new(setup, fleet(spec).unwrap()).unwrap();
     let mut published = Vec::new();
     while let Some(round) = federation.run_round() {
@@ -63,7 +65,7 @@ fn one_seed_has_one_history() {
 #[test]
 fn refusals_name_the_key_of_the_scenario() {
     type Case = (fn(&mut Spec), &'static str);
-    let cases: [Case; 15] = [
+    let cases: [Case; 18] = [
         (
             |spec| spec.population.cohort = Some(25),
             "population.cohort is 25, accepted is 1 to population.clients (24)",
@@ -73,9 +75,15 @@ fn refusals_name_the_key_of_the_scenario() {
             "population.sampling is \"all\", accepted is fixed or poisson",
         ),
         (|spec| spec.attackers.clients = 24, "attackers.clients is 24, accepted is 0 to 23"),
-        (|spec| spec.availability.dropout = 0.9, "availability.dropout is 0.9"),
-        (|spec| spec.availability.online = 0.0, "availability.online is 0"),
-        (|spec| spec.network.loss = 0.5, "network.loss is 0.5"),
+        (|spec| spec.faults.client_crash = 1.5, "faults.client_crash is 1.5, accepted is a probability"),
+        (|spec| spec.availability.probability = -0.5, "availability.probability is -0.5"),
+        (|spec| spec.network.loss = 2.0, "network.loss is 2"),
+        (|spec| spec.algorithm.name = "fedbest".into(), "algorithm: unknown algorithm \"fedbest\""),
+        (|spec| spec.algorithm.options = [("mu".into(), Setting::Number(1.0))].into(), "algorithm: "),
+        (
+            |spec| spec.algorithm = AlgorithmSection { name: "qfedavg".into(), options: [].into() },
+            "algorithm: ",
+        ),
         (
             |spec| spec.population.check_in = Some(23),
             "population.check_in is 23, accepted is the cohort (24)",
@@ -114,7 +122,7 @@ fn in_the_clear_a_round_needs_half_of_its_cohort() {
     let mut spec = small();
     spec.aggregation.mode = "insecure_plain".into();
     spec.privacy.placement = "central".into();
-    spec.availability.dropout = 0.2;
+    spec.faults.client_crash = 0.2;
     let planned = spec.plan().unwrap();
     assert_eq!((planned.plan.cohort.clients, planned.plan.cohort.minimum), (24, 12));
     assert_eq!(history(&spec).len(), 2);
@@ -126,16 +134,15 @@ fn a_population_that_comes_and_goes_trains_over_a_network() {
     spec.population.clients = 300;
     spec.population.cohort = Some(24);
     spec.population.check_in = Some(30);
-    spec.availability.online = 0.5;
-    spec.availability.daily_swing = 0.5;
-    spec.devices.milliseconds_per_example = 10.0;
-    spec.devices.straggler_share = 0.2;
-    (spec.network.latency_ms, spec.network.up_kbit_per_second) = (50.0, 1000.0);
+    spec.availability.probability = 0.5;
+    (spec.compute.training_ms, spec.compute.stragglers) = (Spread { median: 2000.0, sigma: 0.5 }, 0.2);
+    spec.network.latency_ms = Spread { median: 50.0, sigma: 1.0 };
+    spec.network.up_kbit_per_second = Spread { median: 1000.0, sigma: 0.0 };
     let first = history(&spec);
     assert_eq!(first.len(), 2);
     assert_eq!(first, history_on(2, &spec));
     // The network takes time and changes no arithmetic; whoever comes is another matter.
-    spec.network.latency_ms = 0.0;
+    spec.network.latency_ms = Spread::default();
     assert_eq!(history(&spec).len(), 2);
 }
 
@@ -172,7 +179,64 @@ fn the_poisoned_are_as_many_as_asked_and_measured_clients_are_not_among_them() {
     let measure = Measure::new(planned.model.clone(), &fleet, 24, 24, spec.seed);
     let model =
         fedveil_learning::model_file::to_safetensors(&planned.model, &planned.model.initial(1)).unwrap();
-    assert_eq!(measure.of(&fleet, &model).unwrap().clients.unwrap().clients, 19);
+    assert_eq!(measure.of(&fleet, &model, |_| None).unwrap().clients.unwrap().clients, 19);
+}
+
+#[test]
+fn every_algorithm_runs_in_a_scenario_and_learns() {
+    for algorithm in &REGISTRY {
+        let mut spec = small();
+        spec.rounds = 3;
+        spec.algorithm = AlgorithmSection { name: algorithm.name.into(), options: [].into() };
+        spec.model.architecture = "mlp:25x12x10".into();
+        spec.privacy.epsilon = f64::INFINITY;
+        spec.privacy.clip_norm = f64::INFINITY;
+        spec.aggregation.mode = "insecure_plain".into();
+        if algorithm.name == "fedbn" {
+            // It is about normalisation layers, and refuses a model that has none.
+            let refusal = spec.plan().unwrap_err().to_string();
+            assert!(refusal.starts_with("algorithm: algorithm fedbn: "), "{refusal}");
+            continue;
+        }
+        let planned = spec.plan().unwrap();
+        let fleet = fleet(&spec).unwrap();
+        let measure = Measure::new(planned.model.clone(), &fleet, 24, 24, spec.seed);
+        let mut setup = spec.setup(&planned, NonZeroUsize::MIN);
+        let initial = planned.runner.initial(&planned.model.initial(spec.seed)).unwrap();
+        let before = measure.of(&fleet, &initial, |_| None).unwrap();
+        setup.initial = Some(initial.into());
+        let mut federation = Federation::new(setup, fleet).unwrap();
+        while federation.run_round().is_some() {}
+        let model = federation.model().unwrap();
+        let after = measure.of(federation.scenario(), &model, |client| federation.memory_of(client)).unwrap();
+        assert!(after.loss < before.loss, "{}: {} after {}", algorithm.name, after.loss, before.loss);
+        let keeps = (0..24).filter(|&client| federation.memory_of(client).is_some()).count();
+        assert_eq!(keeps, if algorithm.client_keeps == "nothing" { 0 } else { 24 }, "{}", algorithm.name);
+    }
+}
+
+#[test]
+fn an_algorithm_that_wants_every_update_is_refused_where_the_server_sees_sums() {
+    for algorithm in REGISTRY.iter().filter(|algorithm| {
+        matches!(
+            (algorithm.needs)(&algorithm.options(&Choice::of(algorithm.name)).unwrap()),
+            Needs::EveryUpdate(_)
+        )
+    }) {
+        let mut spec = small();
+        spec.algorithm = AlgorithmSection { name: algorithm.name.into(), options: [].into() };
+        let refusal = spec.plan().unwrap_err().to_string();
+        assert!(refusal.contains("is for mode insecure_plain, not secagg: "), "{refusal}");
+    }
+}
+
+#[test]
+fn nobody_forges_what_is_more_than_an_update() {
+    let mut spec = small();
+    spec.attackers.clients = 1;
+    spec.algorithm = AlgorithmSection { name: "scaffold".into(), options: [].into() };
+    let refusal = spec.plan().unwrap_err().to_string();
+    assert!(refusal.starts_with("attackers.clients is 1, accepted is 0 with algorithm.name"), "{refusal}");
 }
 
 #[test]

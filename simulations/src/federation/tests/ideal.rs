@@ -107,7 +107,7 @@ fn inputs_that_are_not_awaited_are_refused() {
         let copies = if message.client == 0 && message.kind == Kind::PlainInput { 2 } else { 1 };
         vec![(now, message); copies]
     };
-    let mut federation = finished(ideal(one_group()), Script::unit_vectors().routing(twice));
+    let federation = finished(ideal(one_group()), Script::unit_vectors().routing(twice));
     for (_, sum) in sums(&federation) {
         assert!(sum[0] <= 1, "{sum:?}");
     }

@@ -121,7 +121,7 @@ fn an_honest_update_is_clipped_rounded_and_noised_by_its_client() {
     let mut setup = in_the_clear("local");
     (setup.plan.rounds, setup.plan.privacy.noise_multiplier) = (1, 0.5);
     let script = Script::default().contributing(|_, _| Ok(Contribution::Update(vec![9.0; PARAMETERS])));
-    let mut federation = finished(setup, script);
+    let federation = finished(setup, script);
     let guarantee = federation.coordinator().terms().guarantee.clone();
     let inputs: Vec<Vec<i32>> = federation
         .scenario()
@@ -189,7 +189,7 @@ fn an_update_reaches_no_event_and_no_blob() {
     let steps: [i64; PARAMETERS] = std::array::from_fn(|i| 30 + i as i64);
     let mut setup = in_the_clear("central");
     setup.plan.rounds = 1;
-    let mut federation = finished(setup, sending(steps));
+    let federation = finished(setup, sending(steps));
     let sent = federation.scenario().sent.iter().find(|message| message.kind == PlainInput);
     let message = sent.unwrap().bytes.clone();
     let wide: Vec<u8> = steps.iter().flat_map(|step| step.to_le_bytes()).collect();
@@ -441,7 +441,7 @@ fn an_update_counts_once_and_only_while_it_is_awaited() {
         vec![(Millis(now.0 + if late { 60_001 } else { 0 }), message)]
     };
     // It comes when the next round is open, and counts in neither.
-    let mut federation = finished(in_the_clear("local"), numbers().routing(late));
+    let federation = finished(in_the_clear("local"), numbers().routing(late));
     assert_eq!(dropped(&federation), ["sent no update in time"; 2]);
     assert_eq!(models(&federation)[2][0], 0.0);
     let told = federation.scenario().sent.iter().filter(|message| message.kind == Kind::Reject);

@@ -328,7 +328,7 @@ fn nobody_is_asked_to_unmask_before_the_charge_is_durable() {
         let events = federation.events();
         let charged = charges(&events);
         let round = by_round(&events).last().map_or(0, |(round, _)| *round);
-        let sent = federation.scenario().sent.split_off(seen);
+        let sent = federation.scenario_mut().sent.split_off(seen);
         for message in sent.iter().filter(|message| message.kind == Kind::Signatures) {
             let client = federation.devices()[message.client].id();
             let is_charged =
@@ -336,7 +336,7 @@ fn nobody_is_asked_to_unmask_before_the_charge_is_durable() {
             assert!(is_charged, "client {} was asked to unmask without a charge", message.client);
             asked += 1;
         }
-        federation.scenario().sent.extend(sent);
+        federation.scenario_mut().sent.extend(sent);
         seen = federation.scenario().sent.len();
     }
     assert_eq!(asked, 2 * 27);
@@ -477,7 +477,7 @@ fn slow_and_uneven_links_change_the_time_and_not_the_sums() {
 #[test]
 fn every_message_fits_the_limits_that_transports_enforce() {
     let vanish = |client, round, before| before == Kind::Input && client == 2 && round == 1;
-    let mut federation = finished(groups_of_nine(3), Script::default().vanishing(vanish));
+    let federation = finished(groups_of_nine(3), Script::default().vanishing(vanish));
     let up = federation.coordinator().message_limits();
     let down = federation.devices()[0].participant().message_limits().unwrap();
     let mut kinds = BTreeSet::new();
