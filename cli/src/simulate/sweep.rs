@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn a_list_is_a_value_where_the_key_takes_lists() {
         let clear =
-            ["aggregation.mode=insecure_plain", "privacy.placement=central", "robustness.rule=median"];
+            ["aggregation.mode=insecure_plain", "privacy.placement=insecure_none", "robustness.rule=median"];
         let with = |set| sweep("", &[clear[0], clear[1], clear[2], set]).unwrap();
         let points = with("robustness.pre=[\"nnm\"]");
         assert_eq!(

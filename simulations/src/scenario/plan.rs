@@ -11,7 +11,7 @@ use fedveil_proto_plan::{
 };
 use fedveil_provenance::{Digest, NO_NOISE};
 
-use super::{ScenarioError, Spec};
+use super::{AggregationSection, ScenarioError, Spec};
 use crate::algorithm::{Refused, Runner};
 use crate::federation::{Attendance, ConditionError, Keep, Setup};
 
@@ -181,8 +181,11 @@ impl Spec {
         } else {
             let missing = self.max_missing_reveals(&server)?;
             let fewest = self.rows_needed(&server)? * self.aggregation.group_size + missing;
-            let minimum = self.population.minimum.unwrap_or_else(|| fewest.max(cohort * 9 / 10));
-            (self.groups(parameters, missing), minimum)
+            let uneven = (1..cohort).rev().find(|&clients| self.is_uneven(clients));
+            let behind = uneven.map_or(0, |clients| clients + 1 + missing);
+            let minimum = fewest.max(cohort * 9 / 10).max(behind).min(cohort);
+            let minimum = self.population.minimum.unwrap_or(minimum);
+            (self.groups(parameters, missing, minimum), minimum)
         };
         let privacy = &self.privacy;
         Ok(TaskPlan {
@@ -264,18 +267,38 @@ impl Spec {
             ));
         }
         let spare = cohort.saturating_sub(self.rows_needed(server)? * size);
-        Ok(self.aggregation.max_missing_reveals.unwrap_or_else(|| spare.min(2).min(cohort / 20)))
+        let most = spare.min(2).min(cohort / 20);
+        let even = (0..=most).take_while(|missing| !self.is_uneven(cohort - missing)).last();
+        Ok(self.aggregation.max_missing_reveals.unwrap_or(even.unwrap_or(0)))
     }
 
-    /// Secure aggregation, with what is left open sized for groups of the smallest size: as many survivors as leave room
-    /// for one drop-out in six, a threshold of two thirds.
-    fn groups(&self, parameters: u32, max_missing_reveals: u32) -> Aggregation {
+    /// Clients whose input must be in a group's sum: as many as leave room for one drop-out in six.
+    fn min_survivors(&self) -> u32 {
+        let AggregationSection { group_size, min_survivors, .. } = self.aggregation;
+        min_survivors.unwrap_or_else(|| group_size - (group_size / 6).max(1)).max(3)
+    }
+
+    /// The largest group that so many clients make.
+    fn largest_group(&self, clients: u32) -> u32 {
+        clients.div_ceil((clients / self.aggregation.group_size).max(1))
+    }
+
+    /// Whether so many clients make a group so large that more than half of it is more than survive in the smallest.
+    fn is_uneven(&self, clients: u32) -> bool {
+        (self.largest_group(clients) - 1) / 2 + 1 >= self.min_survivors()
+    }
+
+    /// Secure aggregation, with what is left open sized for groups of the smallest size, and a threshold of two thirds, but
+    /// more than half of the largest group, or two sets of helpers could be told different things.
+    fn groups(&self, parameters: u32, max_missing_reveals: u32, minimum: u32) -> Aggregation {
         let section = &self.aggregation;
-        let size = section.group_size;
-        let min_survivors = section.min_survivors.unwrap_or_else(|| (size - (size / 6).max(1)).max(3));
+        let (size, min_survivors) = (section.group_size, self.min_survivors());
         // No group reaches twice the smallest size, so that by default every group is a complete graph.
         let degree = section.degree.unwrap_or(2 * size);
-        let threshold = (2 * size / 3 + 1).min(min_survivors.saturating_sub(1));
+        let fewest = minimum.saturating_sub(max_missing_reveals).max(1);
+        let largest = (fewest..=self.cohort()).map(|clients| self.largest_group(clients)).max();
+        let half = (largest.unwrap_or(size) - 1) / 2 + 1;
+        let threshold = (2 * size / 3 + 1).max(half).min(min_survivors - 1);
         let protocol = if section.protocol == AUTO {
             let neighbours = degree.min(size - 1);
             ProtocolKind::cheapest(parameters as usize, neighbours as usize).name().to_owned()

@@ -166,7 +166,8 @@ fn an_infinite_epsilon_is_a_plan_without_noise() {
     assert!(refused(&spec).starts_with("privacy.noise_multiplier is 1, accepted is nothing"));
     spec.privacy.noise_multiplier = None;
     spec.aggregation.mode = "secagg".into();
-    assert!(refused(&spec).starts_with("privacy.placement is insecure_none, accepted is distributed"));
+    let refusal = refused(&spec);
+    assert!(refusal.starts_with("privacy.placement is insecure_none, accepted is distributed"), "{refusal}");
 }
 
 #[test]

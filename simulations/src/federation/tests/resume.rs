@@ -86,6 +86,9 @@ fn a_run_that_is_cut_off_anywhere_comes_to_the_same_end() {
             // A run that is over stays as it is.
             drop(resumed);
             let mut again = Federation::resume(make(keep()), scenario()).unwrap();
+            // But its last round is told again: nobody may have noted it.
+            let last = again.run_round().map(|round| round.round);
+            assert_eq!(last, Some(again.coordinator().last_round()));
             assert!(again.run_round().is_none());
             assert!(outcome(&again) == expected);
         }
