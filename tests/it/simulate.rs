@@ -13,9 +13,11 @@ fn simulate(scenario: &Path, arguments: &[&str]) -> Output {
 }
 
 /// A quick start that is quicker: two rounds of 40 clients.
-const SMALL: [&str; 9] = [
+const SMALL: [&str; 11] = [
     "--set",
     "rounds=2",
+    "--set",
+    "evaluation.clients=10",
     "--set",
     "population.clients=40",
     "--set",
@@ -61,14 +63,9 @@ fn a_run_follows_from_its_scenario_bit_by_bit() {
         let output = small(out, more);
         assert!(output.status.success(), "{:?}", failure(&output));
     }
-    let all = files(&first);
-    assert_eq!(all, files(&second));
-    for file in &all {
-        let same = std::fs::read(first.join(file)).unwrap() == std::fs::read(second.join(file)).unwrap();
-        // How long it took here is the one thing that does not follow, and the index lists the file that says so.
-        let follows = !["timing.json", "index.dsse.json"].contains(&file.to_str().unwrap());
-        assert_eq!(same, follows, "{}", file.display());
-    }
+    are_equal(&first, &second);
+    let timing = |run: &Path| std::fs::read(run.join("timing.json")).unwrap();
+    assert_ne!(timing(&first), timing(&second));
     let model = |run: &Path| std::fs::read(run.join("model.safetensors")).unwrap();
     assert_ne!(model(&first), model(&other));
 }
@@ -110,7 +107,7 @@ fn a_wrong_scenario_is_refused_before_anything_is_written() {
         (
             "[data]\nkind = \"faces\"\n",
             &[],
-            "wrong.toml:1: data: unknown variant `faces`, expected one of `digits`",
+            "wrong.toml:2: data.kind is \"faces\" (string), accepted is digits, mnist",
         ),
         ("", &["--set", "attackers.attack=rumour"], "attackers: unknown attack \"rumour\""),
         (
@@ -128,6 +125,68 @@ fn a_wrong_scenario_is_refused_before_anything_is_written() {
     }
 }
 
+/// Runs on a folder of its own until `is_far` and kills the process.
+fn cut_off(command: &mut std::process::Command, is_far: impl Fn() -> bool) {
+    let mut child = crate::support::spawn(command);
+    let patience = std::time::Instant::now();
+    while !is_far() {
+        assert!(
+            patience.elapsed().as_secs() < 120 && child.try_wait().unwrap().is_none(),
+            "it never came so far"
+        );
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// Whether two run folders hold the same, but for how long it took.
+fn are_equal(first: &Path, second: &Path) {
+    assert_eq!(files(first), files(second));
+    for file in files(first) {
+        // How long it took here is the one thing that does not follow, and the index lists the file that says so.
+        let follows = !["timing.json", "index.dsse.json"].iter().any(|name| file.ends_with(name));
+        let same = std::fs::read(first.join(&file)).unwrap() == std::fs::read(second.join(&file)).unwrap();
+        assert!(same || !follows, "{}", file.display());
+    }
+}
+
+#[test]
+fn killed_in_the_middle_and_resumed_a_run_goes_on_and_ends_as_if_nothing_had_happened() {
+    let temporary = tempfile::tempdir().unwrap();
+    let [whole, cut] = ["whole", "cut"].map(|name| temporary.path().join(name));
+    // Clients that keep something, over a network, with a coordinator that crashes by itself besides.
+    let more = [
+        "--set",
+        "rounds=12",
+        "--set",
+        "algorithm.name=ditto",
+        "--set",
+        "attackers.clients=0",
+        "--set",
+        "network.latency_ms=20",
+        "--set",
+        "faults.coordinator_crashes=[7]",
+        "--checkpoint-every",
+        "3",
+    ];
+    let more = [&more[..], &["--set", "algorithm.options={ lambda = 0.5 }"]].concat();
+    assert!(small(&whole, &more).status.success());
+    let mut command = fedveil();
+    command.arg("simulate").arg(scenarios().join("quickstart.toml")).args(SMALL).args(&more);
+    let rounds = |folder: &Path| {
+        std::fs::read_to_string(folder.join("rounds.jsonl")).unwrap_or_default().lines().count()
+    };
+    cut_off(command.arg("--out").arg(&cut), || rounds(&cut) >= 5);
+    assert!(!cut.join("report.html").exists());
+    let resumed = small(&cut, &[&more[..], &["--resume"]].concat());
+    assert!(resumed.status.success(), "{:?}", failure(&resumed));
+    assert_eq!(json(&cut.join("timing.json"))["resumed"], true);
+    are_equal(&whole, &cut);
+    let verified = run(fedveil().arg("verify").arg(&cut));
+    assert!(verified.status.success(), "{:?}", failure(&verified));
+}
+
 #[test]
 fn killed_in_the_middle_and_resumed_a_sweep_ends_as_if_nothing_had_happened() {
     let temporary = tempfile::tempdir().unwrap();
@@ -142,30 +201,15 @@ fn killed_in_the_middle_and_resumed_a_sweep_ends_as_if_nothing_had_happened() {
         .args(axis)
         .arg("--out")
         .arg(&cut);
-    let mut child = crate::support::spawn(&mut command);
     // The second point has begun to write models.
     let begun = cut.join("seed=2").join("model.safetensors");
-    let patience = std::time::Instant::now();
-    while !begun.exists() {
-        assert!(
-            patience.elapsed().as_secs() < 120 && child.try_wait().unwrap().is_none(),
-            "it never came so far"
-        );
-        std::thread::yield_now();
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    cut_off(&mut command, || begun.exists());
     assert!(!cut.join("report.html").exists());
     let refused = small(&cut, &axis);
     assert_eq!(failure(&refused).0, 8, "{:?}", failure(&refused));
     let resumed = small(&cut, &[&axis[..], &["--resume"]].concat());
     assert!(resumed.status.success(), "{:?}", failure(&resumed));
-    assert_eq!(files(&whole), files(&cut));
-    for file in files(&whole) {
-        let follows = !["timing.json", "index.dsse.json"].iter().any(|name| file.ends_with(name));
-        let same = std::fs::read(whole.join(&file)).unwrap() == std::fs::read(cut.join(&file)).unwrap();
-        assert!(same || !follows, "{}", file.display());
-    }
+    are_equal(&whole, &cut);
     // Another sweep does not go on in this folder, and a finished run is not run again.
     let other = small(&cut, &["--set", "seed=[1,2]", "--resume"]);
     assert!(failure(&other).1.contains("lists other points"), "{:?}", failure(&other));

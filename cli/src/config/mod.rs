@@ -266,7 +266,11 @@ impl Draft {
         // What follows the key of such a table is one name, dots and all.
         let (path, value) = match holder {
             Some(key) => (key.path, Value::Table(one(&path[key.path.len() + 1..], value))),
-            None => (path, value),
+            None => {
+                // One that is set as a whole is replaced as a whole.
+                remove(&mut self.table, path);
+                (path, value)
+            }
         };
         let given = path.rsplit('.').fold(value, |value, name| Value::Table(one(name, value)));
         let Value::Table(given) = given else { unreachable!("a path has at least one name") };
@@ -300,6 +304,18 @@ fn overlay(base: &mut Table, given: Table) {
                 overlay(base, given)
             }
             (_, value) => drop(base.insert(key, value)),
+        }
+    }
+}
+
+/// Takes away the value at a dotted path.
+fn remove(table: &mut Table, path: &str) {
+    match path.split_once('.') {
+        None => drop(table.remove(path)),
+        Some((first, rest)) => {
+            if let Some(Value::Table(inner)) = table.get_mut(first) {
+                remove(inner, rest);
+            }
         }
     }
 }
@@ -515,6 +531,8 @@ mod tests {
             let error = draft.set(path, Value::Integer(1)).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{error}");
         }
+        draft.set("robustness.options", Value::Table(Table::new())).unwrap();
+        assert!(draft.finish::<Spec>().unwrap().robustness.options.is_empty(), "a whole table replaces");
         draft.set("training.epochs", Value::String("many".into())).unwrap();
         let error = draft.finish::<Spec>().unwrap_err().to_string();
         assert!(

@@ -125,6 +125,7 @@ struct Calibration {
 /// A round of `clients` that contribute nothing, on one thread.
 fn round_of(plan: &TaskPlan, policy: Policy, model: &[u8], clients: u32) -> Result<Calibration, Failure> {
     let mut plan = plan.clone();
+    let has_groups = plan.aggregation.group_size > 0;
     plan.rounds = 1;
     plan.cohort.clients = clients;
     plan.cohort.minimum = clients;
@@ -135,7 +136,9 @@ fn round_of(plan: &TaskPlan, policy: Policy, model: &[u8], clients: u32) -> Resu
     plan.server.options.clear();
     plan.server.assumed_byzantine = 0;
     plan.aggregation.max_missing_reveals = 0;
-    plan.aggregation.break_probability = 0.5;
+    if has_groups {
+        plan.aggregation.break_probability = 0.5;
+    }
     plan.privacy.correlated_noise = None;
     if plan.privacy.epsilon.is_finite() {
         plan.privacy.epsilon = 1e9;

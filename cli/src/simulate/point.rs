@@ -151,10 +151,15 @@ impl<'a> Ready<'a> {
         let dataset = fleet.data().name.clone();
         let mut setup = spec.setup(&planned, manner.threads);
         setup.initial = Some(initial_model.into());
-        setup.keep = match manner.checkpoint_every {
-            0 => Keep::Nothing,
-            _ if !fleet.is_resumable() => Keep::Nothing,
-            every => Keep::Folder { path: state.clone(), events: Events::Lasting, every },
+        // A coordinator that crashes starts again from its events, in the middle of a round.
+        let crashes = !spec.faults.coordinator_crashes.is_empty();
+        let every = Some(manner.checkpoint_every).filter(|&every| every > 0 && fleet.is_resumable());
+        setup.keep = match every.or(crashes.then_some(u32::MAX)) {
+            None => Keep::Nothing,
+            Some(every) => {
+                let events = if crashes { Events::All } else { Events::Lasting };
+                Keep::Folder { path: state.clone(), events, every }
+            }
         };
         let open = if resumes { Federation::resume } else { Federation::new };
         let mut federation = open(setup, fleet).map_err(|error| Failure::new(Exit::Usage, error))?;

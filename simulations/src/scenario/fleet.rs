@@ -27,7 +27,7 @@ pub struct Fleet {
     /// The poisoned by number, sorted, and what they share.
     poisoned: Vec<usize>,
     conspiracy: Option<Mutex<Conspiracy>>,
-    /// Whether they go by models that they have seen.
+    /// Whether they keep anything from round to round.
     remembers: bool,
 }
 
@@ -61,7 +61,8 @@ impl Fleet {
             };
             let members = poisoned.iter().map(member).collect::<Result<_, ScenarioError>>()?;
             let seed = stream(spec.seed, "attack", 0, 0).next_u64();
-            conspiracy = Some(Mutex::new(Conspiracy::new(attack, members, Dataset::clone, seed)));
+            let colluders = Conspiracy::new(attack, members, Dataset::clone, seed);
+            conspiracy = Some(Mutex::new(colluders.training_by(planned.runner.clone())));
             if attack.spec().poison.is_some() {
                 let test = all(&data.test)?;
                 bait =
@@ -80,7 +81,7 @@ impl Fleet {
             bait,
             poisoned,
             conspiracy,
-            remembers: spec.attackers.attack == "lazy",
+            remembers: spec.attackers.attack == "lazy" || planned.runner.about().client_keeps != "nothing",
         })
     }
 
@@ -90,7 +91,7 @@ impl Fleet {
     }
 
     /// Whether a run can go on in the middle: what clients do follows from the model, the round and what the engine keeps.
-    /// A lazy attacker goes by the models that it has seen.
+    /// Attackers keep what they keep to themselves: a lazy one the models that it has seen.
     pub fn is_resumable(&self) -> bool {
         self.poisoned.is_empty() || !self.remembers
     }
