@@ -264,13 +264,12 @@ impl Draft {
             return Err(ConfigError::UnknownKey { place, key: path.to_owned(), nearest, accepted });
         }
         // What follows the key of such a table is one name, dots and all.
-        let (path, value) = match holder {
-            Some(key) => (key.path, Value::Table(one(&path[key.path.len() + 1..], value))),
-            None => {
-                // One that is set as a whole is replaced as a whole.
-                remove(&mut self.table, path);
-                (path, value)
-            }
+        let (path, value) = if let Some(key) = holder {
+            (key.path, Value::Table(one(&path[key.path.len() + 1..], value)))
+        } else {
+            // What is set as a whole is replaced as a whole.
+            remove(&mut self.table, path);
+            (path, value)
         };
         let given = path.rsplit('.').fold(value, |value, name| Value::Table(one(name, value)));
         let Value::Table(given) = given else { unreachable!("a path has at least one name") };
@@ -301,7 +300,7 @@ fn overlay(base: &mut Table, given: Table) {
     for (key, value) in given {
         match (base.get_mut(&key), value) {
             (Some(Value::Table(base)), Value::Table(given)) if !given.contains_key(KIND) => {
-                overlay(base, given)
+                overlay(base, given);
             }
             (_, value) => drop(base.insert(key, value)),
         }

@@ -10,7 +10,7 @@ const SPREAD: &str =
     "a number for all from 0 to 1e9, or { median = M, sigma = S } for a log-normal draw for each client";
 /// Names of [`fedveil_simulations::algorithm::REGISTRY`].
 const ALGORITHM_NAMES: &str = "fedsgd, fedavg, fedavgm, fedprox, fednova, scaffold, fedadagrad, fedadam, fedyogi, qfedavg, \
-ditto, fedbn or fedper";
+ditto, fedbn, fedper or fedbuff";
 
 impl Config for Spec {
     const TITLE: &'static str = "A scenario for `fedveil simulate`.";
@@ -418,5 +418,22 @@ impl Config for Spec {
             ScenarioError::Section { section, reason } => Invalid::of(section, reason),
             other => Invalid::inconsistent(other),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fedveil_simulations::algorithm::REGISTRY;
+
+    #[test]
+    fn every_algorithm_is_named() {
+        let names: Vec<&str> =
+            ALGORITHM_NAMES.split([',', ' ']).filter(|word| !["", "or"].contains(word)).collect();
+        let mut registered = REGISTRY.map(|algorithm| algorithm.name);
+        let mut listed = names.clone();
+        registered.sort_unstable();
+        listed.sort_unstable();
+        assert_eq!(listed, registered);
     }
 }

@@ -48,7 +48,7 @@ impl Estimate {
         let general = |error: &dyn fmt::Display| Failure::new(Exit::General, error.to_string());
         let model = ready.initial_model()?;
         let started = Instant::now();
-        let work = Work { client: 0, round: 1, model: &model, plan, memory: None };
+        let work = Work { client: 0, round: 1, model: &model, plan, memory: None, staleness: 0 };
         ready.fleet.contribute(&work).map_err(|error| general(&error))?;
         let training = started.elapsed().as_secs_f64();
         let started = Instant::now();
@@ -131,7 +131,7 @@ fn round_of(plan: &TaskPlan, policy: Policy, model: &[u8], clients: u32) -> Resu
     plan.cohort.minimum = clients;
     plan.cohort.assumed_malicious = 0;
     plan.cohort.population = None;
-    plan.server.rule = "mean".to_owned();
+    "mean".clone_into(&mut plan.server.rule);
     plan.server.pre.clear();
     plan.server.options.clear();
     plan.server.assumed_byzantine = 0;

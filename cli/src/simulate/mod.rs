@@ -44,6 +44,7 @@ metrics.csv and tensorboard/, which TensorBoard reads. Keys and noise follow fro
 /// Options of a simulation.
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct Args {
     /// Scenario file (TOML).
     #[arg(value_name = "SCENARIO.toml", required_unless_present = "print_scenario")]

@@ -95,7 +95,7 @@ mod tests {
             let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
             let crc = |bytes: &[u8]| {
                 let crc = crc32c(bytes);
-                ((crc >> 15) | (crc << 17)).wrapping_add(0xa282_ead8).to_le_bytes()
+                crc.rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
             };
             assert_eq!(file[8..12], crc(&file[..8]));
             let bytes = &file[12..12 + length];

@@ -223,13 +223,16 @@ fn against(runs: &[Compared]) -> Option<Chart> {
     })
 }
 
+/// A number of a run, where it has it.
+type Measure = fn(&Compared) -> Option<f64>;
+
 /// Heat maps over the points of a sweep with two axes or more: its last axis across, all others down.
 fn grids(runs: &[Compared]) -> Vec<Markup> {
     let axes = runs.first().map_or(0, |run| run.point.len());
     if axes < 2 || runs.iter().any(|run| run.point.len() != axes) {
         return Vec::new();
     }
-    let maps: [(&str, fn(&Compared) -> Option<f64>); 3] = [
+    let maps: [(&str, Measure); 3] = [
         ("Test accuracy at the end", |run| run.summary.test_accuracy),
         ("Accuracy on the worst tenth of the clients", Compared::worst_tenth),
         ("Attack success", |run| run.summary.attack_success),
@@ -240,7 +243,7 @@ fn grids(runs: &[Compared]) -> Vec<Markup> {
         .collect()
 }
 
-fn grid(runs: &[Compared], title: &str, of: fn(&Compared) -> Option<f64>) -> Markup {
+fn grid(runs: &[Compared], title: &str, of: Measure) -> Markup {
     let across = |run: &Compared| run.point.last().map(|(_, value)| value.clone()).unwrap_or_default();
     let down = |run: &Compared| -> Vec<String> {
         run.point[..run.point.len() - 1].iter().map(|(_, value)| value.clone()).collect()

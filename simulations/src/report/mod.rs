@@ -292,7 +292,7 @@ fn epsilon_chart(summary: &Summary, rounds: &[RoundRecord]) -> Chart {
 /// How well the model does on the data of single clients; none where that was not measured.
 fn clients_chart(rounds: &[RoundRecord]) -> Option<Chart> {
     let measured = || rounds.iter().filter_map(|round| Some((round.round, round.client_accuracy.as_ref()?)));
-    let (_, last) = measured().last()?;
+    let (_, last) = measured().next_back()?;
     let series = |name: &str, class, mark, of: fn(&ClientAccuracy) -> f64| {
         let point = |(round, accuracy): (u32, &ClientAccuracy)| Point {
             x: f64::from(round),

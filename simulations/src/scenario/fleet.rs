@@ -140,7 +140,7 @@ impl Fleet {
 
 impl Scenario for Fleet {
     fn contribute(&self, work: &Work<'_>) -> Result<Trained, String> {
-        let &Work { client, round, model, plan, memory } = work;
+        let &Work { client, round, model, plan, .. } = work;
         if let (Ok(member), Some(conspiracy)) = (self.poisoned.binary_search(&client), &self.conspiracy) {
             let mut conspiracy = conspiracy.lock().unwrap_or_else(PoisonError::into_inner);
             let forged = conspiracy.contribute(member, round, model, plan);
@@ -150,10 +150,8 @@ impl Scenario for Fleet {
         }
         let data = self.share(client).map_err(|error| error.to_string())?;
         let seed = stream(self.seed, "training", client, round).next_u64();
-        let (vector, memory) = self
-            .runner
-            .contribute(plan, round, model, memory, &data, seed)
-            .map_err(|error| error.to_string())?;
+        let (vector, memory) =
+            self.runner.contribute(work, &data, seed).map_err(|error| error.to_string())?;
         Ok(Trained { contribution: Contribution::Update(vector), memory: memory.map(Into::into) })
     }
 

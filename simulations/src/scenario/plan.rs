@@ -111,7 +111,10 @@ impl Spec {
         };
         Setup {
             threads,
-            attendance: Attendance::CheckIn { clients: self.check_in() as usize },
+            attendance: planned
+                .runner
+                .attendance()
+                .unwrap_or(Attendance::CheckIn { clients: self.check_in() as usize }),
             keep: Keep::Nothing,
             server_step: planned.runner.server(&planned.terms),
             ..Setup::new(planned.plan.clone(), self.population.clients as usize, policy, self.seed)
@@ -180,7 +183,7 @@ impl Spec {
             (Aggregation::none(), self.population.minimum.unwrap_or((cohort / 2).max(2)))
         } else {
             let missing = self.max_missing_reveals(&server)?;
-            let fewest = self.rows_needed(&server)? * self.aggregation.group_size + missing;
+            let fewest = rows_needed(&server)? * self.aggregation.group_size + missing;
             let uneven = (1..cohort).rev().find(|&clients| self.is_uneven(clients));
             let behind = uneven.map_or(0, |clients| clients + 1 + missing);
             let minimum = fewest.max(cohort * 9 / 10).max(behind).min(cohort);
@@ -246,17 +249,6 @@ impl Spec {
         }
     }
 
-    /// Rows without which the rule does not bear what it is set to bear.
-    fn rows_needed(&self, server: &Server) -> Result<u32, ScenarioError> {
-        let options: Vec<(&str, String)> =
-            server.options.iter().map(|(key, value)| (key.as_str(), value.to_string())).collect();
-        let options: Vec<(&str, &str)> = options.iter().map(|(key, value)| (*key, value.as_str())).collect();
-        let pre: Vec<&str> = server.pre.iter().map(String::as_str).collect();
-        let rule = Rule::new(&server.rule, &pre, &options)
-            .map_err(|error| ScenarioError::Inconsistent(format!("robustness.rule: {error}")))?;
-        Ok(rule.minimum_rows(server.assumed_byzantine as usize) as u32)
-    }
-
     fn max_missing_reveals(&self, server: &Server) -> Result<u32, ScenarioError> {
         let (cohort, size) = (self.cohort(), self.aggregation.group_size);
         if !(3..=cohort).contains(&size) {
@@ -266,7 +258,7 @@ impl Spec {
                 format!("3 to the cohort, {cohort}"),
             ));
         }
-        let spare = cohort.saturating_sub(self.rows_needed(server)? * size);
+        let spare = cohort.saturating_sub(rows_needed(server)? * size);
         let most = spare.min(2).min(cohort / 20);
         let even = (0..=most).take_while(|missing| !self.is_uneven(cohort - missing)).last();
         Ok(self.aggregation.max_missing_reveals.unwrap_or(even.unwrap_or(0)))
@@ -347,6 +339,17 @@ impl Spec {
         bytes.extend(format!("{self:?}").into_bytes());
         Digest::of(bytes)
     }
+}
+
+/// Rows without which the rule does not bear what it is set to bear.
+fn rows_needed(server: &Server) -> Result<u32, ScenarioError> {
+    let options: Vec<(&str, String)> =
+        server.options.iter().map(|(key, value)| (key.as_str(), value.to_string())).collect();
+    let options: Vec<(&str, &str)> = options.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let pre: Vec<&str> = server.pre.iter().map(String::as_str).collect();
+    let rule = Rule::new(&server.rule, &pre, &options)
+        .map_err(|error| ScenarioError::Inconsistent(format!("robustness.rule: {error}")))?;
+    Ok(rule.minimum_rows(server.assumed_byzantine as usize) as u32)
 }
 
 fn refused(error: Refused) -> ScenarioError {

@@ -7,8 +7,7 @@ use crate::record::ClientAccuracy;
 use std::num::NonZeroUsize;
 
 fn small() -> Spec {
-    let mut spec = Spec::default();
-    spec.rounds = 2;
+    let mut spec = Spec { rounds: 2, ..Spec::default() };
     spec.population.clients = 24;
     spec.aggregation.group_size = 12;
     spec.privacy.epsilon = 60.0;
@@ -189,6 +188,12 @@ fn every_algorithm_runs_in_a_scenario_and_learns() {
         let mut spec = small();
         spec.rounds = 3;
         spec.algorithm = AlgorithmSection { name: algorithm.name.into(), options: [].into() };
+        if algorithm.name == "fedbuff" {
+            // Eight of the 24 are a buffer.
+            spec.algorithm.options = [("concurrency".into(), Setting::Number(16.0))].into();
+            spec.population.cohort = Some(8);
+            spec.compute.training_ms = Spread { median: 1000.0, sigma: 1.0 };
+        }
         spec.model.architecture = "mlp:25x12x10".into();
         spec.privacy.epsilon = f64::INFINITY;
         spec.privacy.clip_norm = f64::INFINITY;

@@ -110,7 +110,7 @@ fn models_and_times_are_those_of_a_loop() {
         let apart = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(apart < 1e-5, "round {round}: {apart}");
     }
-    let told = std::mem::take(federation.scenario().told());
+    let told = std::mem::take(federation.scenario_mut().told());
     assert_eq!(told.len(), 4 * 30, "what nobody waits for is not computed");
     for (client, round, staleness, model) in &told {
         // The newest model of round r is number r - 1.
@@ -157,7 +157,7 @@ fn who_is_too_stale_is_given_up_and_holds_no_model() {
     assert!(slow > 60, "they start again and again");
     assert_eq!(federation.coordinator().closed(), Some("all 60 rounds are done"));
     assert!(federation.now() < Millis(3_600_000));
-    for (client, _, staleness, _) in federation.scenario().told() {
+    for (client, _, staleness, _) in federation.scenario_mut().told() {
         assert!(*client >= 10 && *staleness <= 3, "client {client}, {staleness} models behind");
     }
 }
@@ -187,7 +187,7 @@ fn a_client_that_is_cut_off_at_check_in_is_replaced_by_the_next() {
     let mut federation = Federation::new(buffered(8, 8, 100, 1), scenario).unwrap();
     let round = federation.run_round().unwrap();
     assert_eq!((round.opened, round.inputs), (Millis(64_000), 4));
-    let told = std::mem::take(federation.scenario().told());
+    let told = std::mem::take(federation.scenario_mut().told());
     let mut clients: Vec<usize> = told.iter().map(|(client, ..)| *client).collect();
     clients.sort_unstable();
     assert_eq!(clients, [0, 1, 3, 4]);
