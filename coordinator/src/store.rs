@@ -9,7 +9,9 @@
 //!
 //! Events and the rows that mirror them are one transaction, so no model is published without its ledger entries and no
 //! charge is lost. Blobs are written and synced before the transaction that names them. `events` is the authority; the
-//! other tables are there to be read by people and tools.
+//! other tables are there to be read by people and tools. A state is read as if someone else had made it: see `reading`.
+
+mod reading;
 
 use fedveil_coordinator_core::{Event, Store, StoreError};
 use fedveil_provenance::Digest;
@@ -67,20 +69,18 @@ impl SqliteStore {
         Ok(Self { connection: Mutex::new(connection), folder: folder.to_owned() })
     }
 
-    /// The events of the run in `folder`, which is not changed.
+    /// The events of the run in `folder`, which is not changed, and which anyone may have made: what no coordinator writes
+    /// is refused.
     pub fn read(folder: &Path) -> Result<Vec<Event>, StoreError> {
         let path = folder.join(STATE_FILE);
-        let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)
-            .map_err(|error| failed(&path, &error))?;
-        Self { connection: Mutex::new(connection), folder: folder.to_owned() }.events()
+        reading::events(&reading::open(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?, &path)
     }
 
     /// Leaves an order for the coordinator of the run in `folder`, which takes it within seconds, or when it is started
     /// again. The task is not over.
     pub fn leave_order(folder: &Path, order: &Order) -> Result<(), StoreError> {
         let path = folder.join(STATE_FILE);
-        let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)
-            .map_err(|error| failed(&path, &error))?;
+        let connection = reading::open(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         let Order { client, release, reason } = order;
         connection
             .execute_batch(SCHEMA)
@@ -220,13 +220,7 @@ impl Store for SqliteStore {
     }
 
     fn events(&self) -> Result<Vec<Event>, StoreError> {
-        let bodies: Vec<String> = self.transaction(|tx| {
-            tx.prepare("SELECT body FROM events ORDER BY seq")?.query_map([], |row| row.get(0))?.collect()
-        })?;
-        let parse = |(index, body): (usize, String)| {
-            serde_json::from_str(&body).map_err(|error| StoreError(format!("event {}: {error}", index + 1)))
-        };
-        bodies.into_iter().enumerate().map(parse).collect()
+        reading::events(&self.lock(), &self.folder.join(STATE_FILE))
     }
 }
 
