@@ -80,8 +80,12 @@ fn as_table(path: &Path, report: &RunReport, skipped: Option<&str>) -> String {
     if let Some(round) = report.newest.as_ref().map(|manifest| &manifest.round) {
         let privacy = &round.privacy;
         line(format_args!(
-            "newest model: round {}, epsilon {} of {} spent at delta {}",
-            round.round, privacy.epsilon_spent, privacy.epsilon_budget, privacy.delta
+            "newest model: round {}, epsilon {} of {} spent at delta {}{}",
+            round.round,
+            privacy.epsilon_spent,
+            privacy.epsilon_budget,
+            privacy.delta,
+            if privacy.private { "" } else { " by a simulation, whose noise is no secret" }
         ));
         line(format_args!(
             "privacy: unit {}, neighbours {}, accountant {}, sampling {}; {} noise, {}, noise multiplier {}, clip norm {}",
@@ -351,6 +355,7 @@ mod tests {
                 noise_multiplier: 1.12,
                 clip_norm: 0.5,
                 adaptive_clip: false,
+                private: true,
             },
             software: "fedveil test".to_owned(),
             files: Vec::new(),

@@ -41,6 +41,7 @@ pub fn claim(epsilon_spent: f64) -> PrivacyClaim {
         noise_multiplier: 1.12,
         clip_norm: 0.5,
         adaptive_clip: false,
+        private: true,
     }
 }
 

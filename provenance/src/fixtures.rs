@@ -46,6 +46,7 @@ pub(crate) fn claim(epsilon_spent: f64) -> PrivacyClaim {
         noise_multiplier: 1.12,
         clip_norm: 0.5,
         adaptive_clip: false,
+        private: true,
     }
 }
 

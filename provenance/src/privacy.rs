@@ -54,6 +54,13 @@ pub struct PrivacyClaim {
     /// Whether the clip norm follows the updates; not written where it stays.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub adaptive_clip: bool,
+    /// Whether keys and noise are nobody's to know. Not in a simulation, where they follow from a seed: written there alone.
+    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
+    pub private: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Two claims that cannot be about one task.
@@ -85,9 +92,12 @@ impl PrivacyClaim {
                 return Err(Conflict { member, expected: excerpt(expected), found: excerpt(found) });
             }
         }
-        if self.adaptive_clip != claim.adaptive_clip {
-            let [expected, found] = [self, claim].map(|claim| claim.adaptive_clip.to_string());
-            return Err(Conflict { member: "adaptive_clip", expected, found });
+        let truths = |claim: &Self| [("adaptive_clip", claim.adaptive_clip), ("private", claim.private)];
+        for ((member, expected), (_, found)) in truths(self).into_iter().zip(truths(claim)) {
+            if expected != found {
+                let [expected, found] = [expected, found].map(|truth| truth.to_string());
+                return Err(Conflict { member, expected, found });
+            }
         }
         for ((member, expected), (_, found)) in numbers(self).into_iter().zip(numbers(claim)) {
             if expected != found && !(member == "clip_norm" && self.adaptive_clip) {
@@ -155,6 +165,13 @@ mod tests {
         assert_eq!(claim(0.0).agrees_with(&claim(3.0)), Ok(()));
         let adaptive = |clip_norm| PrivacyClaim { adaptive_clip: true, clip_norm, ..claim(0.0) };
         assert_eq!(adaptive(0.5).agrees_with(&adaptive(0.7)), Ok(()));
+        let simulated = PrivacyClaim { private: false, ..claim(0.0) };
+        let conflict = simulated.agrees_with(&claim(0.0)).unwrap_err();
+        assert_eq!(
+            conflict.to_string(),
+            "private is true, expected false",
+            "a simulation cannot hide that it is one"
+        );
         let other = claim(0.0).agrees_with(&adaptive(0.5)).unwrap_err();
         assert_eq!(other.to_string(), "adaptive_clip is true, expected false");
         let changes: [(Change, &str); 10] = [

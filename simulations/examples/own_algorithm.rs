@@ -115,5 +115,6 @@ fn research_plan(spec: &ModelSpec) -> TaskPlan {
         privacy: Privacy::none(f64::INFINITY),
         aggregation: Aggregation::none(),
         server: Server::mean(),
+        simulated: false,
     }
 }

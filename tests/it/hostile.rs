@@ -61,6 +61,7 @@ impl Stage {
                 break_probability: 0.0,
             },
             server: Server::mean(),
+            simulated: false,
         };
         let config = ServerConfig {
             listen: ([127, 0, 0, 1], 0).into(),

@@ -53,6 +53,11 @@ fn the_quick_start_runs_whole_learns_and_verifies() {
     }
     let verified = run(fedveil().arg("verify").arg(&out));
     assert!(verified.status.success(), "{:?}", failure(&verified));
+    let said = String::from_utf8_lossy(&verified.stdout).into_owned();
+    assert!(said.contains("by a simulation, whose noise is no secret"), "{said}");
+    for line in rounds.lines() {
+        assert!(line.contains("\"private\":false"), "{line}");
+    }
 }
 
 #[test]

@@ -120,6 +120,12 @@ impl Config for ClientConfig {
              such a plan, and after it no plan with noise fits a finite policy.max_total_epsilon: epsilon is infinite.",
             "true or false",
         ),
+        key(
+            "policy.allow_insecure_simulated",
+            "Whether a plan may be a simulation, whose keys and noise follow from a seed that others may know. Then nothing that \
+             this client sends is private.",
+            "true or false",
+        ),
     ];
 
     fn check(&self) -> Result<(), Invalid> {

@@ -264,6 +264,7 @@ impl CoordinatorConfig {
             privacy,
             aggregation,
             server: self.server.clone(),
+            simulated: false,
         }
     }
 }

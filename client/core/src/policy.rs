@@ -33,6 +33,8 @@ pub struct Policy {
     /// Whether a plan may have no noise at all (`privacy.placement` `insecure_none`). Where it does, limits on ε say nothing
     /// of that plan; what it costs is infinite, so that no plan with noise fits a finite `max_total_epsilon` after it.
     pub allow_insecure_no_noise: bool,
+    /// Whether a plan may be a simulation, whose keys and noise follow from a seed that others may know.
+    pub allow_insecure_simulated: bool,
 }
 
 impl Default for Policy {
@@ -50,6 +52,7 @@ impl Default for Policy {
             min_colluders_to_break: 3,
             allow_insecure_plain: false,
             allow_insecure_no_noise: false,
+            allow_insecure_simulated: false,
         }
     }
 }
@@ -76,7 +79,7 @@ pub enum PolicyRefusal {
     InsecurePlain,
     /// The same, in a simulation of secure aggregation.
     #[error(
-        "this client's policy has allow_insecure_plain = false, and in the plan's mode, insecure_ideal, the coordinator          sees every update by itself"
+        "this client's policy has allow_insecure_plain = false, and in the plan's mode, insecure_ideal, the coordinator sees every update by itself"
     )]
     InsecureIdeal,
     /// Nobody would add noise.
@@ -85,6 +88,12 @@ pub enum PolicyRefusal {
          noise: epsilon is infinite"
     )]
     InsecureNoNoise,
+    /// Nothing that is sent would be private.
+    #[error(
+        "this client's policy has allow_insecure_simulated = false, and the plan is a simulation: keys and noise follow \
+         from a seed"
+    )]
+    InsecureSimulated,
 }
 
 /// One plan more, or one round more, would be too much in all.
@@ -109,6 +118,9 @@ pub struct TotalExceeded {
 impl Policy {
     /// Checks a plan whose terms the client has computed itself.
     pub fn check(&self, plan: &TaskPlan, terms: &Terms) -> Result<(), PolicyRefusal> {
+        if plan.simulated && !self.allow_insecure_simulated {
+            return Err(PolicyRefusal::InsecureSimulated);
+        }
         if terms.guarantee.has_noise() {
             let epsilon = terms.guarantee.epsilon(terms.affordable_rounds);
             at_most("max_epsilon", self.max_epsilon, epsilon)?;

@@ -58,6 +58,7 @@ fn plan() -> TaskPlan {
             break_probability: 0.0,
         },
         server: Server::mean(),
+        simulated: false,
     }
 }
 
@@ -282,6 +283,7 @@ fn the_default_policy_takes_a_sound_plan_and_each_limit_can_refuse_it() {
                 panic!("the plan is of mode secagg")
             }
             PolicyRefusal::InsecureNoNoise => panic!("the plan has noise"),
+            PolicyRefusal::InsecureSimulated => panic!("the plan is no simulation"),
         });
         assert_eq!(refusal, expected, "{policy:?}");
     }

@@ -58,6 +58,7 @@ fn core() -> Coordinator {
             break_probability: 0.0,
         },
         server: Server::mean(),
+        simulated: false,
     };
     let plan = SignedPlan::sign(plan, &key()).unwrap();
     Coordinator::new(Settings {

@@ -40,6 +40,10 @@ pub struct TaskPlan {
     pub aggregation: Aggregation,
     /// What the coordinator does with the group sums.
     pub server: Server,
+    /// A simulation: all keys and noise follow from a seed, and whoever has it can take them off. Not written where they do
+    /// not, which is to say in every task with anyone's data.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub simulated: bool,
 }
 
 /// The model's shape.

@@ -108,6 +108,7 @@ impl Terms {
             noise_multiplier: plan.privacy.noise_multiplier,
             clip_norm: plan.privacy.clip_norm,
             adaptive_clip: self.guarantee.indicator.is_some(),
+            private: !plan.simulated,
         }
     }
 

@@ -113,5 +113,6 @@ fn plan(size: Size, mode: Mode, aggregation: Aggregation, privacy: Privacy, serv
         privacy,
         aggregation,
         server,
+        simulated: false,
     }
 }

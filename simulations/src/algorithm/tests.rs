@@ -26,6 +26,7 @@ fn plan(clients: u32, architecture: &str) -> TaskPlan {
         privacy: Privacy::none(f64::INFINITY),
         aggregation: Aggregation::none(),
         server: Server::mean(),
+        simulated: false,
     }
 }
 

@@ -107,6 +107,7 @@ impl Spec {
             min_colluders_to_break: 1,
             allow_insecure_plain: true,
             allow_insecure_no_noise: true,
+            allow_insecure_simulated: true,
             ..Policy::default()
         };
         Setup {
@@ -232,6 +233,7 @@ impl Spec {
             },
             aggregation,
             server,
+            simulated: true,
         })
     }
 

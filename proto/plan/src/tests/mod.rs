@@ -44,6 +44,7 @@ fn plan() -> TaskPlan {
             break_probability: 0.0,
         },
         server: Server::mean(),
+        simulated: false,
     }
 }
 

@@ -169,6 +169,7 @@ fn one_group() -> Setup {
             break_probability: 0.0,
         },
         server: Server::mean(),
+        simulated: false,
     };
     Setup::new(plan.clone(), plan.cohort.clients as usize, Policy::default(), 1)
 }

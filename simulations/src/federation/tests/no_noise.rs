@@ -96,6 +96,25 @@ fn every_number_that_is_shown_says_that_nothing_is_private() {
 }
 
 #[test]
+fn a_client_refuses_a_simulation_that_its_owner_did_not_allow_by_name_and_manifests_say_that_it_is_one() {
+    let mut setup = without_noise(f64::INFINITY);
+    setup.plan.simulated = true;
+    let mut federation = finished(setup.clone(), updates());
+    assert_eq!(published(&federation.events()), [0], "nobody takes part");
+    for client in 0..12 {
+        let refusals = federation.devices()[client].refusals();
+        assert!(matches!(refusals, [Refusal::Policy(PolicyRefusal::InsecureSimulated)]), "{refusals:?}");
+        assert_eq!(sent_by(&mut federation, client, PlainInput), 0);
+    }
+    setup.policy.allow_insecure_simulated = true;
+    let federation = finished(setup, updates());
+    assert!(published(&federation.events()).len() > 1);
+    let signer = federation.secrets.signing.verifying_key();
+    let newest = federation.coordinator().log().leaf(2).unwrap().to_vec();
+    assert!(!Manifest::verify(&newest, &[signer], 1).unwrap().round.privacy.private);
+}
+
+#[test]
 fn a_client_refuses_a_plan_without_noise_that_its_owner_did_not_allow_by_name() {
     let mut setup = without_noise(f64::INFINITY);
     setup.policy.allow_insecure_no_noise = false;
