@@ -237,7 +237,14 @@ fn threads_change_nothing() {
     let [one, many] = ["one", "many"].map(|name| temporary.path().join(name));
     assert!(small(&one, &["--threads", "1"]).status.success());
     assert!(small(&many, &["--threads", "5"]).status.success());
-    for file in ["model.safetensors", "rounds.jsonl", "summary.json", "report.html", "manifest.dsse.json"] {
+    for file in [
+        "model.safetensors",
+        "events.jsonl",
+        "rounds.jsonl",
+        "summary.json",
+        "report.html",
+        "manifest.dsse.json",
+    ] {
         let [one, many] = [&one, &many].map(|run| std::fs::read(run.join(file)).unwrap());
         assert!(one == many, "{file}");
     }

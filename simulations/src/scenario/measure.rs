@@ -57,10 +57,10 @@ impl Measure {
         for rows in rows.chunks(ROWS_AT_ONCE) {
             let data = test.dataset(rows).map_err(|error| wrong(&error))?;
             let Metrics { accuracy: share, loss: mean } = on(&data)?;
-            let weight = rows.len() as f64 / test.rows() as f64;
-            accuracy += weight * share;
-            loss += weight * mean;
+            accuracy += rows.len() as f64 * share;
+            loss += rows.len() as f64 * mean;
         }
+        let (accuracy, loss) = (accuracy / test.rows() as f64, loss / test.rows() as f64);
         let of_client = |&client: &usize| {
             let own = fleet.runner().personal(model, memory(client)).map_err(|error| wrong(&error))?;
             let metrics = evaluate(&self.spec, &own, &fleet.share(client)?).map_err(|error| wrong(&error))?;
