@@ -50,9 +50,11 @@ mod journal;
 mod pool;
 mod progress;
 mod queue;
+mod regions;
 mod setup;
 #[cfg(test)]
 mod tests;
+mod work;
 
 pub use archive::{Archive, Keep};
 pub use conditions::{
@@ -63,6 +65,7 @@ pub use device::Device;
 pub use draws::{fraction, stream};
 pub use journal::Events;
 pub use progress::{RoundOutcome, RoundSummary};
+pub use regions::{Hierarchy, HierarchyError, Regions, Weights};
 pub use setup::{Attendance, Contribution, Direction, Message, Scenario, Setup, SetupError, Trained, Work};
 
 use attendance::Flight;
@@ -82,6 +85,7 @@ use progress::Progress;
 use queue::{Next, Pending, Queue};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use work::{Done, Stimulus, Task};
 
 /// Values of all inputs that are worked on at one time. It bounds memory, and belongs to the history: it may not depend
 /// on the number of threads.
@@ -529,7 +533,14 @@ impl<S: Scenario> Federation<S> {
                     self.devices.insert(client, device);
                     outcomes.push((client, session, outcome));
                 }
-                Done::Ahead { key, result } => self.queue.trained(key, result),
+                Done::Late { client, session, device, round, result, late } => {
+                    self.devices.insert(client, device);
+                    let end = Millis(now.0.saturating_add(late));
+                    let result = Some(result);
+                    self.queue.push(end, Pending::Training { session, client, round, result });
+                }
+                Done::Ahead { key, result, late: 0 } => self.queue.trained(key, result),
+                Done::Ahead { key, result, late } => self.queue.trained_late(key, result, late),
             }
         }
         for (client, session, outcome) in outcomes {
@@ -761,70 +772,6 @@ impl<S: Scenario> Federation<S> {
             self.failure.get_or_insert(error);
         }
     }
-}
-
-/// What a thread does for one client.
-enum Task<'a> {
-    Due {
-        client: usize,
-        session: u64,
-        device: Box<Device>,
-        stimulus: Stimulus,
-    },
-    /// Computes what a training will give, before it ends.
-    Ahead {
-        key: queue::Key,
-        client: usize,
-        device: &'a Device,
-        round: u32,
-    },
-}
-
-enum Stimulus {
-    Message(Kind, Bytes),
-    Training(u32, Option<Result<Trained, String>>),
-}
-
-enum Done {
-    Due { client: usize, session: u64, device: Box<Device>, outcome: Result<Vec<Reaction>, Refusal> },
-    Ahead { key: queue::Key, result: Result<Trained, String> },
-}
-
-impl Task<'_> {
-    fn run(self, scenario: &impl Scenario, now: Millis) -> Done {
-        match self {
-            Self::Ahead { key, client, device, round } => {
-                Done::Ahead { key, result: train(scenario, client, round, device) }
-            }
-            Self::Due { client, session, mut device, stimulus } => {
-                let input = match stimulus {
-                    Stimulus::Message(kind, bytes) => Input::Message(kind, bytes),
-                    Stimulus::Training(round, result) => {
-                        match result.unwrap_or_else(|| train(scenario, client, round, &device)) {
-                            Ok(Trained { contribution, memory }) => {
-                                if let Some(memory) = memory {
-                                    device.remember(memory);
-                                }
-                                match contribution {
-                                    Contribution::Update(update) => Input::Trained(update),
-                                    Contribution::DangerUnbounded(values) => Input::DangerUnbounded(values),
-                                }
-                            }
-                            Err(reason) => Input::TrainingFailed(reason),
-                        }
-                    }
-                };
-                let outcome = device.handle(input, now);
-                Done::Due { client, session, device, outcome }
-            }
-        }
-    }
-}
-
-fn train(scenario: &impl Scenario, client: usize, round: u32, device: &Device) -> Result<Trained, String> {
-    let (newest, plan) = device.task().ok_or("no model to train")?;
-    let (model, staleness) = device.started().unwrap_or((newest, 0));
-    scenario.contribute(&Work { client, round, model, staleness, plan, memory: device.memory() })
 }
 
 /// The coordinator's core, with the step of the server that the plan cannot name, if there is one.

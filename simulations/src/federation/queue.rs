@@ -139,6 +139,16 @@ impl Queue {
         }
     }
 
+    /// The same of one that takes so many milliseconds longer than was known.
+    pub(super) fn trained_late(&mut self, key: Key, computed: Result<Trained, String>, late: u64) {
+        self.untrained.remove(&key);
+        if let Some(Pending::Training { session, client, round, .. }) = self.entries.remove(&key) {
+            let result = Some(computed);
+            let end = Millis(key.0.0.saturating_add(late));
+            self.push(end, Pending::Training { session, client, round, result });
+        }
+    }
+
     pub(super) fn clear(&mut self) {
         self.entries.clear();
         self.untrained.clear();

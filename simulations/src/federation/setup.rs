@@ -150,6 +150,13 @@ pub trait Scenario: Sync {
         0
     }
 
+    /// How much longer than its [training time](Self::training_time) the client has trained in this round, in milliseconds
+    /// of virtual time, where computing it has told: of clients that are simulations themselves. It is asked once, when
+    /// [`contribute`](Self::contribute) has answered.
+    fn took(&self, _client: usize, _round: u32) -> u64 {
+        0
+    }
+
     /// Whether the client may connect at this time, for [`Attendance::CheckIn`], or start, for [`Attendance::Buffered`].
     fn available(&self, _client: usize, _now: Millis) -> bool {
         true

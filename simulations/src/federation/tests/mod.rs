@@ -15,6 +15,7 @@ mod no_noise;
 mod plain;
 mod population;
 mod recovery;
+mod regions;
 mod replay;
 mod resume;
 mod rounds;
