@@ -2,8 +2,10 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use super::STYLE;
 use super::chart::{Axis, Chart, Mark, Marker, Point, Series};
-use super::{STYLE, bytes, count, epsilon, greatest, or_dash, percent, short};
+use super::charts::greatest;
+use super::words::{bytes, count, epsilon, or_dash, percent, short};
 use crate::record::{RoundRecord, Summary};
 
 /// Runs whose curves are drawn: more could not be told apart.

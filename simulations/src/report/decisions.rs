@@ -4,7 +4,8 @@ use fedveil_provenance::{Explanation, Influence, NoInfluence};
 use maud::{Markup, html};
 
 use super::chart::{Axis, Chart, Mark, Marker, Point, Series};
-use super::{LOGARITHMIC_FROM_RATIO, beside, first_round, greatest, last_round, level, short, status_name};
+use super::charts::{LOGARITHMIC_FROM_RATIO, beside, first_round, greatest, last_round, level};
+use super::words::{short, status_name};
 use crate::record::{GroupRecord, GroupStatus, RoundRecord};
 
 /// Z-scores beyond this magnitude are drawn on the edge: what lies so far out is not told apart by how far.

@@ -1,33 +1,23 @@
 //! Who holds what: a section of a run's report, a page of its own, and a drawing.
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 
 use super::heat_map::HeatMap;
-use super::{STYLE, short};
+use super::words::short;
+use super::{STYLE, page};
 use crate::partition::{Holdings, Quantiles};
 
 /// Who holds what, as a page of its own. `data` is the set and `partition` how it was dealt, in words.
 pub fn split_html(data: &str, partition: &str, split: &Holdings) -> String {
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                title { (data) " over " (split.clients) " clients" }
-                style { (PreEscaped(STYLE)) }
-            }
-            body {
-                header {
-                    h1 { (data) " over " (split.clients) " clients" }
-                    p.lead { "Partition: " (partition) }
-                }
-                main { (section(split)) }
-            }
+    let title = format!("{data} over {} clients", split.clients);
+    let body = html! {
+        header {
+            h1 { (title) }
+            p.lead { "Partition: " (partition) }
         }
+        main { (section(split)) }
     };
-    page.into_string()
+    page(&title, &body)
 }
 
 /// The heat map of who holds what as an SVG file.

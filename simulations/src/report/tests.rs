@@ -1,5 +1,5 @@
 use super::*;
-use crate::record::{Suspect, Suspicion};
+use crate::record::{GroupRecord, GroupStatus, RoundOutcome, Suspect, Suspicion};
 use fedveil_coordinator_core::Evidence;
 use fedveil_proto_plan::Measured;
 use fedveil_provenance::{Explanation, Influence, NoInfluence};
