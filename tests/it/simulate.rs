@@ -232,6 +232,30 @@ fn killed_in_the_middle_and_resumed_a_sweep_ends_as_if_nothing_had_happened() {
 }
 
 #[test]
+fn a_hierarchy_runs_and_counts_the_rounds_of_its_regions() {
+    let temporary = tempfile::tempdir().unwrap();
+    let [one, many] = ["one", "many"].map(|name| temporary.path().join(name));
+    for (out, threads) in [(&one, "1"), (&many, "3")] {
+        let arguments = ["--out", out.to_str().unwrap(), "--threads", threads, "--json"];
+        let smaller = ["--set", "hierarchy.regions=3", "--set", "hierarchy.rounds=2", "--set", "rounds=2"];
+        let output = simulate(&scenarios().join("hierarchy.toml"), &[&arguments[..], &smaller].concat());
+        assert!(output.status.success(), "{:?}", failure(&output));
+    }
+    let summary = json(&one.join("summary.json"));
+    assert!(summary["test_accuracy"].as_f64().unwrap() > summary["initial_accuracy"].as_f64().unwrap() + 0.2);
+    // Noise is sized for the four rounds of a region, and all of them are spent.
+    let epsilon = summary["epsilon"].as_f64().unwrap();
+    assert!(epsilon > 39.0 && epsilon <= 40.0, "{epsilon}");
+    for file in ["model.safetensors", "rounds.jsonl", "summary.json", "manifest.dsse.json"] {
+        assert!(
+            std::fs::read(one.join(file)).unwrap() == std::fs::read(many.join(file)).unwrap(),
+            "{file} depends on threads"
+        );
+    }
+    assert!(run(fedveil().arg("verify").arg(&one)).status.success());
+}
+
+#[test]
 fn threads_change_nothing() {
     let temporary = tempfile::tempdir().unwrap();
     let [one, many] = ["one", "many"].map(|name| temporary.path().join(name));

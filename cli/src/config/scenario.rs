@@ -167,6 +167,27 @@ impl Config for Spec {
             "a number, 0 to 100",
         ),
         optional("shift.noise", "Noise of up to this deviation is added to features.", "a number, 0 to 100"),
+        optional_section(
+            "hierarchy",
+            "Regions between clients and a cloud: every region is a federation of its own, and a round of the cloud is some \
+             rounds of each region. All other sections are about a region's rounds, but for rounds, which are the cloud's.",
+        ),
+        optional(
+            "hierarchy.regions",
+            "Regions, among which the clients are divided.",
+            "a whole number, 2 to population.clients",
+        ),
+        optional("hierarchy.rounds", "Rounds of a region in one round of the cloud.", "a whole number from 1 up"),
+        optional(
+            "hierarchy.weights",
+            "What a region counts for: as much as any other, or as many clients as are in it.",
+            "uniform or clients",
+        ),
+        optional(
+            "hierarchy.conditions",
+            "The world between regions and the cloud. Left out: a perfect one.",
+            "a table of network, compute, availability and faults, with the keys of these sections",
+        ),
         section("model", "The model."),
         key(
             "model.architecture",

@@ -74,7 +74,9 @@ impl Estimate {
         let rounds = terms.affordable_rounds;
         let protocol = along(|calibration| calibration.seconds_per_client);
         let measurements = f64::from(rounds / spec.evaluation.every + 1);
-        let seconds = f64::from(rounds) * f64::from(cohort) * (training + protocol) / threads as f64
+        let regions = spec.hierarchy.as_ref().map_or(1, |hierarchy| hierarchy.regions);
+        let clients = f64::from(cohort) * f64::from(regions);
+        let seconds = f64::from(rounds) * clients * (training + protocol) / threads as f64
             + measurements * evaluation;
         let parameters = u64::from(plan.model.parameters);
         let rows =

@@ -7,10 +7,12 @@ use crate::folder::{RunFolder, unwritable};
 use crate::progress::{Progress, Standing};
 use crate::watch::{Watch, decided};
 use ed25519_dalek::SigningKey;
-use fedveil_coordinator_core::Coordinator;
+use fedveil_coordinator_core::{Coordinator, Millis};
 use fedveil_provenance::run::{INDEX_FILE, MANIFEST_FILE, checkpoint_path, manifest_path};
 use fedveil_provenance::{Checkpoint, Digest, Log};
-use fedveil_simulations::federation::{self, Events, Federation, Keep, RoundSummary, Trace};
+use fedveil_simulations::federation::{
+    self, Events, Federation, Keep, Regions, RoundSummary, Scenario, Setup, Trace,
+};
 use fedveil_simulations::output::{csv, tensorboard};
 use fedveil_simulations::record::{GroupStatus, RoundOutcome, RoundRecord};
 use fedveil_simulations::scenario::{Fleet, Measure, Measured, Planned, Spec};
@@ -132,13 +134,31 @@ impl<'a> Ready<'a> {
     }
 
     /// Runs the scenario into `out`: a new or empty folder, or one where this run was cut off.
-    pub(crate) fn run(self, out: &Path, manner: &Manner, resume: bool) -> Result<(), Failure> {
+    pub(crate) fn run(&self, out: &Path, manner: &Manner, resume: bool) -> Result<(), Failure> {
+        let (spec, fleet) = (self.spec, &self.fleet);
+        let setup = spec.setup(&self.planned, manner.threads);
+        let (Some(cloud), Some(hierarchy)) =
+            (spec.cloud_setup(&self.planned, manner.threads), &spec.hierarchy)
+        else {
+            return self.drive(setup, fleet.clone(), out, manner, resume);
+        };
+        let regions = Regions::new(hierarchy, &cloud, setup, |_, _| fleet.clone());
+        self.drive(cloud, regions.map_err(|error| Failure::new(Exit::Usage, error))?, out, manner, resume)
+    }
+
+    fn drive(
+        &self,
+        mut setup: Setup,
+        scenario: impl Scenario,
+        out: &Path,
+        manner: &Manner,
+        resume: bool,
+    ) -> Result<(), Failure> {
         let general = |error: &dyn Display| Failure::new(Exit::General, error.to_string());
         let started = Instant::now();
-        let (measure, initial_model) = (self.measure(), self.initial_model()?);
-        let nothing = |_| None;
-        let initial = measure.of(&self.fleet, &initial_model, nothing).map_err(|error| general(&error))?;
         let Self { spec, planned, fleet } = self;
+        let (measure, initial_model) = (self.measure(), self.initial_model()?);
+        let initial = measure.of(fleet, &initial_model, |_| None).map_err(|error| general(&error))?;
         let state = out.join(STATE);
         let resumes = resume && state.join("checkpoint.json").exists();
         if resume && !resumes && out.exists() {
@@ -148,11 +168,10 @@ impl<'a> Ready<'a> {
         let folder = RunFolder::create(out, resumes)?;
         folder.write(SCENARIO_FILE, &scenario_json(spec)?)?;
         folder.add_split(&fleet.holdings())?;
-        let dataset = fleet.data().name.clone();
-        let mut setup = spec.setup(&planned, manner.threads);
         setup.initial = Some(initial_model.into());
+        let rounds = setup.plan.rounds;
         // A coordinator that crashes starts again from its events, in the middle of a round.
-        let crashes = !spec.faults.coordinator_crashes.is_empty();
+        let crashes = scenario.next_crash(Millis(0)).is_some();
         let every = Some(manner.checkpoint_every).filter(|&every| every > 0 && fleet.is_resumable());
         setup.keep = match every.or(crashes.then_some(u32::MAX)) {
             None => Keep::Nothing,
@@ -162,15 +181,15 @@ impl<'a> Ready<'a> {
             }
         };
         let open = if resumes { Federation::resume } else { Federation::new };
-        let mut federation = open(setup, fleet).map_err(|error| Failure::new(Exit::Usage, error))?;
-        let plan = planned.plan.clone();
-        let mut watch = Watch::new(Progress::Silent, plan.rounds, plan.privacy.epsilon, None);
+        let mut federation = open(setup, scenario).map_err(|error| Failure::new(Exit::Usage, error))?;
+        let plan = &planned.plan;
+        let mut watch = Watch::new(Progress::Silent, rounds, plan.privacy.epsilon, None);
         watch.initial_accuracy = Some(initial.accuracy);
         let (last, untold) = (federation.coordinator().last_round(), federation.untold());
         let untold = untold.map(|summary| summary.round);
         watch.rounds = folder.keep_rounds(|record| record.round <= last && Some(record.round) != untold)?;
-        let progress = Progress::paced(manner.silent, plan.rounds, watch.rounds.len() as u32);
-        progress.say(&opening(spec, &planned));
+        let progress = Progress::paced(manner.silent, rounds, watch.rounds.len() as u32);
+        progress.say(&opening(spec, planned));
         let mut history =
             History::new(&folder, federation.signing_key().clone(), federation.coordinator().plan().origin());
         let mut rows = 0;
@@ -181,18 +200,23 @@ impl<'a> Ready<'a> {
             let model = federation.model().ok_or_else(|| general(&"the coordinator has no model"))?;
             history.follow(federation.coordinator(), &model)?;
             let is_due = round.round % spec.evaluation.every == 0
-                || round.round == planned.terms.affordable_rounds
+                || round.round == planned.terms.affordable_rounds.min(rounds)
                 || federation.coordinator().closed().is_some();
             let mut measured = None;
             if is_due && matches!(round.outcome, federation::RoundOutcome::Published { .. }) {
-                let memory = |client| federation.memory_of(client);
-                let found = measure.of(federation.scenario(), &model, memory);
+                // What a region keeps is what all of its clients keep.
+                let memory = |client| federation.memory_of(client).filter(|_| planned.cloud.is_none());
+                let found = measure.of(fleet, &model, memory);
                 measured = Some(found.map_err(|error| general(&error))?);
             }
             let mut record = record(&round, federation.coordinator(), &history, measured);
+            if let Some(hierarchy) = &spec.hierarchy {
+                // The cloud itself adds no noise.
+                record.epsilon = planned.terms.guarantee.epsilon(round.round.saturating_mul(hierarchy.rounds));
+            }
             folder.append(&record)?;
             let standing =
-                Standing { rounds: plan.rounds, epsilon_budget: plan.privacy.epsilon, ..Standing::default() };
+                Standing { rounds, epsilon_budget: plan.privacy.epsilon, ..Standing::default() };
             progress.round(&record, &standing);
             rows = shorten(&mut record, rows);
             watch.rounds.push(record);
@@ -206,13 +230,13 @@ impl<'a> Ready<'a> {
         watch.closed = federation.coordinator().closed().map(str::to_owned);
         let is_attacked = spec.attackers.clients > 0;
         let run = Run {
-            privacy: planned.terms.privacy_claim(&plan, 0.0),
-            plan: &plan,
+            privacy: planned.terms.privacy_claim(plan, 0.0),
+            plan,
             clients: spec.population.clients,
             byzantine: spec.attackers.clients,
             dropout: spec.faults.client_crash,
             attack: if is_attacked { spec.attackers.attack.clone() } else { "none".to_owned() },
-            dataset,
+            dataset: fleet.data().name.clone(),
             seed: spec.seed,
             wall_seconds: federation.now().0 as f64 / 1000.0,
         };

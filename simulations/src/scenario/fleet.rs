@@ -1,6 +1,6 @@
 //! The clients of a scenario: their data, what they compute, who is poisoned, and the world around them.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use fedveil_coordinator_core::Millis;
 use fedveil_learning::{Dataset, permutation};
@@ -14,19 +14,20 @@ use crate::datasets::{Data, Part};
 use crate::federation::{Contribution, Message, Scenario, Trace, Trained, Work, World, stream};
 use crate::partition::{Holdings, Shift, Split};
 
-/// Everyone who takes part.
+/// Everyone who takes part. Copies share the data and the conspiracy, and have links of their own.
+#[derive(Clone)]
 pub struct Fleet {
     seed: u64,
     runner: Runner,
     world: World,
-    data: Data,
-    split: Split,
+    data: Arc<Data>,
+    split: Arc<Split>,
     shift: Option<Shift>,
     /// On which a backdoor shows, if the attack is one.
-    bait: Option<Dataset>,
+    bait: Option<Arc<Dataset>>,
     /// The poisoned by number, sorted, and what they share.
     poisoned: Vec<usize>,
-    conspiracy: Option<Mutex<Conspiracy>>,
+    conspiracy: Option<Arc<Mutex<Conspiracy>>>,
     /// Whether they keep anything from round to round.
     remembers: bool,
 }
@@ -62,7 +63,7 @@ impl Fleet {
             let members = poisoned.iter().map(member).collect::<Result<_, ScenarioError>>()?;
             let seed = stream(spec.seed, "attack", 0, 0).next_u64();
             let colluders = Conspiracy::new(attack, members, Dataset::clone, seed);
-            conspiracy = Some(Mutex::new(colluders.training_by(planned.runner.clone())));
+            conspiracy = Some(Arc::new(Mutex::new(colluders.training_by(planned.runner.clone()))));
             if attack.spec().poison.is_some() {
                 let test = all(&data.test)?;
                 bait =
@@ -75,10 +76,10 @@ impl Fleet {
             seed: spec.seed,
             runner: planned.runner.clone(),
             world,
-            data,
-            split,
+            data: data.into(),
+            split: split.into(),
             shift: spec.shift,
-            bait,
+            bait: bait.map(Arc::new),
             poisoned,
             conspiracy,
             remembers: spec.attackers.attack == "lazy" || planned.runner.about().client_keeps != "nothing",
@@ -120,7 +121,7 @@ impl Fleet {
 
     /// Rows labelled as a backdoor's attacker wants them; none where there is no backdoor.
     pub fn bait(&self) -> Option<&Dataset> {
-        self.bait.as_ref()
+        self.bait.as_deref()
     }
 
     /// The poisoned, by number.

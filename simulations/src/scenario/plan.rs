@@ -13,7 +13,7 @@ use fedveil_provenance::{Digest, NO_NOISE};
 
 use super::{AggregationSection, ScenarioError, Spec};
 use crate::algorithm::{Refused, Runner};
-use crate::federation::{Attendance, ConditionError, Keep, Setup};
+use crate::federation::{Attendance, ConditionError, Hierarchy, Keep, Setup};
 
 /// Name of the protocol that is the cheaper one.
 const AUTO: &str = "auto";
@@ -23,8 +23,10 @@ const NOISE: [f64; 10] = [1e-3, 1e-2, 1e-1, 1.0, 10.0, 1e2, 1e3, 1e4, 1e5, 1e6];
 /// What a scenario means, before any data is read.
 #[derive(Clone, Debug)]
 pub struct Planned {
-    /// The plan.
+    /// The plan of the clients' rounds.
     pub plan: TaskPlan,
+    /// In a hierarchy, the plan of the rounds in which regions are the clients.
+    pub cloud: Option<TaskPlan>,
     /// What it means.
     pub terms: Terms,
     /// The model.
@@ -70,7 +72,38 @@ impl Spec {
                 format!("at least {cost:.3}, what one round costs"),
             ));
         }
-        Ok(Planned { plan, terms, model, runner })
+        let cloud = self.hierarchy.as_ref().map(|hierarchy| self.cloud(hierarchy, &plan)).transpose()?;
+        Ok(Planned { plan, cloud, terms, model, runner })
+    }
+
+    /// The plan of the cloud, which sees what regions release and adds it up in the clear.
+    fn cloud(&self, hierarchy: &Hierarchy, region: &TaskPlan) -> Result<TaskPlan, ScenarioError> {
+        let regions = hierarchy.regions;
+        let cloud = TaskPlan {
+            id: Digest::of([&b"cloud "[..], &region.id.0].concat()),
+            mode: Mode::InsecurePlain.name().to_owned(),
+            rounds: self.rounds,
+            cohort: Cohort {
+                clients: regions,
+                minimum: (regions / 2).max(2),
+                assumed_malicious: 0,
+                population: None,
+            },
+            privacy: Privacy { delta: region.privacy.delta, ..Privacy::none(f64::INFINITY) },
+            aggregation: Aggregation::none(),
+            server: Server { learning_rate: 1.0, momentum: 0.0, ..Server::mean() },
+            ..region.clone()
+        };
+        if !(2..=self.population.clients).contains(&regions) {
+            let accepted = format!("2 to population.clients ({})", self.population.clients);
+            return Err(ScenarioError::key("hierarchy.regions", regions, accepted));
+        }
+        if self.attackers.clients > 0 {
+            let accepted = "0 in a hierarchy: attackers meet in one federation";
+            return Err(ScenarioError::key("attackers.clients", self.attackers.clients, accepted));
+        }
+        cloud.check().map_err(in_scenario)?;
+        Ok(cloud)
     }
 
     /// Sizes the plan's noise.
@@ -96,7 +129,16 @@ impl Spec {
         self.population.check_in.unwrap_or_else(|| if coins { clients } else { self.cohort() })
     }
 
-    /// The federation that runs the plan, on so many threads. Its clients allow whatever the scenario asks for.
+    /// The federation of the cloud, where there is one.
+    pub fn cloud_setup(&self, planned: &Planned, threads: NonZeroUsize) -> Option<Setup> {
+        let plan = planned.cloud.clone()?;
+        let regions = plan.cohort.clients as usize;
+        let attendance = Attendance::CheckIn { clients: regions };
+        Some(Setup { plan, clients: regions, attendance, server_step: None, ..self.setup(planned, threads) })
+    }
+
+    /// The federation that runs the plan, on so many threads; in a hierarchy, that of every region. Its clients allow whatever
+    /// the scenario asks for.
     pub fn setup(&self, planned: &Planned, threads: NonZeroUsize) -> Setup {
         let policy = Policy {
             max_epsilon: f64::INFINITY,
@@ -198,7 +240,8 @@ impl Spec {
             // One scenario, one task: whoever runs it again gets the same signatures.
             id: self.digest(),
             mode: self.aggregation.mode.clone(),
-            rounds: self.rounds,
+            // A client's guarantee is of all rounds that its region ever runs.
+            rounds: self.rounds.saturating_mul(self.hierarchy.as_ref().map_or(1, |hierarchy| hierarchy.rounds)),
             phase_seconds: self.phase_seconds,
             model: Model { architecture: model.to_string(), parameters },
             cohort: Cohort {

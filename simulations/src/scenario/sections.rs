@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::algorithm::{self, Choice};
 use crate::datasets::{DataSpec, TEST_SHARE};
-use crate::federation::{Availability, Compute, Conditions, Faults, Network};
+use crate::federation::{Availability, Compute, Conditions, Faults, Hierarchy, Network};
 use crate::partition::{Partitioner, Shift};
 
 /// A scenario: one simulation, but for its data.
@@ -31,6 +31,9 @@ pub struct Spec {
     /// How features differ between clients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shift: Option<Shift>,
+    /// Regions between clients and the cloud. Everything else is said of the rounds of a region.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hierarchy: Option<Hierarchy>,
     /// The model.
     pub model: ModelSection,
     /// Training at a client.
@@ -273,6 +276,7 @@ impl Default for Spec {
             data: DataSpec::Digits { spectrum: true, test_share: TEST_SHARE },
             partition: Partitioner::EvenDirichlet { alpha: 1.0 },
             shift: None,
+            hierarchy: None,
             model: ModelSection { architecture: "softmax:25x10".to_owned() },
             training: TrainingSection { epochs: 5, batch_size: 64, learning_rate: 0.6, momentum: None },
             algorithm: AlgorithmSection { name: "fedavg".to_owned(), options: BTreeMap::new() },

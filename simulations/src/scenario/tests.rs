@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::algorithm::{Choice, Needs, REGISTRY, Setting};
-use crate::federation::{Federation, RoundOutcome, Spread};
+use crate::federation::{Federation, Hierarchy, RoundOutcome, Spread, Weights};
 use crate::record::ClientAccuracy;
 use std::num::NonZeroUsize;
 
@@ -244,6 +244,30 @@ fn nobody_forges_what_is_more_than_an_update() {
     spec.algorithm = AlgorithmSection { name: "scaffold".into(), options: [].into() };
     let refusal = spec.plan().unwrap_err().to_string();
     assert!(refusal.starts_with("attackers.clients is 1, accepted is 0 with algorithm.name"), "{refusal}");
+}
+
+#[test]
+fn a_hierarchy_is_planned_for_all_rounds_of_a_region() {
+    let mut spec = small();
+    spec.population.clients = 100;
+    spec.population.cohort = Some(24);
+    let Hierarchy { rounds, .. } = spec
+        .hierarchy
+        .insert(Hierarchy { regions: 4, rounds: 3, weights: Weights::Uniform, conditions: spec.conditions() });
+    assert_eq!(*rounds, 3);
+    let planned = spec.plan().unwrap();
+    assert_eq!((planned.plan.rounds, planned.terms.affordable_rounds), (6, 6));
+    let cloud = planned.cloud.clone().unwrap();
+    assert_eq!((cloud.rounds, cloud.cohort.clients, cloud.mode.as_str()), (2, 4, "insecure_plain"));
+    assert_ne!(cloud.id, planned.plan.id);
+    let setup = spec.cloud_setup(&planned, NonZeroUsize::MIN).unwrap();
+    assert_eq!((setup.clients, setup.plan.simulated), (4, true));
+    let mut wrong = spec.clone();
+    wrong.hierarchy.as_mut().unwrap().regions = 1;
+    assert!(wrong.plan().unwrap_err().to_string().starts_with("hierarchy.regions is 1, accepted is 2 to"));
+    wrong = spec.clone();
+    wrong.attackers.clients = 1;
+    assert!(wrong.plan().unwrap_err().to_string().starts_with("attackers.clients is 1, accepted is 0 in a"));
 }
 
 #[test]
