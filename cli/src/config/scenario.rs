@@ -177,7 +177,11 @@ impl Config for Spec {
             "Regions, among which the clients are divided.",
             "a whole number, 2 to population.clients",
         ),
-        optional("hierarchy.rounds", "Rounds of a region in one round of the cloud.", "a whole number from 1 up"),
+        optional(
+            "hierarchy.rounds",
+            "Rounds of a region in one round of the cloud.",
+            "a whole number from 1 up",
+        ),
         optional(
             "hierarchy.weights",
             "What a region counts for: as much as any other, or as many clients as are in it.",

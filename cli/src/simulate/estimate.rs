@@ -76,8 +76,8 @@ impl Estimate {
         let measurements = f64::from(rounds / spec.evaluation.every + 1);
         let regions = spec.hierarchy.as_ref().map_or(1, |hierarchy| hierarchy.regions);
         let clients = f64::from(cohort) * f64::from(regions);
-        let seconds = f64::from(rounds) * clients * (training + protocol) / threads as f64
-            + measurements * evaluation;
+        let seconds =
+            f64::from(rounds) * clients * (training + protocol) / threads as f64 + measurements * evaluation;
         let parameters = u64::from(plan.model.parameters);
         let rows =
             if terms.mode.has_groups() { u64::from(terms.groups) } else { u64::from(cohort.min(2_000)) };

@@ -212,11 +212,11 @@ impl<'a> Ready<'a> {
             let mut record = record(&round, federation.coordinator(), &history, measured);
             if let Some(hierarchy) = &spec.hierarchy {
                 // The cloud itself adds no noise.
-                record.epsilon = planned.terms.guarantee.epsilon(round.round.saturating_mul(hierarchy.rounds));
+                record.epsilon =
+                    planned.terms.guarantee.epsilon(round.round.saturating_mul(hierarchy.rounds));
             }
             folder.append(&record)?;
-            let standing =
-                Standing { rounds, epsilon_budget: plan.privacy.epsilon, ..Standing::default() };
+            let standing = Standing { rounds, epsilon_budget: plan.privacy.epsilon, ..Standing::default() };
             progress.round(&record, &standing);
             rows = shorten(&mut record, rows);
             watch.rounds.push(record);
@@ -366,8 +366,14 @@ pub(crate) fn opening(spec: &Spec, planned: &Planned) -> String {
         poisoned => format!("{poisoned} poisoned ({})", spec.attackers.attack),
     };
     let plan = &planned.plan;
+    let regions = spec.hierarchy.as_ref().map_or_else(String::new, |hierarchy| {
+        format!(
+            " in {} regions that run {} rounds for each of the cloud",
+            hierarchy.regions, hierarchy.rounds
+        )
+    });
     format!(
-        "{}: {} clients, {} in a round, {poisoned}; {} with {} parameters, mode {}, rule {}\n{}",
+        "{}: {} clients{regions}, {} in a round, {poisoned}; {} with {} parameters, mode {}, rule {}\n{}",
         spec.name,
         spec.population.clients,
         plan.cohort.clients,

@@ -241,7 +241,9 @@ impl Spec {
             id: self.digest(),
             mode: self.aggregation.mode.clone(),
             // A client's guarantee is of all rounds that its region ever runs.
-            rounds: self.rounds.saturating_mul(self.hierarchy.as_ref().map_or(1, |hierarchy| hierarchy.rounds)),
+            rounds: self
+                .rounds
+                .saturating_mul(self.hierarchy.as_ref().map_or(1, |hierarchy| hierarchy.rounds)),
             phase_seconds: self.phase_seconds,
             model: Model { architecture: model.to_string(), parameters },
             cohort: Cohort {

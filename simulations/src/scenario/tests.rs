@@ -251,9 +251,12 @@ fn a_hierarchy_is_planned_for_all_rounds_of_a_region() {
     let mut spec = small();
     spec.population.clients = 100;
     spec.population.cohort = Some(24);
-    let Hierarchy { rounds, .. } = spec
-        .hierarchy
-        .insert(Hierarchy { regions: 4, rounds: 3, weights: Weights::Uniform, conditions: spec.conditions() });
+    let Hierarchy { rounds, .. } = spec.hierarchy.insert(Hierarchy {
+        regions: 4,
+        rounds: 3,
+        weights: Weights::Uniform,
+        conditions: spec.conditions(),
+    });
     assert_eq!(*rounds, 3);
     let planned = spec.plan().unwrap();
     assert_eq!((planned.plan.rounds, planned.terms.affordable_rounds), (6, 6));
