@@ -16,7 +16,8 @@
 //! 1993). Medians of an even number are midpoints. A z-score stays within ±[`MAX_Z_SCORE`].
 //!
 //! Rows are those that came in, before any pre-aggregator. What influence costs is bounded by
-//! [`MAX_INFLUENCE_WORK`]; where there is none, [`NoInfluence`] says why.
+//! [`MAX_INFLUENCE_WORK`], or by what the caller of [`Rule::explain_within`] says; where there is none, [`NoInfluence`]
+//! says why.
 
 use super::options::Kind;
 use super::rows::Rows;
@@ -57,7 +58,7 @@ pub struct Explanation {
 pub enum NoInfluence {
     /// With one row less the rule gives no guarantee for its f, and is not applied.
     TooFewRows,
-    /// It would take more than [`MAX_INFLUENCE_WORK`].
+    /// It would take more than [`MAX_INFLUENCE_WORK`], or than the caller allows.
     TooCostly,
     /// An option of the rule names rows by their index, which means another row when one is left out.
     RowsByIndex,
@@ -74,6 +75,21 @@ impl Rule {
         f: usize,
         aggregate: &Aggregate,
     ) -> Result<Vec<Explanation>, RuleError> {
+        self.explain_within(rows, f, aggregate, MAX_INFLUENCE_WORK)
+    }
+
+    /// The same, with influence only where it takes no more work than this, in the measure of [`MAX_INFLUENCE_WORK`];
+    /// 0 is never.
+    ///
+    /// # Panics
+    /// If `aggregate` has another dimension than the rows.
+    pub fn explain_within<S: Scalar>(
+        &self,
+        rows: Vec<Vec<S>>,
+        f: usize,
+        aggregate: &Aggregate,
+        most_work: u64,
+    ) -> Result<Vec<Explanation>, RuleError> {
         let target = &aggregate.vector;
         let checked = Rows::check(&rows, &Serial)?;
         assert_eq!(checked.dimension(), target.len(), "the aggregate has the rows' dimension");
@@ -81,7 +97,7 @@ impl Rule {
         let (distances, norms) = (checked.distances_to(target), checked.norms());
         let products = checked.products_with(target);
         let z_scores = z_scores(&distances);
-        let influences = self.influences(rows, f, target);
+        let influences = self.influences(rows, f, target, most_work);
         let numbers = distances.into_iter().zip(norms).zip(products).zip(z_scores).zip(influences);
         let explain = |((((distance, norm), product), z_score), influence)| Explanation {
             distance,
@@ -98,9 +114,10 @@ impl Rule {
         mut rows: Vec<Vec<S>>,
         f: usize,
         target: &[f64],
+        most_work: u64,
     ) -> Vec<Result<f64, NoInfluence>> {
         let n = rows.len();
-        if let Some(reason) = self.no_influence(n, target.len(), f) {
+        if let Some(reason) = self.no_influence(n, target.len(), f, most_work) {
             return vec![Err(reason); n];
         }
         let without = |row: usize| {
@@ -115,7 +132,7 @@ impl Rule {
         (0..n).map(without).collect()
     }
 
-    fn no_influence(&self, n: usize, dimension: usize, f: usize) -> Option<NoInfluence> {
+    fn no_influence(&self, n: usize, dimension: usize, f: usize, most_work: u64) -> Option<NoInfluence> {
         let names_rows = self.spec.about.options.iter().any(|option| match option.kind {
             Kind::Index => self.options.count_if_set(option.key).is_some(),
             Kind::Rows => self.options.rows(option.key).is_some(),
@@ -132,7 +149,7 @@ impl Rule {
         let squared = n.saturating_mul(n);
         let search = subsets.saturating_mul(squared).saturating_mul(n);
         let run = squared.saturating_mul(d).saturating_add(search);
-        (run.saturating_mul(n) > MAX_INFLUENCE_WORK).then_some(NoInfluence::TooCostly)
+        (run.saturating_mul(n) > most_work).then_some(NoInfluence::TooCostly)
     }
 }
 
@@ -290,10 +307,15 @@ mod tests {
         let history = Rule::new("foolsgold", &[], &[("history", "1;2;3")]).unwrap();
         assert_eq!(influences(&history, &line(3), 0), [Err(NoInfluence::RowsByIndex); 3]);
         // A subset search of 2^20 for each of 41 rows.
-        assert_eq!(rule("mda").no_influence(42, 1, 20), Some(NoInfluence::TooCostly));
-        assert_eq!(rule("mean").no_influence(2_000, 100, 0), Some(NoInfluence::TooCostly));
-        assert_eq!(rule("mda").no_influence(11, 1_000_000, 4), None);
-        assert_eq!(rule("mda").no_influence(usize::MAX >> 44, usize::MAX, 1), Some(NoInfluence::TooCostly));
+        let most = MAX_INFLUENCE_WORK;
+        assert_eq!(rule("mda").no_influence(42, 1, 20, most), Some(NoInfluence::TooCostly));
+        assert_eq!(rule("mean").no_influence(2_000, 100, 0, most), Some(NoInfluence::TooCostly));
+        assert_eq!(rule("mda").no_influence(11, 1_000_000, 4, most), None);
+        assert_eq!(rule("mean").no_influence(3, 1, 0, 0), Some(NoInfluence::TooCostly), "none is allowed");
+        assert_eq!(
+            rule("mda").no_influence(usize::MAX >> 44, usize::MAX, 1, most),
+            Some(NoInfluence::TooCostly)
+        );
     }
 
     #[test]

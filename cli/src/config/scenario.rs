@@ -33,8 +33,9 @@ impl Config for Spec {
         ),
         optional(
             "sweep",
-            "Keys to go through, each with its values, as in \"privacy.epsilon\" = [1, 2, 4]; every combination is one run.",
-            "a table of dotted keys in quotes, each with a list of values",
+            "Keys to go through, each with its values, as in \"privacy.epsilon\" = [1, 2, 4]; every combination is one run. A name \
+             that is no key goes through settings, as in rule = [{ name = \"median\", \"robustness.rule\" = \"median\" }].",
+            "a table of dotted keys in quotes, each with a list of values, and of names, each with a list of settings",
         ),
         section("population", "Who there is, and who takes part in a round."),
         key("population.clients", "Clients that there are.", "a whole number from 2 up"),
@@ -362,6 +363,12 @@ impl Config for Spec {
             "Poisoned groups, or poisoned clients in mode insecure_plain, that the rule is set to bear.",
             "a whole number, as far as there are rows: most rules want 2f + 1, see `fedveil robust list`",
         ),
+        key(
+            "robustness.influence",
+            "Whether the coordinator says of each row how far the aggregate would have been without it. In mode insecure_plain \
+             that runs the rule once more for each client, and may be left out.",
+            "true; or false in mode insecure_plain",
+        ),
         section("attackers", "Poisoned clients: they ignore the clip and send what they like."),
         key(
             "attackers.clients",
@@ -377,6 +384,18 @@ impl Config for Spec {
             "attackers.strength",
             "How strong the attack is, in its own measure. Left out: as published, or loud.",
             "a finite number above 0, for attacks that have a strength",
+        ),
+        key(
+            "attackers.knowledge",
+            "Whose updates the poisoned know: those that they would have sent themselves (fellows), or what every honest client \
+             of the round sends (all, mode insecure_plain), which is what the tables of many papers assume.",
+            "fellows or all",
+        ),
+        key(
+            "attackers.data",
+            "Whose rows the poisoned hold: their part of the partition, or rows that are drawn from all (sample), while the \
+             partition is over the honest.",
+            "partition or sample",
         ),
         section("network", "What lies between clients and the coordinator, in virtual time."),
         key("network.latency_ms", "Time that a message takes besides its length.", SPREAD),

@@ -18,7 +18,7 @@ use crate::exit::{Exit, Failure};
 use crate::folder::unwritable;
 use crate::report::{SweepFile, as_json, as_table, read_run};
 use estimate::Estimate;
-use fedveil_simulations::report::{Compared, comparison_csv, comparison_html};
+use fedveil_simulations::report::{Compared, comparison_csv, comparison_html, grids, grids_csv};
 use fedveil_simulations::scenario::Spec;
 use point::{Earlier, Manner, Ready, opening};
 use std::fs;
@@ -169,6 +169,13 @@ impl Args {
         write(&out.join("report.html"), comparison_html(&sweep.name, &runs).as_bytes())?;
         write(&out.join("comparison.csv"), comparison_csv(&runs).as_bytes())?;
         write(&out.join("comparison.json"), as_json(&runs)?.as_bytes())?;
+        let grids = grids(&runs);
+        if !grids.is_empty() {
+            let json =
+                serde_json::to_string_pretty(&grids).map_err(|error| Failure::new(Exit::General, error))?;
+            write(&out.join("matrix.csv"), grids_csv(&grids).as_bytes())?;
+            write(&out.join("matrix.json"), (json + "\n").as_bytes())?;
+        }
         Ok(runs)
     }
 

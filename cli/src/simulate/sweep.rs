@@ -1,4 +1,12 @@
 //! Sweeps: which scenarios a file and its `--set` options make.
+//!
+//! An axis is a key with values, or a name of its own with settings, each a table that has a `name` and sets any keys:
+//!
+//! ```text
+//! [sweep]                                  [[sweep.rule]]
+//! "privacy.epsilon" = [1, 2, 4]            name = "median"
+//!                                          "robustness.rule" = "median"
+//! ```
 
 use crate::config::Draft;
 use crate::exit::{Exit, Failure};
@@ -15,8 +23,12 @@ pub(crate) struct Sweep {
     axes: Vec<(String, Vec<Value>)>,
 }
 
+/// In a setting, the key of its name.
+const NAME: &str = "name";
+
 impl Sweep {
-    /// What the file's `[sweep]` says, and after it `sets`, each KEY=VALUE. A key that is set is no axis of the file.
+    /// What the file's `[sweep]` says, and after it `sets`, each KEY=VALUE. A key that is set is no axis of the file, nor
+    /// in the settings of one.
     pub(crate) fn new(mut draft: Draft, sets: &[String]) -> Result<Self, Failure> {
         let usage = |message: String| Failure::new(Exit::Usage, message);
         let mut axes: Vec<(String, Vec<Value>)> = Vec::new();
@@ -29,6 +41,9 @@ impl Sweep {
                             "a list of values; keys are whole and in quotes, as in \"privacy.epsilon\"";
                         return Err(usage(format!("sweep.{key} is {values}, accepted is {accepted}")));
                     };
+                    if values.iter().any(is_setting) {
+                        check_settings(&key, &values).map_err(usage)?;
+                    }
                     axes.push((key, values));
                 }
             }
@@ -43,7 +58,13 @@ impl Sweep {
                 usage(format!("--set is {set:?}, accepted is KEY=VALUE, as in training.learning_rate=0.1"))
             })?;
             let key = key.trim();
-            axes.retain(|(axis, _)| axis != key);
+            if let Some((_, settings)) =
+                axes.iter_mut().find(|(axis, values)| axis == key && values.iter().all(is_setting))
+            {
+                *settings = chosen(key, settings, parsed(value)).map_err(usage)?;
+                continue;
+            }
+            axes.retain(|(axis, values)| axis != key && !values.iter().any(|value| touches(value, key)));
             match (parsed(value), draft.get(key)) {
                 // A key that takes a list is set to it; a list of lists is an axis even there.
                 (Value::Array(values), Some(Value::Array(_))) if !values.iter().all(Value::is_array) => {
@@ -74,7 +95,15 @@ impl Sweep {
             for (chosen, draft) in &drafts {
                 for value in values {
                     let mut draft = draft.clone();
-                    draft.set(key, value.clone()).map_err(|error| Failure::new(Exit::Usage, error))?;
+                    let refused = |error| Failure::new(Exit::Usage, error);
+                    match value {
+                        Value::Table(setting) if is_setting(value) => {
+                            for (key, value) in setting.iter().filter(|(key, _)| *key != NAME) {
+                                draft.set(key, value.clone()).map_err(refused)?;
+                            }
+                        }
+                        _ => draft.set(key, value.clone()).map_err(refused)?,
+                    }
                     next.push(([&chosen[..], &[(key.clone(), text(value))]].concat(), draft));
                 }
             }
@@ -118,8 +147,60 @@ fn parsed(text: &str) -> Value {
     value.unwrap_or_else(|| Value::String(text.trim().to_owned()))
 }
 
+/// Whether a value is a table with a name.
+fn is_setting(value: &Value) -> bool {
+    name_of(value).is_some()
+}
+
+/// Whether a value is a setting that sets this key.
+fn touches(value: &Value, key: &str) -> bool {
+    is_setting(value) && value.get(key).is_some()
+}
+
+fn name_of(value: &Value) -> Option<&str> {
+    value.as_table()?.get(NAME)?.as_str()
+}
+
+/// Settings have names, each its own.
+fn check_settings(axis: &str, values: &[Value]) -> Result<(), String> {
+    let mut names = Vec::with_capacity(values.len());
+    for value in values {
+        match name_of(value) {
+            Some(name) if !names.contains(&name) => names.push(name),
+            Some(name) => {
+                return Err(format!(
+                    "sweep.{axis} has {name:?} twice, accepted is a name of its own for each"
+                ));
+            }
+            None => {
+                return Err(format!("sweep.{axis} has {value}, accepted are tables, each with a name"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Those of an axis's settings that `--set` names, one or a list.
+fn chosen(axis: &str, settings: &[Value], named: Value) -> Result<Vec<Value>, String> {
+    let names = match named {
+        Value::Array(names) => names,
+        name => vec![name],
+    };
+    let find = |name: &Value| {
+        let setting = settings.iter().find(|setting| name_of(setting) == Some(&text(name)));
+        setting.cloned().ok_or_else(|| {
+            let accepted: Vec<&str> = settings.iter().filter_map(name_of).collect();
+            format!("--set: {axis} is {}, accepted are {}", text(name), accepted.join(", "))
+        })
+    };
+    names.iter().map(find).collect()
+}
+
 /// A value in words.
 fn text(value: &Value) -> String {
+    if let Some(name) = name_of(value) {
+        return name.to_owned();
+    }
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
@@ -186,8 +267,34 @@ mod tests {
     }
 
     #[test]
+    fn settings_set_any_keys_under_one_name() {
+        let text = "[[sweep.size]]\nname = \"small\"\nrounds = 2\n\"training.epochs\" = 1\n\
+                    [[sweep.size]]\nname = \"large\"\nrounds = 9\n";
+        let points = sweep(text, &["seed=[1, 2]"]).unwrap();
+        let found: Vec<(&str, u32, u32, u64)> = points
+            .iter()
+            .map(|Point { name, spec, .. }| (name.as_str(), spec.rounds, spec.training.epochs, spec.seed))
+            .collect();
+        let expected = [
+            ("size=small,seed=1", 2, 1, 1),
+            ("size=small,seed=2", 2, 1, 2),
+            ("size=large,seed=1", 9, 5, 1),
+            ("size=large,seed=2", 9, 5, 2),
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(points[0].values[0], ("size".to_owned(), "small".to_owned()));
+        assert_eq!(names(text, &["size=large"]), ["size=large"]);
+        assert_eq!(names(text, &["training.epochs=[3, 4]"]), ["training.epochs=3", "training.epochs=4"]);
+        assert_eq!(names(text, &["size=[\"large\", \"small\"]"]), ["size=large", "size=small"]);
+    }
+
+    #[test]
     fn what_cannot_be_swept_is_refused_with_the_reason() {
-        let cases: [(&str, &[&str], &str); 7] = [
+        let cases: [(&str, &[&str], &str); 11] = [
+            ("[[sweep.size]]\nname = \"s\"", &["size=m"], "--set: size is m, accepted are s"),
+            ("[[sweep.size]]\nname = \"s\"\nround = 2", &[], "--set: unknown key round"),
+            ("[sweep]\nsize = [{ name = \"s\" }, 3]", &[], "sweep.size has 3, accepted are tables"),
+            ("[sweep]\nsize = [{ name = \"s\" }, { name = \"s\" }]", &[], "sweep.size has \"s\" twice"),
             (
                 "[sweep]\n\"training.epochs\" = 3",
                 &[],

@@ -19,6 +19,7 @@ use crate::quarantine::{MAX_REASON, Quarantine, Suspicion};
 use crate::round::Round;
 use ed25519_dalek::VerifyingKey;
 use fedveil_aggregation::optimizer::ServerStep;
+use fedveil_aggregation::robust::MAX_INFLUENCE_WORK;
 use fedveil_privacy::{ClipNorm, Ledger, Overdrawn};
 use fedveil_proto_plan::{Gate, Mode, PlanError, SignedPlan, Terms};
 use fedveil_provenance::{Candidate, Digest, Log, RejectedRound};
@@ -73,6 +74,7 @@ pub struct Coordinator {
     publication: Option<(LeafAndSizes, Arc<[u8]>)>,
     effects: VecDeque<Effect>,
     server_step: Arc<dyn ServerStep>,
+    influence: bool,
 }
 
 /// A leaf of the log, and two sizes of it.
@@ -107,6 +109,7 @@ impl Coordinator {
             settings,
             terms,
             server_step,
+            influence: true,
             opened: false,
             closed: None,
             connected: BTreeSet::new(),
@@ -134,6 +137,13 @@ impl Coordinator {
     #[must_use]
     pub fn with_server_step(self, server_step: Arc<dyn ServerStep>) -> Self {
         Self { server_step, ..self }
+    }
+
+    /// Decisions about single clients are explained without influence, for which the rule runs once more for each of them:
+    /// for research with many rounds. Rounds with groups keep theirs, so that whoever replays them finds the same.
+    #[must_use]
+    pub fn without_influence(self) -> Self {
+        Self { influence: false, ..self }
     }
 
     /// Transitions that are due by the state itself. The shell calls it until it returns nothing.
@@ -243,6 +253,11 @@ impl Coordinator {
         let last = self.log.size().checked_sub(1).and_then(|last| self.log.leaf(last).ok());
         let parent = last.map_or(Digest([0; 32]), Digest::of);
         Candidate { task: self.settings.plan.digest(), round, parent, model }
+    }
+
+    /// The most work that the influence of each row may take.
+    pub(crate) fn influence_work(&self) -> u64 {
+        if self.influence || self.terms.mode.has_groups() { MAX_INFLUENCE_WORK } else { 0 }
     }
 
     pub(crate) fn server_step(&self) -> Arc<dyn ServerStep> {

@@ -171,6 +171,7 @@ pub struct CloseJob {
     rejected: Vec<RejectedRound>,
     rule: Rule,
     byzantine: usize,
+    influence_work: u64,
     optimizer: Arc<dyn ServerStep>,
     guarantee: Guarantee,
     /// The clip norm of the next round: the guarantee's, until the indicators of this one say otherwise.
@@ -284,6 +285,7 @@ impl CloseJob {
             rejected: coordinator.rejected().to_vec(),
             rule: terms.rule.clone(),
             byzantine: plan.server.assumed_byzantine as usize,
+            influence_work: coordinator.influence_work(),
             optimizer: coordinator.server_step(),
             guarantee,
             clip: coordinator.clip(),
@@ -510,7 +512,7 @@ impl CloseJob {
     fn decide(&self, rule: &Rule, rows: Vec<Vec<f64>>, noun: &str) -> Result<Decided, JobError> {
         let count = rows.len();
         let aggregate = rule.aggregate(&rows, self.byzantine)?;
-        let explanations = rule.explain(rows, self.byzantine, &aggregate)?;
+        let explanations = rule.explain_within(rows, self.byzantine, &aggregate, self.influence_work)?;
         let Aggregate { vector, kept, scores } = aggregate;
         let decide = |(row, explanation): (usize, robust::Explanation)| {
             let (decision, reason) = if kept.binary_search(&row).is_ok() {

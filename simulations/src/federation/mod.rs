@@ -98,6 +98,7 @@ pub struct Federation<S> {
     attendance: Attendance,
     settings: Settings,
     server_step: Option<Arc<dyn ServerStep>>,
+    influence: bool,
     secrets: Secrets,
     scenario: S,
     store: Arc<Archive>,
@@ -170,7 +171,7 @@ impl<S: Scenario> Federation<S> {
         let initial_model = setup.initial_model()?;
         let Setup { plan, clients, policy, seed, threads, attendance, keep, hold_out, quarantine, .. } =
             setup;
-        let server_step = setup.server_step;
+        let (server_step, influence) = (setup.server_step, setup.influence);
         let authority = draws::signing_key(seed, "enrolment authority", 0);
         let signer = draws::signing_key(seed, "signer", 0);
         let settings = Settings {
@@ -184,7 +185,7 @@ impl<S: Scenario> Federation<S> {
         let made_of = serde_json::to_vec(&made_of).map_err(|error| StoreError(error.to_string()))?;
         let (store, restored) = Archive::open(&keep, Digest::of(made_of), resume)?;
         let store = Arc::new(store);
-        let driver = Driver::new(core(&settings, server_step.as_ref())?, store.clone())?;
+        let driver = Driver::new(core(&settings, server_step.as_ref(), influence)?, store.clone())?;
         let terms = driver.core().terms();
         let template = TaskRecord {
             name: settings.plan.plan().task.clone(),
@@ -218,6 +219,7 @@ impl<S: Scenario> Federation<S> {
             population: None,
             settings,
             server_step,
+            influence,
             secrets: Secrets { signing: signer, noise: draws::noise_key(seed) },
             scenario,
             initial_model: Digest::of(&initial_model),
@@ -343,7 +345,7 @@ impl<S: Scenario> Federation<S> {
     /// lost; every client that still follows the task connects again.
     pub fn crash(&mut self) {
         self.queue.clear();
-        let driver = core(&self.settings, self.server_step.as_ref())
+        let driver = core(&self.settings, self.server_step.as_ref(), self.influence)
             .map_err(|error| StoreError(error.to_string()))
             .and_then(|core| Driver::new(core, self.store.clone()));
         match driver {
@@ -775,8 +777,13 @@ impl<S: Scenario> Federation<S> {
 }
 
 /// The coordinator's core, with the step of the server that the plan cannot name, if there is one.
-fn core(settings: &Settings, server_step: Option<&Arc<dyn ServerStep>>) -> Result<Coordinator, PlanError> {
+fn core(
+    settings: &Settings,
+    server_step: Option<&Arc<dyn ServerStep>>,
+    influence: bool,
+) -> Result<Coordinator, PlanError> {
     let core = Coordinator::new(settings.clone())?;
+    let core = if influence { core } else { core.without_influence() };
     Ok(match server_step {
         Some(step) => core.with_server_step(step.clone()),
         None => core,

@@ -37,6 +37,9 @@ pub struct Setup {
     pub initial: Option<Bytes>,
     /// The step of the server, where the plan's optimiser is not all of it.
     pub server_step: Option<Arc<dyn ServerStep>>,
+    /// Whether decisions about single clients come with their influence, for which the rule runs once for each client and
+    /// round. Decisions about groups always do.
+    pub influence: bool,
 }
 
 /// Who connects when.
@@ -81,6 +84,7 @@ impl Setup {
             quarantine: Quarantine::off(),
             initial: None,
             server_step: None,
+            influence: true,
         }
     }
 

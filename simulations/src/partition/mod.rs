@@ -195,6 +195,8 @@ pub enum PartitionError {
 pub struct Split {
     clients: usize,
     rows: Rows,
+    /// Whether a row may be held by several clients.
+    repeats: bool,
     seed: u64,
 }
 
@@ -304,10 +306,37 @@ impl Split {
                     return Err(PartitionError::Setting { name: "rows", found: count.to_string(), expected });
                 }
                 let mix = alpha.map(|alpha| Mix::new(labels, classes, alpha)).transpose()?;
-                return Ok(Self { clients, rows: Rows::Drawn { count, of: rows, mix }, seed });
+                return Ok(Self { clients, rows: Rows::Drawn { count, of: rows, mix }, repeats: true, seed });
             }
         };
         Ok(Self::table(shards, seed))
+    }
+
+    /// Deals the rows to all clients but those in `beside`, which is sorted; each of these holds as many rows as the
+    /// others on average, drawn from all. Rows are then held by several clients.
+    ///
+    /// Panics where nobody is left, or a number in `beside` is none of a client.
+    pub fn beside(
+        part: &Part,
+        partitioner: &Partitioner,
+        clients: usize,
+        beside: &[usize],
+        seed: u64,
+    ) -> Result<Self, PartitionError> {
+        assert!(beside.len() < clients && beside.iter().all(|client| *client < clients), "someone is left");
+        let others = Self::new(part, partitioner, clients - beside.len(), seed)?;
+        let each = (part.rows() / others.clients).max(1);
+        let mut rank = 0..others.clients;
+        let shards = (0..clients).map(|client| match beside.binary_search(&client) {
+            Ok(_) => {
+                let mut rng = ChaCha20Rng::seed_from_u64(seed);
+                // Those of a drawn partition have the streams before.
+                rng.set_stream((clients + client) as u64 + 1);
+                distinct(each, part.rows(), &mut rng).into_iter().map(|row| row as u32).collect()
+            }
+            Err(_) => others.rows_of(rank.next().expect("there are as many as are left")).into_owned(),
+        });
+        Ok(Self { repeats: true, ..Self::table(shards.collect(), seed) })
     }
 
     fn table(shards: Vec<Vec<u32>>, seed: u64) -> Self {
@@ -319,7 +348,7 @@ impl Split {
             rows.append(&mut shard);
             ends.push(rows.len());
         }
-        Self { clients, rows: Rows::Table { rows, ends }, seed }
+        Self { clients, rows: Rows::Table { rows, ends }, repeats: false, seed }
     }
 
     /// Number of clients.
@@ -351,7 +380,7 @@ impl Split {
 
     /// Whether a row may be held by several clients.
     pub fn repeats(&self) -> bool {
-        matches!(self.rows, Rows::Drawn { .. })
+        self.repeats
     }
 
     /// How many rows a client holds, at least 1. Panics for `client >= clients`.
@@ -373,7 +402,21 @@ impl Split {
         client: usize,
         shift: Option<&Shift>,
     ) -> Result<Dataset, DatasetError> {
-        let rows = self.rows_of(client);
+        self.dataset_of(part, client, None, shift)
+    }
+
+    /// The same of some of the client's rows alone, by their places among [`rows_of`](Self::rows_of); none: all.
+    pub fn dataset_of(
+        &self,
+        part: &Part,
+        client: usize,
+        places: Option<&[usize]>,
+        shift: Option<&Shift>,
+    ) -> Result<Dataset, DatasetError> {
+        let mut rows = self.rows_of(client);
+        if let Some(places) = places {
+            rows = places.iter().map(|&place| rows[place]).collect();
+        }
         match shift.filter(|shift| **shift != Shift::default()) {
             None => part.dataset(&rows),
             Some(shift) => shift.dataset(part, &rows, client, self.clients, self.seed),

@@ -325,3 +325,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn whoever_is_beside_a_partition_takes_nothing_from_the_others() {
+    let part = crate::datasets::DataSpec::Digits { spectrum: true, test_share: 0.2 };
+    let part = part.load(&std::collections::BTreeMap::new(), 1).unwrap().train;
+    let (beside, alone) = (
+        Split::beside(&part, &Partitioner::LabelSort {}, 7, &[0, 4], 3).unwrap(),
+        Split::new(&part, &Partitioner::LabelSort {}, 5, 3).unwrap(),
+    );
+    for (client, other) in [1, 2, 3, 5, 6].into_iter().enumerate() {
+        assert_eq!(beside.rows_of(other), alone.rows_of(client));
+    }
+    for client in [0, 4] {
+        let rows = beside.rows_of(client);
+        assert_eq!(rows.len(), part.rows() / 5);
+        let classes: BTreeSet<u32> = rows.iter().map(|&row| part.labels()[row as usize]).collect();
+        assert_eq!(classes.len(), 10, "of all classes, where the others have two or three");
+    }
+    assert_ne!(beside.rows_of(0), beside.rows_of(4));
+    assert!(beside.repeats() && !alone.repeats());
+    let some = beside.dataset_of(&part, 1, Some(&[2, 0]), None).unwrap();
+    assert_eq!(some, part.dataset(&[beside.rows_of(1)[2], beside.rows_of(1)[0]]).unwrap());
+}

@@ -5,6 +5,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::STYLE;
 use super::chart::{Axis, Chart, Mark, Marker, Point, Series};
 use super::charts::greatest;
+use super::grid::grids;
 use super::words::{bytes, count, epsilon, or_dash, percent, short};
 use crate::record::{RoundRecord, Summary};
 
@@ -85,7 +86,7 @@ pub fn comparison_html(title: &str, runs: &[Compared]) -> String {
                     p.lead { (count(runs.len() as u32, "run")) " beside one another." }
                 }
                 main {
-                    @for grid in grids(runs) { (grid) }
+                    @for grid in grids(runs) { (grid.section()) }
                     section {
                         h2 { "Round by round" }
                         @if runs.len() > MOST_CURVES {
@@ -223,83 +224,6 @@ fn against(runs: &[Compared]) -> Option<Chart> {
             points,
         }],
     })
-}
-
-/// A number of a run, where it has it.
-type Measure = fn(&Compared) -> Option<f64>;
-
-/// Heat maps over the points of a sweep with two axes or more: its last axis across, all others down.
-fn grids(runs: &[Compared]) -> Vec<Markup> {
-    let axes = runs.first().map_or(0, |run| run.point.len());
-    if axes < 2 || runs.iter().any(|run| run.point.len() != axes) {
-        return Vec::new();
-    }
-    let maps: [(&str, Measure); 3] = [
-        ("Test accuracy at the end", |run| run.summary.test_accuracy),
-        ("Accuracy on the worst tenth of the clients", Compared::worst_tenth),
-        ("Attack success", |run| run.summary.attack_success),
-    ];
-    maps.into_iter()
-        .filter(|(_, of)| runs.iter().any(|run| of(run).is_some()))
-        .map(|(title, of)| grid(runs, title, of))
-        .collect()
-}
-
-fn grid(runs: &[Compared], title: &str, of: Measure) -> Markup {
-    let across = |run: &Compared| run.point.last().map(|(_, value)| value.clone()).unwrap_or_default();
-    let down = |run: &Compared| -> Vec<String> {
-        run.point[..run.point.len() - 1].iter().map(|(_, value)| value.clone()).collect()
-    };
-    let mut columns: Vec<String> = Vec::new();
-    let mut rows: Vec<Vec<String>> = Vec::new();
-    for run in runs {
-        if !columns.contains(&across(run)) {
-            columns.push(across(run));
-        }
-        if !rows.contains(&down(run)) {
-            rows.push(down(run));
-        }
-    }
-    let keys: Vec<&str> = runs[0].point.iter().map(|(key, _)| key.as_str()).collect();
-    let (last, others) = keys.split_last().expect("a grid has two axes");
-    html! {
-        section {
-            h2 { (title) }
-            p.muted { "Across: " (last) ". The least of a row stands at its end." }
-            div.panel.scroll role="region" aria-label=(title) tabindex="0" {
-                table {
-                    thead {
-                        tr {
-                            @for key in others { th.words scope="col" { (key) } }
-                            @for column in &columns { th scope="col" { (column) } }
-                            th scope="col" { "least" }
-                        }
-                    }
-                    tbody {
-                        @for row in &rows {
-                            @let cells = columns.iter().map(|column| {
-                                runs.iter().find(|run| &down(run) == row && &across(run) == column).and_then(of)
-                            }).collect::<Vec<Option<f64>>>();
-                            @let least = cells.iter().flatten().copied().fold(None, |least: Option<f64>, value| {
-                                Some(least.map_or(value, |least| least.min(value)))
-                            });
-                            tr {
-                                @for value in row { th.words scope="row" { (value) } }
-                                @for cell in cells.iter().chain([&least]) {
-                                    td style=[cell.map(shade)] { (or_dash(*cell, percent)) }
-                                }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// The background of a share.
-fn shade(share: f64) -> String {
-    format!("background: color-mix(in srgb, var(--blue) {:.0}%, transparent)", 60.0 * share.clamp(0.0, 1.0))
 }
 
 fn table(runs: &[Compared]) -> Markup {

@@ -8,6 +8,7 @@ mod chart;
 mod charts;
 mod compare;
 mod decisions;
+mod grid;
 mod heat_map;
 mod split;
 mod tables;
@@ -23,6 +24,7 @@ use words::{bytes, count, duration, epsilon, or_dash, percent, short};
 
 pub use charts::{PlannedLoss, epsilon_svg};
 pub use compare::{Compared, comparison_csv, comparison_html};
+pub use grid::{Grid, GridRow, grids, grids_csv};
 pub use split::{split_html, split_svg};
 
 const STYLE: &str = include_str!("style.css");

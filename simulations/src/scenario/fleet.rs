@@ -1,12 +1,14 @@
 //! The clients of a scenario: their data, what they compute, who is poisoned, and the world around them.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fedveil_coordinator_core::Millis;
 use fedveil_learning::{Dataset, permutation};
 use fedveil_proto::Kind;
 use rand_core::Rng;
 
+use super::sections::{ALL, SAMPLE};
 use super::{Planned, ScenarioError, Spec};
 use crate::algorithm::Runner;
 use crate::attack::{Attack, Conspiracy, Member};
@@ -30,14 +32,31 @@ pub struct Fleet {
     conspiracy: Option<Arc<Mutex<Conspiracy>>>,
     /// Whether they keep anything from round to round.
     remembers: bool,
+    /// What honest clients of a round send, where the poisoned see that: they answer in the middle of the phase.
+    seen: Option<Arc<Mutex<Seen>>>,
+    half_a_phase: u64,
+}
+
+/// Updates of a round by client, clipped.
+#[derive(Default)]
+struct Seen {
+    round: u32,
+    updates: BTreeMap<usize, Vec<f32>>,
 }
 
 impl Fleet {
     /// Deals the data, which are those of the scenario, and appoints the poisoned. The model must fit the data.
     pub fn new(spec: &Spec, planned: &Planned, data: Data) -> Result<Self, ScenarioError> {
         let clients = spec.population.clients as usize;
-        let split = Split::new(&data.train, &spec.partition, clients, spec.seed)
-            .map_err(|error| ScenarioError::section("partition", error))?;
+        let mut poisoned = permutation(clients, &mut stream(spec.seed, "poisoned", 0, 0));
+        poisoned.truncate(spec.attackers.clients as usize);
+        poisoned.sort_unstable();
+        let split = if spec.attackers.data == SAMPLE {
+            Split::beside(&data.train, &spec.partition, clients, &poisoned, spec.seed)
+        } else {
+            Split::new(&data.train, &spec.partition, clients, spec.seed)
+        };
+        let split = split.map_err(|error| ScenarioError::section("partition", error))?;
         if let Some(shift) = &spec.shift {
             shift.check(&data.train).map_err(|error| ScenarioError::section("shift", error))?;
         }
@@ -52,11 +71,9 @@ impl Fleet {
             .map_err(|error| ScenarioError::section("model.architecture", error))?;
         let attack = Attack::new(&spec.attackers.attack, spec.attackers.strength)
             .map_err(|error| ScenarioError::section("attackers", error))?;
-        let mut poisoned = permutation(clients, &mut stream(spec.seed, "poisoned", 0, 0));
-        poisoned.truncate(spec.attackers.clients as usize);
-        poisoned.sort_unstable();
         let (mut conspiracy, mut bait) = (None, None);
-        if !poisoned.is_empty() {
+        let is_attacked = !poisoned.is_empty();
+        if is_attacked {
             let member = |&client: &usize| {
                 Ok(Member { data: share(client)?, seed: stream(spec.seed, "training", client, 0).next_u64() })
             };
@@ -83,6 +100,8 @@ impl Fleet {
             poisoned,
             conspiracy,
             remembers: spec.attackers.attack == "lazy" || planned.runner.about().client_keeps != "nothing",
+            seen: (is_attacked && spec.attackers.knowledge == ALL).then(Arc::default),
+            half_a_phase: u64::from(spec.phase_seconds) * 500,
         })
     }
 
@@ -144,20 +163,37 @@ impl Scenario for Fleet {
         let &Work { client, round, model, plan, .. } = work;
         if let (Ok(member), Some(conspiracy)) = (self.poisoned.binary_search(&client), &self.conspiracy) {
             let mut conspiracy = conspiracy.lock().unwrap_or_else(PoisonError::into_inner);
-            let forged = conspiracy.contribute(member, round, model, plan);
+            let forged = match &self.seen {
+                None => conspiracy.contribute(member, round, model, plan),
+                Some(seen) => {
+                    let honest = || reals(&locked(seen), round);
+                    conspiracy.contribute_seeing(member, round, model, plan, honest)
+                }
+            };
             return forged
                 .map(|forged| Contribution::DangerUnbounded(forged).into())
                 .map_err(|error| error.to_string());
         }
-        let data = self.share(client).map_err(|error| error.to_string())?;
         let seed = stream(self.seed, "training", client, round).next_u64();
+        let sample = self.runner.sample(self.split.size_of(client), seed);
+        let data = self
+            .split
+            .dataset_of(&self.data.train, client, sample.as_deref(), self.shift.as_ref())
+            .map_err(|error| error.to_string())?;
         let (vector, memory) =
             self.runner.contribute(work, &data, seed).map_err(|error| error.to_string())?;
+        if let Some(seen) = &self.seen {
+            locked(seen).note(client, round, &vector, plan.privacy.clip_norm);
+        }
         Ok(Trained { contribution: Contribution::Update(vector), memory: memory.map(Into::into) })
     }
 
+    fn looks_at_others(&self, client: usize) -> bool {
+        self.seen.is_some() && self.poisoned.binary_search(&client).is_ok()
+    }
+
     fn training_time(&self, client: usize, round: u32) -> u64 {
-        self.world.training_time(client, round)
+        if self.looks_at_others(client) { self.half_a_phase } else { self.world.training_time(client, round) }
     }
 
     fn available(&self, client: usize, now: Millis) -> bool {
@@ -180,6 +216,33 @@ impl Scenario for Fleet {
     fn route(&mut self, now: Millis, message: Message) -> Vec<(Millis, Message)> {
         self.world.route(now, message)
     }
+}
+
+impl Seen {
+    fn note(&mut self, client: usize, round: u32, update: &[f32], clip_norm: f64) {
+        if round > self.round {
+            *self = Self { round, updates: BTreeMap::new() };
+        }
+        let mut update = update.to_vec();
+        let norm = update.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
+        if norm > clip_norm {
+            let shrink = (clip_norm / norm) as f32;
+            for value in &mut update {
+                *value *= shrink;
+            }
+        }
+        self.updates.insert(client, update);
+    }
+}
+
+/// The updates of a round, in the order of the clients' numbers; none of another round.
+fn reals(seen: &Seen, round: u32) -> Vec<Vec<f64>> {
+    let updates = seen.updates.values().filter(|_| seen.round == round);
+    updates.map(|update| update.iter().map(|&value| f64::from(value)).collect()).collect()
+}
+
+fn locked(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// All rows of a part.

@@ -11,6 +11,7 @@ use fedveil_proto_plan::{
 };
 use fedveil_provenance::{Digest, NO_NOISE};
 
+use super::sections::{ALL, FELLOWS, PARTITION, SAMPLE};
 use super::{AggregationSection, ScenarioError, Spec};
 use crate::algorithm::{Refused, Runner};
 use crate::federation::{Attendance, ConditionError, Hierarchy, Keep, Setup};
@@ -160,6 +161,7 @@ impl Spec {
                 .unwrap_or(Attendance::CheckIn { clients: self.check_in() as usize }),
             keep: Keep::Nothing,
             server_step: planned.runner.server(&planned.terms),
+            influence: self.robustness.influence,
             ..Setup::new(planned.plan.clone(), self.population.clients as usize, policy, self.seed)
         }
     }
@@ -187,6 +189,24 @@ impl Spec {
         if !["fixed", "poisson"].contains(&self.population.sampling.as_str()) {
             let found = format!("{:?}", self.population.sampling);
             return Err(ScenarioError::key("population.sampling", found, "fixed or poisson"));
+        }
+        let is_plain = self.aggregation.mode == Mode::InsecurePlain.name();
+        for (key, found, accepted) in [
+            ("attackers.knowledge", &self.attackers.knowledge, [FELLOWS, ALL]),
+            ("attackers.data", &self.attackers.data, [PARTITION, SAMPLE]),
+        ] {
+            if !accepted.contains(&found.as_str()) {
+                return Err(ScenarioError::key(key, format!("{found:?}"), accepted.join(" or ")));
+            }
+        }
+        if self.attackers.knowledge == ALL && !is_plain {
+            let accepted = "fellows in modes with groups, where nobody sees what an honest client sends";
+            return Err(ScenarioError::key("attackers.knowledge", ALL, accepted));
+        }
+        if !self.robustness.influence && !is_plain {
+            let accepted =
+                "true in modes with groups, whose rounds can be replayed with all that was said of them";
+            return Err(ScenarioError::key("robustness.influence", false, accepted));
         }
         if self.attackers.clients >= population {
             let accepted = format!("0 to {}, so that one client is honest", population.saturating_sub(1));

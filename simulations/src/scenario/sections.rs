@@ -10,6 +10,15 @@ use crate::datasets::{DataSpec, TEST_SHARE};
 use crate::federation::{Availability, Compute, Conditions, Faults, Hierarchy, Network};
 use crate::partition::{Partitioner, Shift};
 
+/// Attackers know what they would have sent themselves.
+pub(super) const FELLOWS: &str = "fellows";
+/// Attackers know what every honest client of the round sends.
+pub(super) const ALL: &str = "all";
+/// Attackers hold their part of the partition.
+pub(super) const PARTITION: &str = "partition";
+/// Attackers hold rows that were drawn from all.
+pub(super) const SAMPLE: &str = "sample";
+
 /// A scenario: one simulation, but for its data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -201,6 +210,8 @@ pub struct RobustnessSection {
     pub options: BTreeMap<String, Setting>,
     /// Poisoned rows that the rule is set to bear.
     pub assumed_byzantine: u32,
+    /// Whether the coordinator says of each row how far the aggregate would have been without it.
+    pub influence: bool,
 }
 
 /// Poisoned clients.
@@ -214,6 +225,10 @@ pub struct AttackersSection {
     /// How strong the attack is, in its own measure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strength: Option<f64>,
+    /// Whose updates they know: their `fellows`', or those of `all` clients of the round.
+    pub knowledge: String,
+    /// Whose rows they hold: their part of the `partition`, or a `sample` of all, beside a partition over the honest.
+    pub data: String,
 }
 
 /// What is measured when.
@@ -307,8 +322,15 @@ impl Default for Spec {
                 pre: Vec::new(),
                 options: BTreeMap::new(),
                 assumed_byzantine: 0,
+                influence: true,
             },
-            attackers: AttackersSection { clients: 0, attack: "sign-flip".to_owned(), strength: None },
+            attackers: AttackersSection {
+                clients: 0,
+                attack: "sign-flip".to_owned(),
+                strength: None,
+                knowledge: FELLOWS.to_owned(),
+                data: PARTITION.to_owned(),
+            },
             network: Network::default(),
             compute: Compute::default(),
             availability: Availability::default(),

@@ -283,3 +283,52 @@ fn the_worst_tenth_is_a_mean_of_the_worst() {
     assert_eq!(ClientAccuracy::of(&[]), None);
     assert_eq!(ClientAccuracy::of(&[0.5]).unwrap().quantiles, [0.5; 5]);
 }
+
+/// A row for each client, of whom five are poisoned and see what the others send.
+fn seeing() -> Spec {
+    let mut spec = small();
+    spec.algorithm.name = "fedsgd".into();
+    spec.algorithm.options =
+        [("batch_size".into(), Setting::Number(8.0)), ("momentum".into(), Setting::Number(0.9))].into();
+    spec.aggregation.mode = "insecure_plain".into();
+    (spec.privacy.epsilon, spec.privacy.clip_norm) = (f64::INFINITY, f64::INFINITY);
+    (spec.population.minimum, spec.rounds) = (Some(24), 3);
+    (spec.robustness.rule, spec.robustness.assumed_byzantine) = ("trimmed-mean".into(), 5);
+    spec.robustness.influence = false;
+    (spec.attackers.clients, spec.attackers.attack) = (5, "alie".into());
+    (spec.attackers.knowledge, spec.attackers.data) = ("all".into(), "sample".into());
+    spec
+}
+
+#[test]
+fn attackers_who_see_the_round_do_so_on_any_number_of_threads() {
+    let first = history(&seeing());
+    assert_eq!(first.len(), 3);
+    assert_eq!(first, history_on(3, &seeing()));
+    let mut guessing = seeing();
+    guessing.attackers.knowledge = "fellows".into();
+    assert_ne!(first, history(&guessing));
+}
+
+#[test]
+fn nobody_sees_or_leaves_out_anything_in_groups() {
+    let refused = |change: fn(&mut Spec)| {
+        let mut spec = small();
+        change(&mut spec);
+        spec.plan().unwrap_err().to_string()
+    };
+    let found = refused(|spec| spec.attackers.knowledge = "all".into());
+    assert!(
+        found.starts_with("attackers.knowledge is all, accepted is fellows in modes with groups"),
+        "{found}"
+    );
+    let found = refused(|spec| spec.attackers.knowledge = "some".into());
+    assert_eq!(found, "attackers.knowledge is \"some\", accepted is fellows or all");
+    let found = refused(|spec| spec.attackers.data = "none".into());
+    assert_eq!(found, "attackers.data is \"none\", accepted is partition or sample");
+    let found = refused(|spec| spec.robustness.influence = false);
+    assert!(
+        found.starts_with("robustness.influence is false, accepted is true in modes with groups"),
+        "{found}"
+    );
+}

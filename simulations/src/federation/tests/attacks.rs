@@ -253,9 +253,9 @@ impl Scenario for Seen {
 fn in_the_clear_attackers_may_see_every_honest_update_of_the_round() {
     for name in ["ipm", "opt-alie", "mimic", "sign-flip", "label-flip"] {
         let attack = Attack::new(name, None).unwrap();
-        let mut federation = Seen::new(attack).run(1, f64::INFINITY);
-        let Seen { honest, sent, .. } = federation.scenario_mut();
-        let (honest, sent) = (honest.get_mut().unwrap(), sent.get_mut().unwrap());
+        let federation = Seen::new(attack).run(1, f64::INFINITY);
+        let Seen { honest, sent, .. } = federation.scenario();
+        let (honest, sent) = (honest.lock().unwrap(), sent.lock().unwrap());
         assert_eq!((honest.len(), sent.len()), (2, 4), "{name}");
         let reals = |steps: &[i64]| -> Vec<f64> {
             steps.iter().map(|&step| step as f64 / f64::from(1 << 24)).collect()
@@ -284,7 +284,7 @@ fn in_the_clear_attackers_may_see_every_honest_update_of_the_round() {
                 update.into_iter().map(|value| sign * f64::from(value)).collect()
             }
         };
-        let found = reals(&federation.scenario_mut().sent.get_mut().unwrap()[&(1, 0)]);
+        let found = reals(&sent[&(1, 0)]);
         for (found, expected) in found.iter().zip(&expected) {
             assert!((found - expected).abs() < 1e-6, "{name}: {found}, {expected}");
         }
@@ -303,8 +303,8 @@ fn what_attackers_see_does_not_depend_on_threads() {
 #[test]
 fn a_loud_attacker_in_the_clear_is_as_long_as_the_coordinator_takes() {
     let attack = Attack::new("sign-flip", Some(40.0)).unwrap();
-    let mut federation = Seen::new(attack).run(1, 0.5);
-    let sent = federation.scenario_mut().sent.get_mut().unwrap().clone();
+    let federation = Seen::new(attack).run(1, 0.5);
+    let sent = federation.scenario().sent.lock().unwrap();
     for steps in sent.values() {
         let squares: f64 = steps.iter().map(|&step| (step as f64 / f64::from(1 << 24)).powi(2)).sum();
         assert!((squares.sqrt() / 0.5 - 1.0).abs() < 1e-3, "{squares}");
