@@ -104,11 +104,14 @@ impl<S: Scenario> Federation<S> {
         drawn
     }
 
-    /// Lets go of those who have checked in and are not ready: their sessions are gone, or what they were sent is lost.
+    /// Lets go of those who have checked in and will not be ready: their sessions are gone, or what they were sent is lost.
     fn replace_absent(&mut self) {
-        let is_absent = |device: &Device| device.session.is_none() || device.model().is_none();
-        let absent: Vec<usize> =
-            self.devices.iter().filter(|(_, device)| is_absent(device)).map(|(index, _)| *index).collect();
+        let corresponding = self.queue.corresponding();
+        let is_absent = |index: &usize, device: &Device| {
+            device.session.is_none() || device.model().is_none() && !corresponding.contains(index)
+        };
+        let absent = self.devices.iter().filter(|(index, device)| is_absent(index, device));
+        let absent: Vec<usize> = absent.map(|(index, _)| *index).collect();
         let mut commands = Vec::new();
         for index in absent {
             let Some(mut device) = self.devices.remove(&index) else { continue };
@@ -142,10 +145,10 @@ impl<S: Scenario> Federation<S> {
     /// Lets those check in who have finished, if they fill the buffer, and says when that is asked again.
     fn check_in_finished(&mut self, concurrency: usize) {
         let buffer = self.settings.plan.plan().cohort.clients as usize;
-        // Where a whole buffer is there and no round has opened, one of them cannot take part.
-        let wanted =
-            if self.devices.is_empty() { buffer } else { buffer.saturating_sub(self.devices.len()).max(1) };
-        let full = self.flights.iter().nth(wanted - 1).map(|flight| flight.ends);
+        // Where a whole buffer is ready and no round has opened, one of them cannot take part.
+        let are_ready = !self.devices.is_empty() && self.devices.values().all(|it| it.model().is_some());
+        let wanted = buffer.saturating_sub(self.devices.len()).max(usize::from(are_ready));
+        let full = wanted.checked_sub(1).and_then(|last| self.flights.iter().nth(last)).map(|it| it.ends);
         let retry = self.now.plus_seconds(CHECK_IN_SECONDS);
         let has_finished = |flight: &&Flight| flight.ends <= self.now;
         let back: Vec<Flight> = self.flights.iter().take(wanted).take_while(has_finished).copied().collect();
@@ -163,6 +166,7 @@ impl<S: Scenario> Federation<S> {
         }
         self.connect_all(back.iter().map(|flight| flight.client as usize).collect());
         let version = self.coordinator().log().size();
+        self.progress.stale(back.iter().map(|flight| version - flight.version));
         for Flight { client, version: started, model, .. } in back {
             let model = match self.store.blob(&model) {
                 Ok(model) => Bytes::from_owner(model),

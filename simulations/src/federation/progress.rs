@@ -19,6 +19,10 @@ pub struct RoundSummary {
     pub inputs: usize,
     /// Clients that left the round before its end, whatever for.
     pub dropped: usize,
+    /// With [`Attendance::Buffered`](super::Attendance::Buffered), how many newer models there were on average when those who
+    /// checked in for the round had finished with theirs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub staleness: Option<f64>,
     /// Bytes of messages that clients have sent since the round before was over, lost ones included.
     pub bytes_up: u64,
     /// The same of the coordinator's messages.
@@ -53,6 +57,8 @@ pub(super) struct Progress {
     cohort: usize,
     inputs: usize,
     dropped: usize,
+    /// Flights that have checked in, and the newer models that there were, of all together.
+    stale: (u64, u64),
     pub(super) bytes_up: u64,
     pub(super) bytes_down: u64,
 }
@@ -83,9 +89,29 @@ impl Progress {
         }
     }
 
+    /// These have checked in, with models that had so many newer ones each.
+    pub(super) fn stale(&mut self, checked_in: impl Iterator<Item = u64>) {
+        for staleness in checked_in {
+            self.stale = (self.stale.0 + 1, self.stale.1 + staleness);
+        }
+    }
+
     fn end(&mut self, ended: Millis, outcome: RoundOutcome) -> Option<RoundSummary> {
-        let Self { opened, cohort, inputs, dropped, bytes_up, bytes_down } = std::mem::take(self);
+        let Self { opened, cohort, inputs, dropped, stale, bytes_up, bytes_down } = std::mem::take(self);
         let (round, opened) = opened?;
-        Some(RoundSummary { round, opened, ended, cohort, inputs, dropped, bytes_up, bytes_down, outcome })
+        let (flights, newer) = stale;
+        let staleness = (flights > 0).then(|| newer as f64 / flights as f64);
+        Some(RoundSummary {
+            round,
+            opened,
+            ended,
+            cohort,
+            inputs,
+            dropped,
+            staleness,
+            bytes_up,
+            bytes_down,
+            outcome,
+        })
     }
 }

@@ -149,6 +149,15 @@ impl Queue {
         }
     }
 
+    /// Clients that a message is under way to or from.
+    pub(super) fn corresponding(&self) -> BTreeSet<usize> {
+        let clients = self.entries.values().filter_map(|pending| match pending {
+            Pending::Message { message, .. } => Some(message.client),
+            _ => None,
+        });
+        clients.collect()
+    }
+
     pub(super) fn clear(&mut self) {
         self.entries.clear();
         self.untrained.clear();

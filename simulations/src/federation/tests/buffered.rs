@@ -97,10 +97,11 @@ fn loop_of_its_own(clients: usize, initial: Vec<f32>, rounds: u32) -> (Vec<Vec<f
 #[test]
 fn models_and_times_are_those_of_a_loop() {
     let mut federation = Federation::new(buffered(12, 12, 1_000, 30), Paced::new(heavy_tailed)).unwrap();
-    let mut times = Vec::new();
+    let (mut times, mut staleness) = (Vec::new(), 0.0);
     while let Some(round) = federation.run_round() {
         assert_eq!((round.cohort, round.inputs), (4, 4));
         times.push(round.ended.0);
+        staleness += round.staleness.unwrap();
     }
     let found = parameters_of(&federation);
     let (expected, expected_times) = loop_of_its_own(12, found[0].clone(), 30);
@@ -112,6 +113,7 @@ fn models_and_times_are_those_of_a_loop() {
     }
     let told = std::mem::take(federation.scenario_mut().told());
     assert_eq!(told.len(), 4 * 30, "what nobody waits for is not computed");
+    assert_eq!(staleness, told.iter().map(|(_, _, staleness, _)| f64::from(*staleness)).sum::<f64>() / 4.0);
     for (client, round, staleness, model) in &told {
         // The newest model of round r is number r - 1.
         assert_eq!(model, &found[(round - 1 - staleness) as usize], "client {client} in round {round}");
@@ -191,6 +193,31 @@ fn a_client_that_is_cut_off_at_check_in_is_replaced_by_the_next() {
     let mut clients: Vec<usize> = told.iter().map(|(client, ..)| *client).collect();
     clients.sort_unstable();
     assert_eq!(clients, [0, 1, 3, 4]);
+}
+
+#[test]
+fn who_is_far_away_is_waited_for() {
+    for attendance in
+        [Attendance::Buffered { concurrency: 12, max_staleness: 20 }, Attendance::CheckIn { clients: 4 }]
+    {
+        let mut setup = Setup { attendance, ..buffered(40, 12, 20, 2) };
+        setup.plan.phase_seconds = 600;
+        let mut scenario = Paced::new(|client, _| 1_000 * (client as u64 + 1));
+        scenario.route = Box::new(|now, message| {
+            // Longer than until more clients are asked.
+            let delay = if message.direction == Direction::Down { 70_000 } else { 0 };
+            vec![(Millis(now.0 + delay), message)]
+        });
+        let mut federation = Federation::new(setup, scenario).unwrap();
+        let mut last = 0;
+        for number in [1, 2] {
+            let round = federation.run_round().unwrap();
+            assert_eq!((round.round, round.cohort, round.inputs), (number, 4, 4));
+            let waited = round.opened.0 - last;
+            assert!((70_000..=110_000).contains(&waited), "opened after {waited} ms");
+            last = round.ended.0;
+        }
+    }
 }
 
 #[test]
