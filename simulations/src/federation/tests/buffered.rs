@@ -124,8 +124,8 @@ fn models_and_times_are_those_of_a_loop() {
 
 #[test]
 fn stragglers_hold_nobody_up() {
-    // Both train 8 clients at least at a time and make a model of 4 updates; the synchronous one has no deadline that
-    // would cut stragglers off.
+    // Both make a model of 4 updates. The synchronous one trains 4 clients at a time and waits for the slowest, without a
+    // deadline that would cut it off; the buffered one trains 32.
     let end = |attendance| {
         let mut setup = buffered(500, 32, 50, 40);
         setup.plan.phase_seconds = 3_600;
