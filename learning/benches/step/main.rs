@@ -7,8 +7,9 @@
 //! Times are CPU times of the thread, the median of many, against the matrix products of the same shapes alone. Then 20
 //! rounds of federated averaging, 10 of 100 clients each with 600 examples, one epoch, step size 0.05: with `--pytorch`
 //! (an interpreter that has torch and numpy) turn by turn with a plain PyTorch loop of one thread, from the same initial
-//! weights, on the same clients. `--data` is a folder with the four files of Fashion-MNIST, `*-ubyte.gz`; without it
-//! examples are waves, and there is no accuracy. `--quick` takes few repetitions and rounds, to see that all of it runs.
+//! weights, on the same clients; its matrix products are timed too. `--data` is a folder with the four files of
+//! Fashion-MNIST, `*-ubyte.gz`; without it examples are waves, and there is no accuracy. `--quick` takes few repetitions
+//! and rounds, to see that all of it runs.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark reports on its standard streams")]
 
@@ -90,19 +91,27 @@ fn main() -> Result<(), String> {
         None => Examples::waves(),
     };
     let rounds = if options.quick { 2 } else { 20 };
-    let (ours, theirs) = rounds_of_averaging(&examples, rounds, options.pytorch.as_deref())?;
+    let (ours, theirs) = rounds_of_averaging(&examples, rounds, repetitions, options.pytorch.as_deref())?;
     println!(
         "\n| {COHORT} clients × 600 examples | CPU s per round | accuracy after {rounds} rounds |\n|---|---|---|"
     );
     for (name, run) in [("fedveil-learning", Some(&ours)), ("plain PyTorch loop", theirs.as_ref())] {
-        let Some(Run { times, accuracy }) = run else { continue };
+        let Some(Run { times, accuracy, .. }) = run else { continue };
         let [least, most] = [times[0], times[times.len() - 1]].map(|time| time.as_secs_f64());
         let middle = times[times.len() / 2].as_secs_f64();
         let accuracy = accuracy.map_or("-".to_owned(), |accuracy| format!("{accuracy:.3}"));
         println!("| {name} | {middle:.3} ({least:.3} to {most:.3}) | {accuracy} |");
     }
+    let products = theirs.as_ref().and_then(|theirs| theirs.products);
+    if let Some(products) = products {
+        let (floor, found) = (micros(floor), micros(products));
+        println!("\nThe five matrix products in PyTorch: {found:.0} µs, {:.2} × those above.", found / floor);
+    }
     if let Some(path) = options.json {
-        let run = |run: &Run| json!({ "cpu_seconds": seconds(&run.times), "accuracy": run.accuracy });
+        let run = |run: &Run| {
+            let products = run.products.map(micros);
+            json!({ "cpu_seconds": seconds(&run.times), "accuracy": run.accuracy, "products_microseconds": products })
+        };
         let parts: Vec<_> =
             parts.iter().map(|(name, time)| json!({ "part": name, "microseconds": micros(*time) })).collect();
         let report = json!({ "parts": parts, "fedveil": run(&ours), "pytorch": theirs.as_ref().map(run) });
@@ -184,12 +193,15 @@ fn repeat(repetitions: usize, mut work: impl FnMut()) -> Duration {
 struct Run {
     times: Vec<Duration>,
     accuracy: Option<f64>,
+    /// What a step's five matrix products take in a peer.
+    products: Option<Duration>,
 }
 
 /// Federated averaging, here and in the peer by turns.
 fn rounds_of_averaging(
     examples: &Examples,
     rounds: usize,
+    repetitions: usize,
     python: Option<&str>,
 ) -> Result<(Run, Option<Run>), String> {
     let spec: ModelSpec = MODEL.parse().map_err(text)?;
@@ -198,6 +210,7 @@ fn rounds_of_averaging(
     let clients: Vec<&[usize]> = rows.chunks(examples.train.len() / CLIENTS).take(CLIENTS).collect();
     let mut model = spec.initial(1);
     let mut peer = python.map(|python| Peer::start(python, examples, &clients, &model)).transpose()?;
+    let products = peer.as_mut().map(|peer| peer.products(repetitions)).transpose()?;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for round in 0..rounds {
         let cohort = permutation(CLIENTS, &mut rng)[..COHORT].to_vec();
@@ -219,10 +232,10 @@ fn rounds_of_averaging(
     ours.sort_unstable();
     theirs.sort_unstable();
     let peer = match peer {
-        Some(peer) => Some(Run { times: theirs, accuracy: peer.accuracy()? }),
+        Some(peer) => Some(Run { times: theirs, accuracy: peer.accuracy()?, products }),
         None => None,
     };
-    Ok((Run { times: ours, accuracy }, peer))
+    Ok((Run { times: ours, accuracy, products: None }, peer))
 }
 
 /// One round: the mean of what the clients make of `model`.

@@ -54,6 +54,12 @@ impl Peer {
         Ok(peer)
     }
 
+    /// Median CPU time of the five matrix products of a step, out of so many repetitions.
+    pub(crate) fn products(&mut self, repetitions: usize) -> Result<Duration, String> {
+        let answer = self.ask(&json!({ "products": repetitions }))?;
+        answer.as_f64().map(Duration::from_secs_f64).ok_or_else(|| format!("the peer answers {answer}"))
+    }
+
     /// CPU time of a round of these clients.
     pub(crate) fn round(&mut self, cohort: &[usize]) -> Result<Duration, String> {
         let answer = self.ask(&json!(cohort))?;

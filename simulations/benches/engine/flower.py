@@ -14,6 +14,7 @@ from importlib.metadata import version
 os.environ.update(FLWR_TELEMETRY_ENABLED="0", RAY_USAGE_STATS_ENABLED="0")
 
 import numpy as np
+import processes
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
@@ -21,45 +22,14 @@ from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
 
 PARAMETERS, CLIENTS, ROUNDS = map(int, sys.argv[1:4])
-TICKS = os.sysconf("SC_CLK_TCK")
-
-
-def processes():
-    """This process and its descendants: process id -> CPU seconds, those of children that were waited for included."""
-    parent, cpu = {}, {}
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{pid}/stat") as file:
-                fields = file.read().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        parent[int(pid)] = int(fields[1])
-        cpu[int(pid)] = sum(map(int, fields[11:15])) / TICKS
-    ours = {os.getpid()}
-    while more := {pid for pid, of in parent.items() if of in ours} - ours:
-        ours |= more
-    return {pid: cpu[pid] for pid in ours if pid in cpu}
-
-
-def memory(pids):
-    """MiB of these processes, shared pages counted once."""
-    total = 0
-    for pid in pids:
-        try:
-            with open(f"/proc/{pid}/smaps_rollup") as file:
-                total += next(int(line.split()[1]) for line in file if line.startswith("Pss:"))
-        except (OSError, StopIteration):
-            continue
-    return total / 1024
-
 
 rounds, peak = [], 0.0
 
 
 def end_of_round(_round, _arrays):
     global peak
-    found = processes()
-    peak = max(peak, memory(found))
+    found = processes.cpu_seconds()
+    peak = max(peak, processes.memory(found))
     rounds.append((time.perf_counter(), sum(found.values())))
 
 
