@@ -36,8 +36,8 @@ impl Peer {
         let answers = BufReader::new(child.stdout.take().expect("asked for"));
         let mut peer = Self { child, requests, answers, started, version: String::new() };
         let ready = peer.answer()?;
-        peer.version =
-            ready["ready"].as_str().ok_or_else(|| format!("a peer that is not ready: {ready}"))?.to_owned();
+        let version = ready["ready"].as_str().ok_or_else(|| format!("a peer that is not ready: {ready}"))?;
+        version.clone_into(&mut peer.version);
         Ok(peer)
     }
 

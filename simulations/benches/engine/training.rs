@@ -81,7 +81,7 @@ impl Job {
         spec.model.architecture = format!("{kind}:{}", widths.join("x"));
         (spec.training.epochs, spec.training.batch_size) = (1, self.batch);
         spec.training.learning_rate = self.rate;
-        spec.aggregation.mode = "insecure_plain".to_owned();
+        "insecure_plain".clone_into(&mut spec.aggregation.mode);
         (spec.privacy.placement, spec.privacy.clip_norm) = ("insecure_none".to_owned(), f64::INFINITY);
         spec
     }
