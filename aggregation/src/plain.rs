@@ -18,13 +18,13 @@ pub const fn message_len(parameters: usize) -> usize {
 
 /// The message of an update.
 pub fn encode(round: u32, values: &Values) -> Vec<u8> {
-    let mut message = Vec::with_capacity(message_len(values.len()));
-    message.extend_from_slice(&round.to_le_bytes());
+    let mut words = Vec::with_capacity(1 + values.len());
+    words.push(round.to_le_bytes());
     match values {
-        Values::Steps(steps) => message.extend(steps.iter().flat_map(|step| step.to_le_bytes())),
-        Values::Reals(reals) => message.extend(reals.iter().flat_map(|real| real.to_le_bytes())),
+        Values::Steps(steps) => words.extend(steps.iter().map(|step| step.to_le_bytes())),
+        Values::Reals(reals) => words.extend(reals.iter().map(|real| real.to_le_bytes())),
     }
-    message
+    words.into_flattened()
 }
 
 /// What an update is made of, which the plan says.

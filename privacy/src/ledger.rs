@@ -27,6 +27,8 @@ pub struct Ledger {
     /// The most participations that both the budget and the guarantee allow.
     cap: u32,
     participations: BTreeMap<ClientId, u32>,
+    /// The most participations of any client.
+    most: u32,
     /// Participations that are under way; no zeros.
     reserved: BTreeMap<ClientId, u32>,
 }
@@ -59,7 +61,7 @@ impl Ledger {
     /// A ledger without charges.
     pub fn new(guarantee: Guarantee, budget: Epsilon) -> Self {
         let cap = guarantee.participations_within(budget);
-        Self { guarantee, budget, cap, participations: BTreeMap::new(), reserved: BTreeMap::new() }
+        Self { guarantee, budget, cap, participations: BTreeMap::new(), most: 0, reserved: BTreeMap::new() }
     }
 
     /// Whether the client may take part once more, if all that is reserved comes to pass.
@@ -100,6 +102,7 @@ impl Ledger {
         self.release(&client);
         let count = self.participations.entry(client).or_default();
         *count = count.saturating_add(1);
+        self.most = self.most.max(*count);
     }
 
     /// Participations charged to the client.
@@ -129,7 +132,7 @@ impl Ledger {
 
     /// The largest ε that any client has spent: the loss that the task as a whole states.
     pub fn max_spent(&self) -> f64 {
-        self.guarantee.epsilon(self.participations.values().copied().max().unwrap_or(0))
+        self.guarantee.epsilon(self.most)
     }
 
     /// The budget less [`Ledger::max_spent`], at least 0; infinite where the budget is.

@@ -48,7 +48,7 @@ pub use lineage::{Accepted, Head, Lineage, Pins, Publication, Refusal};
 pub use manifest::{
     Decision, FileEntry, GroupDecision, Manifest, ManifestError, RejectedRound, RoundPredicate,
 };
-pub use merkle::{Log, MerkleError, TreeHead};
+pub use merkle::{Frontier, Log, MerkleError, TreeHead};
 pub use privacy::{Conflict, NO_NOISE, PrivacyClaim, null_is_infinite};
 pub use run::{Files, IndexError, PartResult, RunReport, Signer, build_index, verify_run};
 

@@ -8,7 +8,7 @@
 
 use ct_merkle::{ConsistencyProof, InclusionProof, RootHash, mem_backed_tree::MemoryBackedTree};
 use serde::{Deserialize, Serialize};
-use sha2::Sha256;
+use sha2::{Digest as _, Sha256};
 
 use crate::digest::Digest;
 
@@ -105,6 +105,21 @@ impl Log {
         TreeHead { size: self.size(), root: self.root() }
     }
 
+    /// Where the next leaf goes.
+    pub fn frontier(&self) -> Frontier {
+        let size = self.size();
+        let roots = size.checked_sub(1).map_or(Vec::new(), |last| {
+            let leaf = self.tree.get(last as usize).expect("the log has that many leaves");
+            let path = digests(self.tree.prove_inclusion(last as usize).as_bytes());
+            // The last leaf is the rightmost of the smallest complete subtree, whose other parts are left of it; what its
+            // path goes on with are the larger subtrees.
+            let (within, larger) = path.split_at(size.trailing_zeros() as usize);
+            let smallest = within.iter().fold(leaf_hash(leaf), |right, left| node_hash(left, &right));
+            std::iter::once(smallest).chain(larger.iter().copied()).collect()
+        });
+        Frontier { size, roots }
+    }
+
     /// RFC 6962 §2.1.1 audit path of leaf `index` at the log's own size, from the leaf up.
     pub fn inclusion_proof(&self, index: u64) -> Result<Vec<Digest>, MerkleError> {
         if index >= self.size() {
@@ -121,6 +136,30 @@ impl Log {
             Some(additions) => Ok(digests(self.tree.prove_consistency(additions as usize).as_bytes())),
         }
     }
+}
+
+/// What is needed of a log to say its head after one more leaf: its size, and the roots of the complete subtrees that it
+/// is made of, the smallest first. A copy costs at most 48 digests, however long the log is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frontier {
+    size: u64,
+    roots: Vec<Digest>,
+}
+
+impl Frontier {
+    /// The head of the log with `leaf` behind its leaves.
+    pub fn head_with(&self, leaf: &[u8]) -> TreeHead {
+        let root = self.roots.iter().fold(leaf_hash(leaf), |right, left| node_hash(left, &right));
+        TreeHead { size: self.size + 1, root }
+    }
+}
+
+fn leaf_hash(leaf: &[u8]) -> Digest {
+    Digest(Sha256::new_with_prefix([0]).chain_update(leaf).finalize().into())
+}
+
+fn node_hash(left: &Digest, right: &Digest) -> Digest {
+    Digest(Sha256::new_with_prefix([1]).chain_update(left.0).chain_update(right.0).finalize().into())
 }
 
 /// Checks that `leaf` is the `index`-th leaf (from 0) of the log with this head.
@@ -381,7 +420,9 @@ mod tests {
         let leaves = leaves(40);
         for size in 1..=40 {
             let so_far = &leaves[..size];
+            let foreseen = log.frontier().head_with(&leaves[size - 1]);
             assert_eq!(log.append(leaves[size - 1].clone()), size as u64 - 1);
+            assert_eq!(log.head(), foreseen);
             assert_eq!(log.root(), tree_hash(so_far));
             heads.push(log.head());
             for (index, leaf) in so_far.iter().enumerate() {

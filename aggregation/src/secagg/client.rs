@@ -8,25 +8,28 @@
 //! These checks are what a client's privacy rests on; the coordinator is trusted with none of them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
 use super::agreement::{Agreed, Route, Secret, open, pairwise_mask_key, seal, self_mask_key};
+use super::announced::AnnouncedGroups;
 use super::codec::CodecError;
 use super::config::SessionConfig;
 use super::graph::Graph;
-use super::groups::{ClaimedRoster, Group, RosterError, form_groups};
+use super::groups::{ClaimedRoster, Group, RosterError};
 use super::identity::{IdentityCertificate, IdentityError};
 use super::messages::{
-    Advertisement, Consistency, Delivery, MemberSet, Nonce, Offer, SealedBox, Shares, Survivors, Unmask,
-    decode_reveals, decode_signatures, nonce_commitment, seed_commitment,
+    Advertisement, Claim, Consistency, Delivery, MemberSet, Nonce, Offer, SealedBox, Shares, Survivors,
+    Unmask, decode_signatures, nonce_commitment, seed_commitment, survivors_digest,
 };
 use super::prg::Sign;
 use super::protocol::GroupTranscript;
 use super::ring::element_mask;
 use super::shamir::{SHARE_LEN, Share, split};
+use super::signature::{Signed, all_valid};
 use super::upload::encode_upload;
 
 /// Why a client leaves the session. Whatever it had not sent by then stays with it, and is erased.
@@ -194,12 +197,28 @@ impl AwaitRoster {
     /// Checks that the roster is well-formed, of an agreed size, and has this client's entry. The reply reveals the
     /// nonce, for this roster and no other.
     pub fn on_roster(self, message: &[u8]) -> Result<(AwaitReveals, Vec<u8>), Refusal> {
-        let roster = ClaimedRoster::parse(message, &self.config)?;
-        let own = roster.claims().iter().position(|claim| claim.bytes() == self.advertisement);
+        let roster = self.read(message)?;
+        self.on_claimed(roster.into())
+    }
+
+    /// The first half of [`on_roster`](Self::on_roster), which is the same for all clients of the session.
+    pub fn read(&self, message: &[u8]) -> Result<ClaimedRoster, Refusal> {
+        Ok(ClaimedRoster::parse(message, &self.config)?)
+    }
+
+    /// The other half, with a roster that this client, or another one of its session, has read.
+    pub fn on_claimed(self, roster: Arc<ClaimedRoster>) -> Result<(AwaitReveals, Vec<u8>), Refusal> {
+        let is_own = |claim: &Claim| claim.bytes() == self.advertisement;
+        let own = roster.claims().iter().position(is_own).filter(|_| roster.is_of(&self.config));
         let index = own.ok_or(Refusal::NotInRoster)?;
         let reply = self.nonce.encode();
         let Self { config, key, nonce, secrets, .. } = self;
         Ok((AwaitReveals { config, key, roster, index, nonce, secrets }, reply))
+    }
+
+    /// The session.
+    pub fn config(&self) -> &SessionConfig {
+        &self.config
     }
 }
 
@@ -207,7 +226,7 @@ impl AwaitRoster {
 pub struct AwaitReveals {
     config: SessionConfig,
     key: SigningKey,
-    roster: ClaimedRoster,
+    roster: Arc<ClaimedRoster>,
     index: usize,
     nonce: Nonce,
     secrets: Secrets,
@@ -222,33 +241,33 @@ impl AwaitReveals {
         now: u64,
         rng: &mut impl CryptoRng,
     ) -> Result<(AwaitDelivery, Vec<u8>), Refusal> {
+        let groups = self.read(message, now)?;
+        self.on_announced(&groups, rng)
+    }
+
+    /// The roster.
+    pub fn roster(&self) -> &ClaimedRoster {
+        &self.roster
+    }
+
+    /// The first half of [`on_reveals`](Self::on_reveals), which is the same for all clients of the session.
+    pub fn read(&self, message: &[u8], now: u64) -> Result<AnnouncedGroups, Refusal> {
+        AnnouncedGroups::read(self.roster.clone(), &self.config, message, now)
+    }
+
+    /// The other half, with groups that this client, or another one of its session, has read.
+    pub fn on_announced(
+        self,
+        groups: &AnnouncedGroups,
+        rng: &mut impl CryptoRng,
+    ) -> Result<(AwaitDelivery, Vec<u8>), Refusal> {
         let Self { config, key, roster, index, nonce, secrets } = self;
-        let claims = roster.claims();
-        let reveals = decode_reveals(message, claims.len())?;
-        if !reveals.contains(&(index, nonce)) {
+        if !groups.are_of(&roster) || !groups.has_revealed(index, &nonce) {
             return Err(Refusal::NotRevealed);
         }
-        for (index, nonce) in &reveals {
-            if !claims[*index].commits_to_nonce(&config, nonce) {
-                return Err(Refusal::AlteredReveal { index: *index });
-            }
-        }
-        let missing = claims.len() - reveals.len();
-        let max = config.parameters().max_missing_reveals;
-        if missing > max {
-            return Err(Refusal::MissingReveals { missing, max });
-        }
-
-        let (group, position) = form_groups(&config, roster.root(), message, &reveals)
-            .into_iter()
-            .find_map(|group| {
-                let position = group.members().iter().position(|&member| member == index)?;
-                Some((group, position))
-            })
-            .expect("every member that revealed is in a group");
-        let members = roster.verify(&group, &config, now)?;
+        let (group, position, members) = groups.group_of(index, &config)?;
         let Secrets { boxes, masks, seed } = secrets;
-        let member = Member::new(config, key, &group, position, &members, &boxes);
+        let member = Member::new(config, key, group, position, members, &boxes);
 
         let threshold = member.config.parameters().threshold;
         let holders = || member.neighbours.keys().copied();
@@ -467,10 +486,17 @@ impl AwaitSignatures {
         let Self { held, survivors, message: signed } = self;
         let member = &held.member;
         let signatures = decode_signatures(message, member.graph.members())?;
-        for (signer, signature) in &signatures {
+        let digest = survivors_digest(&member.transcript, &signed);
+        let check = |(signer, signature): &(usize, Consistency)| {
             let neighbour = member.neighbours.get(signer).filter(|_| survivors.submitters.contains(*signer));
-            if !neighbour.is_some_and(|peer| signature.is_valid(&member.transcript, &signed, &peer.identity))
-            {
+            neighbour.map(|peer| signature.signed(digest, &peer.identity))
+        };
+        let all: Option<Vec<Signed>> = signatures.iter().map(check).collect();
+        if !all.is_some_and(|all| all_valid(&all)) {
+            // Which one is it?
+            let is_bad =
+                |signed: &&(usize, Consistency)| !check(signed).is_some_and(|signed| signed.is_valid());
+            if let Some((signer, _)) = signatures.iter().find(is_bad) {
                 return Err(Refusal::BadSignature { signer: *signer });
             }
         }

@@ -96,12 +96,19 @@ fn root(config: &SessionConfig, message: &[u8]) -> [u8; 32] {
 }
 
 /// A roster as the coordinator shows it to a client: well-formed, but who made its entries is not checked.
-pub(super) struct ClaimedRoster {
+pub struct ClaimedRoster {
     claims: Vec<Claim>,
+    /// That of the configuration.
+    session: [u8; 32],
     root: [u8; 32],
 }
 
 impl ClaimedRoster {
+    /// Digest of the configuration under which it was read, and of the message.
+    pub fn root(&self) -> &[u8; 32] {
+        &self.root
+    }
+
     /// Parses a roster and checks the structure of every entry, the order (hence that no identity is there twice), that
     /// no key is there twice, and the size.
     pub(super) fn parse(bytes: &[u8], config: &SessionConfig) -> Result<Self, RosterError> {
@@ -126,7 +133,7 @@ impl ClaimedRoster {
         let mut keys: Vec<_> = claims.iter().flat_map(|claim| [claim.box_key, claim.mask_key]).collect();
         keys.sort_unstable();
         if keys.is_sorted_by(|a, b| a < b) {
-            Ok(Self { claims, root: root(config, bytes) })
+            Ok(Self { claims, session: *config.digest(), root: root(config, bytes) })
         } else {
             Err(RosterError::RepeatedKey)
         }
@@ -137,9 +144,9 @@ impl ClaimedRoster {
         &self.claims
     }
 
-    /// Digest of the configuration and the message.
-    pub(super) fn root(&self) -> &[u8; 32] {
-        &self.root
+    /// Whether it was read under this configuration.
+    pub(super) fn is_of(&self, config: &SessionConfig) -> bool {
+        self.session == *config.digest()
     }
 
     /// The entries of a group, checked at time `now` (unix seconds).

@@ -394,7 +394,12 @@ impl Consistency {
         survivors: &[u8],
         key: &VerifyingKey,
     ) -> bool {
-        key.verify_strict(&survivors_digest(transcript, survivors), &self.0).is_ok()
+        self.signed(survivors_digest(transcript, survivors), key).is_valid()
+    }
+
+    /// As a signature on the survivors of that digest, by the holder of that key.
+    pub(super) fn signed(&self, digest: [u8; 32], key: &VerifyingKey) -> Signed {
+        Signed { key: *key, digest, signature: self.0 }
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -410,7 +415,7 @@ impl Consistency {
 }
 
 /// `survivors` are the message's bytes; the transcript binds configuration, roster, beacon and group.
-fn survivors_digest(transcript: &GroupTranscript, survivors: &[u8]) -> [u8; 32] {
+pub(super) fn survivors_digest(transcript: &GroupTranscript, survivors: &[u8]) -> [u8; 32] {
     digest("survivors", &[transcript, survivors])
 }
 

@@ -51,6 +51,7 @@
 //! is not proved, any check of what a client's vector says.
 
 mod agreement;
+mod announced;
 pub mod client;
 mod codec;
 mod config;
@@ -70,10 +71,11 @@ mod transcript;
 mod unmasking;
 mod upload;
 
+pub use announced::AnnouncedGroups;
 pub use client::Refusal;
 pub use codec::{CodecError, VERSION};
 pub use config::{ConfigError, Limits, MAX_COHORT, MAX_LENGTH, SessionConfig, SessionParameters};
-pub use groups::{Group, Roster, RosterError, random_groups};
+pub use groups::{ClaimedRoster, Group, Roster, RosterError, random_groups};
 pub use identity::{ClientId, IdentityCertificate, IdentityError, MAX_CERTIFICATE_LEN, MAX_NAME_LEN};
 pub use messages::{Advertisement, AdvertisementError, Consistency, Nonce, Shares, Unmask};
 pub use prg::Prg;

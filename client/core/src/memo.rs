@@ -7,8 +7,10 @@
 //!
 //! A client in production is alone and has no use for it.
 
+use crate::participant::contribution::Samplers;
 use crate::policy::{Policy, PolicyRefusal};
 use bytes::Bytes;
+use fedveil_aggregation::secagg::{self, AnnouncedGroups, ClaimedRoster};
 use fedveil_proto_plan::{PlanError, SignedPlan, Terms};
 use fedveil_provenance::{self as provenance, Accepted, Digest, Head};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +24,10 @@ pub struct Memo {
     pub(crate) plans: Cell<([u8; 32], Policy), Result<Agreed, PlanError>>,
     pub(crate) publications: Cell<Publication, Result<Announced, provenance::Refusal>>,
     pub(crate) digests: Cell<(), Digest>,
+    /// By the digest of a session's configuration.
+    pub(crate) rosters: Cell<[u8; 32], Result<Arc<ClaimedRoster>, secagg::Refusal>, SESSIONS>,
+    /// By the root of a roster and the time.
+    pub(crate) groups: Cell<([u8; 32], u64), Result<Arc<AnnouncedGroups>, secagg::Refusal>, SESSIONS>,
 }
 
 /// A plan by the pinned signer, and whether the owner's policy allows it.
@@ -29,6 +35,7 @@ pub struct Memo {
 pub(crate) struct Agreed {
     pub(crate) plan: Arc<SignedPlan>,
     pub(crate) terms: Arc<Terms>,
+    pub(crate) noise: Arc<Samplers>,
     pub(crate) allowed: Result<(), PolicyRefusal>,
 }
 
@@ -42,22 +49,26 @@ pub(crate) struct Announced {
 }
 
 /// Results of one kind of check.
-pub(crate) struct Cell<K, V>(Mutex<Vec<(K, Bytes, V)>>);
+pub(crate) struct Cell<K, V, const ENTRIES: usize = 8>(Mutex<Vec<(K, Bytes, V)>>);
 
-/// Entries of each kind. Clients that missed rounds ask for other publications than those that did not.
-const ENTRIES: usize = 8;
+/// Sessions that are remembered: one runs at a time, and one before it may have messages under way.
+const SESSIONS: usize = 2;
 
-impl<K, V> Default for Cell<K, V> {
+impl<K, V, const ENTRIES: usize> Default for Cell<K, V, ENTRIES> {
     fn default() -> Self {
         Self(Mutex::new(Vec::new()))
     }
 }
 
-impl<K: PartialEq, V: Clone> Cell<K, V> {
+impl<K: PartialEq, V: Clone, const ENTRIES: usize> Cell<K, V, ENTRIES> {
     /// The result of `check`, which must be a function of `key` and `bytes`. Who asks while it is computed waits for it.
     pub(crate) fn get(&self, key: K, bytes: &Bytes, check: impl FnOnce() -> V) -> V {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = entries.iter().find(|(of, checked, _)| *of == key && are_same(checked, bytes));
+        // Mostly they are one piece of memory; comparing two takes longer than all else.
+        let find = |same: fn(&Bytes, &Bytes) -> bool| {
+            entries.iter().find(|(of, checked, _)| *of == key && same(checked, bytes))
+        };
+        let found = find(are_one).or_else(|| find(|one, other| one == other));
         if let Some((_, _, result)) = found {
             return result.clone();
         }
@@ -70,9 +81,8 @@ impl<K: PartialEq, V: Clone> Cell<K, V> {
     }
 }
 
-/// Equal bytes, which are mostly one piece of memory.
-fn are_same(one: &Bytes, other: &Bytes) -> bool {
-    (one.as_ptr() == other.as_ptr() && one.len() == other.len()) || one == other
+fn are_one(one: &Bytes, other: &Bytes) -> bool {
+    one.as_ptr() == other.as_ptr() && one.len() == other.len()
 }
 
 #[cfg(test)]
@@ -81,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_check_is_made_once_for_each_key_and_bytes() {
-        let cell = Cell::default();
+        let cell: Cell<u32, (u32, usize)> = Cell::default();
         let mut checks = 0;
         let mut ask = |key: u32, bytes: &'static [u8]| {
             cell.get(key, &Bytes::copy_from_slice(bytes), || {
@@ -99,9 +109,9 @@ mod tests {
 
     #[test]
     fn the_oldest_entry_makes_room() {
-        let cell = Cell::default();
+        let cell: Cell<usize, u32, 3> = Cell::default();
         let bytes = Bytes::new();
-        for key in 0..=ENTRIES {
+        for key in 0..=3 {
             cell.get(key, &bytes, || 1);
         }
         assert_eq!(cell.get(1, &bytes, || 2), 1);

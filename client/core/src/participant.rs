@@ -4,7 +4,7 @@
 //! `task` what the client makes of plans and models, `session` of rounds, and `contribution` the only path from an update
 //! to a sum.
 
-mod contribution;
+pub(crate) mod contribution;
 mod interface;
 mod limits;
 mod session;
@@ -17,6 +17,7 @@ use crate::memo::Memo;
 use crate::policy::Policy;
 use crate::record::{Record, TaskRecord};
 use bytes::Bytes;
+use contribution::Samplers;
 use fedveil_aggregation::secagg::client::{
     AwaitDelivery, AwaitInput, AwaitReveals, AwaitRoster, AwaitSignatures, AwaitSurvivors,
 };
@@ -31,7 +32,7 @@ use std::sync::Arc;
 pub struct Participant {
     credentials: Credentials,
     pub(crate) policy: Policy,
-    record: Record,
+    record: Arc<Record>,
     /// Checks that are shared with other participants of the process.
     memo: Option<Arc<Memo>>,
     task: Option<Task>,
@@ -45,6 +46,7 @@ pub struct Participant {
 struct Task {
     plan: Arc<SignedPlan>,
     terms: Arc<Terms>,
+    noise: Arc<Samplers>,
     lineage: Lineage,
     incoming: Option<Accepted>,
     model: Option<Digest>,
@@ -92,7 +94,7 @@ impl Participant {
         Self {
             credentials,
             policy,
-            record,
+            record: record.into(),
             memo: None,
             task: None,
             session: Session::Idle,
@@ -111,7 +113,14 @@ impl Participant {
     /// Forgets when what left the client, but for the `newest` times of each task, and not how often. For simulations,
     /// whose devices have no owner to show it to.
     pub fn forget_contributions(&mut self, newest: usize) {
-        self.record.forget_contributions(newest);
+        if self.record.tasks.values().any(|task| task.contributions.len() > newest) {
+            Arc::make_mut(&mut self.record).forget_contributions(newest);
+        }
+    }
+
+    /// The client's own ledger: what was last to be made durable.
+    pub fn record(&self) -> &Record {
+        &self.record
     }
 
     /// The plan that the client accepted.
@@ -230,7 +239,7 @@ impl Participant {
     /// The entry of the task in progress; only while there is one.
     fn task_record(&mut self) -> &mut TaskRecord {
         let task = self.task.as_ref().expect("rounds are of a task");
-        self.record.tasks.get_mut(&task.plan.digest()).expect(ENTERED)
+        Arc::make_mut(&mut self.record).tasks.get_mut(&task.plan.digest()).expect(ENTERED)
     }
 }
 

@@ -136,7 +136,7 @@ fn ready() -> (Participant, Record) {
         panic!("{effects:?}");
     };
     assert_eq!(model, MODEL);
-    let record = record.clone();
+    let record = Record::clone(record);
     (alice, record)
 }
 
@@ -167,7 +167,7 @@ fn a_round_is_durably_consumed_before_its_first_message() {
     assert_eq!(record.tasks[&signed().digest()].last_round, 1);
 
     // After a crash the model it holds is still the verified one, and the round is not entered again.
-    let mut alice = participant(record.clone());
+    let mut alice = participant(Record::clone(record));
     send(&mut alice, Kind::Plan, signed().bytes()).unwrap();
     send(&mut alice, Kind::Model, MODEL).unwrap();
     let refusal = send(&mut alice, Kind::RoundOpen, 1_u32.to_be_bytes()).unwrap_err();

@@ -250,14 +250,18 @@ impl Coordinator {
 
     /// What is said of a new model of that round.
     pub(crate) fn candidate(&self, round: u32, model: Digest) -> Candidate {
-        let last = self.log.size().checked_sub(1).and_then(|last| self.log.leaf(last).ok());
-        let parent = last.map_or(Digest([0; 32]), Digest::of);
+        let parent = self.newest_leaf().unwrap_or(Digest([0; 32]));
         Candidate { task: self.settings.plan.digest(), round, parent, model }
     }
 
     /// The most work that the influence of each row may take.
     pub(crate) fn influence_work(&self) -> u64 {
         if self.influence || self.terms.mode.has_groups() { MAX_INFLUENCE_WORK } else { 0 }
+    }
+
+    /// Digest of the log's last leaf.
+    pub(crate) fn newest_leaf(&self) -> Option<Digest> {
+        self.log.size().checked_sub(1).and_then(|last| self.log.leaf(last).ok()).map(Digest::of)
     }
 
     pub(crate) fn server_step(&self) -> Arc<dyn ServerStep> {

@@ -17,9 +17,9 @@ use fedveil_aggregation::secagg::{Accumulator, Unmasking};
 use fedveil_privacy::{ClipNorm, Guarantee, Noise, Placement, Rotation, Sampling};
 use fedveil_proto_plan::{Gate, Measured};
 use fedveil_provenance::{
-    Candidate, Checkpoint, CheckpointError, Decision, Digest, Explanation, FileEntry, GroupDecision,
-    Influence, Log, Manifest, ManifestError, NoInfluence, PrivacyClaim, RejectedRound, RoundPredicate,
-    manifest::MODEL_FILE,
+    Candidate, Checkpoint, CheckpointError, Decision, Digest, Explanation, FileEntry, Frontier,
+    GroupDecision, Influence, Manifest, ManifestError, NoInfluence, PrivacyClaim, RejectedRound,
+    RoundPredicate, manifest::MODEL_FILE,
 };
 use rand_core::Rng;
 use std::sync::Arc;
@@ -181,7 +181,9 @@ pub struct CloseJob {
     task_digest: Digest,
     privacy: PrivacyClaim,
     origin: String,
-    log: Log,
+    /// The newest leaf of the log.
+    parent: Option<Digest>,
+    frontier: Frontier,
 }
 
 /// What the new model is made of.
@@ -294,7 +296,8 @@ impl CloseJob {
             task_digest: coordinator.plan().digest(),
             privacy: terms.privacy_claim(plan, coordinator.epsilon_spent()),
             origin: coordinator.plan().origin(),
-            log: coordinator.log().clone(),
+            parent: coordinator.newest_leaf(),
+            frontier: coordinator.log().frontier(),
         })
     }
 
@@ -370,8 +373,7 @@ impl CloseJob {
         self.privacy.clip_norm = self.clip.get();
         let clip_norm = self.guarantee.indicator.as_ref().map(|_| self.clip.get());
         let manifest = self.manifest(model, self.told(&groups)).sign(&[key])?;
-        self.log.append(manifest.clone());
-        let checkpoint = Checkpoint::sign(&self.origin, &self.log.head(), key)?;
+        let checkpoint = Checkpoint::sign(&self.origin, &self.frontier.head_with(&manifest), key)?;
         let closed = Closed { model, momentum, clip_norm, manifest, checkpoint, groups, measured };
         Ok((Verdict::Passed(closed), blobs))
     }
@@ -620,12 +622,11 @@ impl CloseJob {
     }
 
     fn manifest(&self, model: Digest, groups: Vec<GroupDecision>) -> Manifest {
-        let parent = self.log.size().checked_sub(1).and_then(|last| self.log.leaf(last).ok()).map(Digest::of);
         Manifest {
             model,
             round: RoundPredicate {
                 round: self.round,
-                parent,
+                parent: self.parent,
                 task_digest: self.task_digest,
                 cohort_commitment: self.cohort_commitment,
                 groups,

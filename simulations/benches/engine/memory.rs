@@ -17,7 +17,7 @@ pub(crate) fn measure(options: &Options) -> Result<String, String> {
     for population in [1, 1_000].map(|factor| factor * cohort as usize) {
         let size = Size { architecture: "softmax:4x2", population, cohort, rounds, threads: 2 };
         let attendance = Attendance::CheckIn { clients: cohort as usize };
-        let clients = NoOp { parameters: size.parameters(), drop_outs: 0.0 };
+        let clients = NoOp { parameters: size.parameters(), ..NoOp::default() };
         let mut federation =
             Federation::new(in_the_clear(size, attendance), clients).map_err(|error| error.to_string())?;
         let (mut meter, mut since) = (Meter::start(), 0);

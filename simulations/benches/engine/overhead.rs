@@ -67,7 +67,7 @@ fn rounds_of(size: Size) -> Result<(Cost, f64), String> {
         Attendance::Connected
     };
     meter::reset_peak();
-    let clients = NoOp { parameters: size.parameters(), drop_outs: 0.0 };
+    let clients = NoOp { parameters: size.parameters(), ..NoOp::default() };
     let mut federation =
         Federation::new(in_the_clear(size, attendance), clients).map_err(|error| error.to_string())?;
     // The first round also connects everyone.

@@ -1,6 +1,9 @@
 //! The federations that are measured.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::sync::Mutex;
+use std::time::Duration;
 
 use fedveil_client_core::Policy;
 use fedveil_learning::ModelSpec;
@@ -8,21 +11,35 @@ use fedveil_proto::Kind;
 use fedveil_proto_plan::{Aggregation, Cohort, Mode, Model, Privacy, Server, TaskPlan, Training, VERSION};
 use fedveil_provenance::Digest;
 use fedveil_simulations::federation::{
-    Attendance, Contribution, Keep, Scenario, Setup, Trained, Work, fraction,
+    Attendance, Contribution, Keep, Part, Scenario, Setup, Trained, Work, fraction,
 };
+
+use crate::meter;
 
 /// Source of all that is drawn.
 const SEED: u64 = 1;
 
 /// Clients that leave the model as it is: an update of zeros, of so many parameters. Some may vanish in place of sending it.
+#[derive(Default)]
 pub(crate) struct NoOp {
     pub(crate) parameters: usize,
     pub(crate) drop_outs: f64,
+    /// CPU time of each part of the work, where it is asked for.
+    pub(crate) parts: Option<Mutex<BTreeMap<String, Duration>>>,
 }
 
 impl Scenario for NoOp {
     fn contribute(&self, _work: &Work<'_>) -> Result<Trained, String> {
         Ok(Contribution::Update(vec![0.0; self.parameters]).into())
+    }
+
+    fn measured<T>(&self, part: Part, work: impl FnOnce() -> T) -> T {
+        let Some(parts) = &self.parts else { return work() };
+        let start = meter::thread_time();
+        let result = work();
+        let time = meter::thread_time().saturating_sub(start);
+        *parts.lock().expect("nobody panics in between").entry(format!("{part:?}")).or_default() += time;
+        result
     }
 
     fn vanishes(&mut self, client: usize, round: u32, before: Kind) -> bool {

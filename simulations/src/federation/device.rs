@@ -1,7 +1,7 @@
 //! One client's end: the participant and what its agent keeps around it.
 
 use super::Enrolment;
-use super::draws::{signing_key, stream};
+use super::draws::{bytes, signing_key, stream};
 use bytes::Bytes;
 use fedveil_aggregation::secagg::{ClientId, IdentityCertificate};
 use fedveil_client_core::{Credentials, Effect, Input, Participant, Record, Refusal, TaskRecord};
@@ -20,7 +20,6 @@ pub struct Device {
     index: usize,
     participant: Participant,
     rng: chacha20::ChaCha20Rng,
-    record: Record,
     round: u32,
     model: Option<(u32, Bytes)>,
     memory: Option<Bytes>,
@@ -51,11 +50,18 @@ impl Device {
         known: Option<Kept>,
         memory: Option<Bytes>,
     ) -> Self {
-        let Enrolment { seed, authority, signer, policy, task, template, certified, memo } = enrolment;
-        let identity = signing_key(*seed, "identity", index);
-        let public = identity.verifying_key().to_bytes();
-        let id = Digest(ClientId::of(&public).0);
+        let Enrolment { seed, authority, signer, policy, task, template, certified, keyed, nobody, memo } =
+            enrolment;
+        let (identity, id) = if *keyed {
+            let identity = signing_key(*seed, "identity", index);
+            let id = ClientId::of(&identity.verifying_key().to_bytes());
+            (identity, Digest(id.0))
+        } else {
+            // Nobody signs anything, and a key for each would take longer than all else that makes a device.
+            (nobody.clone(), Digest(bytes(*seed, "identity", index, 0)))
+        };
         let certificate = if *certified {
+            let public = identity.verifying_key().to_bytes();
             IdentityCertificate::issue(authority, &public, &format!("client {index}"), u64::MAX)
                 .expect("the name is short and the key was generated")
         } else {
@@ -76,9 +82,8 @@ impl Device {
             id,
             seed: *seed,
             index,
-            participant: Participant::new(credentials, policy.clone(), record.clone()).sharing(memo.clone()),
+            participant: Participant::new(credentials, policy.clone(), record).sharing(memo.clone()),
             rng: stream(*seed, "participant", index, 0),
-            record,
             round: 0,
             model: None,
             memory,
@@ -101,7 +106,7 @@ impl Device {
 
     /// What the client has made durable, but for the list of what left it.
     pub fn record(&self) -> &Record {
-        &self.record
+        self.participant.record()
     }
 
     /// The last round that it entered; 0 before the first.
@@ -135,7 +140,7 @@ impl Device {
 
     /// What is left of it when it is gone: nothing, if it never took part.
     pub(super) fn leave(&mut self, task: &Digest) -> (Option<Kept>, Option<Bytes>) {
-        let record = self.record.tasks.get(task).filter(|record| record.last_round > 0);
+        let record = self.record().tasks.get(task).filter(|record| record.last_round > 0);
         let kept = record
             .map(|record| Kept { last_round: record.last_round, participations: record.participations });
         (kept, self.memory.take())
@@ -187,11 +192,7 @@ impl Device {
     /// Takes note of an effect that concerns nobody else.
     pub(super) fn note(&mut self, effect: Effect) {
         match effect {
-            Effect::Persist(record) => {
-                self.record = record;
-                self.record.forget_contributions(REMEMBERED);
-                self.participant.forget_contributions(REMEMBERED);
-            }
+            Effect::Persist(_) => self.participant.forget_contributions(REMEMBERED),
             Effect::Entered { round } => self.round = round,
             Effect::Adopted { round, model } => self.model = Some((round, model)),
             Effect::Send(..)

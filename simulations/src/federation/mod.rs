@@ -66,7 +66,9 @@ pub use draws::{fraction, stream};
 pub use journal::Events;
 pub use progress::{RoundOutcome, RoundSummary};
 pub use regions::{Hierarchy, HierarchyError, Regions, Weights};
-pub use setup::{Attendance, Contribution, Direction, Message, Scenario, Setup, SetupError, Trained, Work};
+pub use setup::{
+    Attendance, Contribution, Direction, Message, Part, Scenario, Setup, SetupError, Trained, Work,
+};
 
 use attendance::Flight;
 use bytes::Bytes;
@@ -75,7 +77,7 @@ use ed25519_dalek::{SigningKey, VerifyingKey};
 use fedveil_aggregation::optimizer::ServerStep;
 use fedveil_client_core::{Effect as Reaction, Input, Memo, Policy, Refusal, TaskRecord};
 use fedveil_coordinator_core::{
-    Client, Command, Coordinator, Driver, Effect, Event, Job, MemoryPopulation, Millis, Quarantine, Secrets,
+    Client, Command, Coordinator, Driver, Effect, Event, MemoryPopulation, Millis, Quarantine, Secrets,
     Settings, Store, StoreError,
 };
 use fedveil_proto::Kind;
@@ -85,11 +87,11 @@ use progress::Progress;
 use queue::{Next, Pending, Queue};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use work::{Done, Stimulus, Task};
 
 /// Values of all inputs that are worked on at one time. It bounds memory, and belongs to the history: it may not depend
 /// on the number of threads.
 const VALUES_AT_ONCE: usize = 1 << 22;
+
 /// One coordinator, its clients, and the messages between them.
 pub struct Federation<S> {
     seed: u64,
@@ -145,6 +147,10 @@ struct Enrolment {
     template: TaskRecord,
     /// Whether the session asks for certificates.
     certified: bool,
+    /// Whether devices have keys of their own: with groups, with masks or without, the same ones.
+    keyed: bool,
+    /// The key of devices that have none.
+    nobody: SigningKey,
     /// What devices verify together: a thousand of them are sent the same bytes.
     memo: Arc<Memo>,
 }
@@ -207,6 +213,8 @@ impl<S: Scenario> Federation<S> {
             task: settings.plan.digest(),
             template,
             certified: terms.mode == Mode::Secagg,
+            keyed: terms.mode.has_groups(),
+            nobody: draws::signing_key(seed, "nobody", 0),
             memo: Arc::default(),
         };
         let at_once = (VALUES_AT_ONCE / terms.guarantee.input_length()).clamp(16, 1024);
@@ -268,7 +276,8 @@ impl<S: Scenario> Federation<S> {
         Ok(self)
     }
 
-    /// Binds the task to a population's ledger, from here on. Other federations of the same seed have the same clients.
+    /// Binds the task to a population's ledger, from here on. Other federations of the same seed have the same clients, where
+    /// both take sums of groups or neither does.
     pub fn bind(&mut self, population: &MemoryPopulation) {
         self.population = Some(population.clone());
         let loss = self.coordinator().terms().guarantee.task_loss();
@@ -471,82 +480,18 @@ impl<S: Scenario> Federation<S> {
         match pending {
             Pending::Message { session, message: Message { client, kind, bytes, .. } } => {
                 let Some(client) = self.with_session(client, session).map(Device::id) else { return };
-                self.command(match kind {
-                    Kind::Input | Kind::PlainInput => self.driver.core().whole_input(client, kind, &bytes),
+                let core = self.driver.core();
+                let command = match kind {
+                    Kind::Input | Kind::PlainInput => {
+                        let decode = || core.whole_input(client, kind, &bytes);
+                        self.scenario.measured(Part::Decoding, decode)
+                    }
                     _ => Command::Message { client, kind, bytes: bytes.into() },
-                });
+                };
+                self.command(command);
             }
             Pending::CheckIn if self.coordinator().phase().is_none() => self.check_in(),
             Pending::CheckIn | Pending::Job(_) | Pending::Training { .. } => {}
-        }
-    }
-
-    #[expect(clippy::vec_box, reason = "a job waits in its box, and leaves the queue in it")]
-    fn compute(&mut self, jobs: Vec<Box<Job>>) {
-        let (store, secrets) = (&*self.store, &self.secrets);
-        let computed = pool::map(self.threads, jobs, |job| job.run(store, secrets));
-        for computed in computed {
-            self.command(Command::Computed(computed));
-        }
-    }
-
-    /// What is due for distinct clients at one instant, and trainings of others that are asked for next.
-    fn clients(&mut self, due: Vec<Pending>) {
-        let (mut work, mut busy, mut untrained) = (Vec::new(), BTreeSet::new(), 0);
-        for pending in due {
-            let (client, session, stimulus) = match pending {
-                Pending::Message { session, message } => {
-                    (message.client, session, Stimulus::Message(message.kind, message.bytes))
-                }
-                Pending::Training { session, client, round, result } => {
-                    // In a later round, what it would train for is over.
-                    if self.devices.get(&client).is_none_or(|device| device.round() != round) {
-                        continue;
-                    }
-                    untrained += usize::from(result.is_none());
-                    (client, session, Stimulus::Training(round, result))
-                }
-                Pending::Job(_) | Pending::CheckIn => continue,
-            };
-            if self.with_session(client, session).is_some()
-                && let Some(device) = self.devices.remove(&client)
-            {
-                busy.insert(client);
-                work.push(Task::Due { client, session, device, stimulus });
-            }
-        }
-        if untrained > 0 {
-            for (key, client, session, round) in self.queue.untrained(self.at_once.saturating_sub(untrained))
-            {
-                if let Some(device) = self.devices.get(&client)
-                    && device.session == Some(session)
-                    && !self.scenario.looks_at_others(client)
-                {
-                    work.push(Task::Ahead { key, client, device, round });
-                }
-            }
-        }
-        let (scenario, now) = (&self.scenario, self.now);
-        let done = pool::map(self.threads, work, |task| task.run(scenario, now));
-        let mut outcomes = Vec::new();
-        for done in done {
-            match done {
-                Done::Due { client, session, device, outcome } => {
-                    self.devices.insert(client, device);
-                    outcomes.push((client, session, outcome));
-                }
-                Done::Late { client, session, device, round, result, late } => {
-                    self.devices.insert(client, device);
-                    let end = Millis(now.0.saturating_add(late));
-                    let result = Some(result);
-                    self.queue.push(end, Pending::Training { session, client, round, result });
-                }
-                Done::Ahead { key, result, late: 0 } => self.queue.trained(key, result),
-                Done::Ahead { key, result, late } => self.queue.trained_late(key, result, late),
-            }
-        }
-        for (client, session, outcome) in outcomes {
-            self.follow(client, session, outcome);
         }
     }
 
@@ -615,7 +560,13 @@ impl<S: Scenario> Federation<S> {
         if self.cohort.0 != round {
             self.cohort = (round, draws::bytes(self.seed, "cohort", 0, round));
         }
-        let outcomes = match self.driver.handle(commands, self.now, self.cohort.1) {
+        let part = Part::Coordinator(match commands.as_slice() {
+            [Command::Message { kind, .. }, ..] => Some(*kind),
+            [Command::Input { .. }, ..] => Some(Kind::Input),
+            _ => None,
+        });
+        let (driver, now, seed) = (&mut self.driver, self.now, self.cohort.1);
+        let outcomes = match self.scenario.measured(part, || driver.handle(commands, now, seed)) {
             Ok(outcomes) => outcomes,
             Err(error) => return self.failed(Err(error)),
         };
@@ -724,7 +675,9 @@ impl<S: Scenario> Federation<S> {
             (client, self.kept.get(&index).copied(), self.memories.get(&index).cloned())
         });
         let enrolment = &self.enrolment;
-        let made = pool::map(self.threads, new.collect(), |(client, kept, memory)| {
+        // Making keys is worth a thread.
+        let threads = if enrolment.keyed { self.threads } else { 1 };
+        let made = pool::map(threads, new.collect(), |(client, kept, memory)| {
             (client, Box::new(Device::enrol(enrolment, client, kept, memory)))
         });
         for (client, device) in made {

@@ -180,11 +180,36 @@ pub trait Scenario: Sync {
         false
     }
 
+    /// Does a piece of the engine's work, on any thread: for measurements, which put a clock around it.
+    fn measured<T>(&self, _part: Part, work: impl FnOnce() -> T) -> T
+    where
+        Self: Sized,
+    {
+        work()
+    }
+
     /// What becomes of a message that was sent at `now`: the messages that arrive, and when. None: it is lost. An
     /// arrival in the past is an arrival at `now`.
     fn route(&mut self, now: Millis, message: Message) -> Vec<(Millis, Message)> {
         vec![(now, message)]
     }
+}
+
+/// A piece of the engine's work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// A client takes a message of this kind.
+    Client(Kind),
+    /// A client trains.
+    Training,
+    /// A client makes an input of what training gave.
+    Contribution,
+    /// An input is decoded.
+    Decoding,
+    /// The coordinator takes a message of this kind, an input that was decoded, or anything else, and does what follows.
+    Coordinator(Option<Kind>),
+    /// A job of the coordinator's: `unmask`, `sum` or `close`.
+    Job(&'static str),
 }
 
 /// What a client trains on.

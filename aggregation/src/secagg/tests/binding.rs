@@ -1,6 +1,8 @@
 //! A coordinator that shows different things to different clients, chooses what is not its choice, or plays old
 //! messages again.
 
+use std::sync::Arc;
+
 use super::super::codec::{Kind, Writer};
 use super::super::messages::encode_reveals;
 use super::super::protocol::{BODY_MODULUS, Layers, Protocol, RlweTwoLayer};
@@ -303,4 +305,35 @@ fn malicious_or_reused_public_polynomials() {
         session.decode(&message).unwrap().layers.body
     };
     assert!(upload(1).iter().zip(upload(2)).all(|(a, b)| *a != b));
+}
+
+/// Clients of one process may take from one another what all are sent alike. It leads to the same replies, and is not taken
+/// from a client of another session or another roster.
+#[test]
+fn what_another_client_has_read_is_taken_within_its_session_alone() {
+    let other_prg = || Session::new(SessionParameters { prg: Prg::ChaCha20, ..seven() }, 7, 1);
+    let (states, roster, nonces) = Session::of_seven(1).until_reveals();
+    let (clients, _) = Session::of_seven(1).until_roster();
+    let shared = Arc::new(clients[3].read(roster.message()).unwrap());
+    for (client, (state, nonce)) in clients.into_iter().zip(nonces.values()).enumerate() {
+        let (_, reply) = ok(state.on_claimed(shared.clone()));
+        assert_eq!(reply, nonce.encode(), "client {client}");
+    }
+    let elsewhere = Arc::new(other_prg().until_roster().0[3].read(roster.message()).unwrap());
+    let client = Session::of_seven(1).until_roster().0.remove(0);
+    assert_eq!(refusal(client.on_claimed(elsewhere)), Refusal::NotInRoster);
+
+    let (message, _) = roster.form_groups(&Session::of_seven(1).config, &nonces).unwrap();
+    let rng = || ChaCha20Rng::seed_from_u64(9);
+    let shared = states[3].read(&message, NOW).unwrap();
+    let alone = Session::of_seven(1).until_reveals().0;
+    for (state, alone) in states.into_iter().zip(alone) {
+        let (_, shares) = ok(state.on_announced(&shared, &mut rng()));
+        assert_eq!(shares, ok(alone.on_reveals(&message, NOW, &mut rng())).1);
+    }
+    let (states, roster, nonces) = Session::of_seven(2).until_reveals();
+    let (message, _) = roster.form_groups(&Session::of_seven(2).config, &nonces).unwrap();
+    let elsewhere = states[0].read(&message, NOW).unwrap();
+    let client = Session::of_seven(1).until_reveals().0.remove(0);
+    assert_eq!(refusal(client.on_announced(&elsewhere, &mut rng())), Refusal::NotRevealed);
 }

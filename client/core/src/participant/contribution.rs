@@ -3,10 +3,33 @@
 use super::{Participant, Refusal, unexpected};
 use chacha20::ChaCha20Rng;
 use fedveil_aggregation::plain::Values;
-use fedveil_privacy::{AdaptiveClip, INDICATOR_BOUND, Noise, NonFinite, Placement, Rotation, clip_l2};
+use fedveil_privacy::{
+    AdaptiveClip, Guarantee, INDICATOR_BOUND, Noise, NonFinite, Placement, Rotation, clip_l2,
+};
 use fedveil_proto::Kind;
 use rand_core::{CryptoRng, SeedableRng};
 use zeroize::Zeroizing;
+
+/// The client's part of all noise that a plan asks it for. To make a sampler takes longer than to draw for a small model,
+/// so that it is made once for a plan.
+pub(crate) struct Samplers {
+    /// For each value of an update; none where the coordinator adds it, or nobody.
+    update: Option<Noise>,
+    indicator: Option<Noise>,
+    answer: Option<Noise>,
+}
+
+impl Samplers {
+    pub(crate) fn new(guarantee: &Guarantee) -> Self {
+        let of = |share| Noise::new(guarantee.noise, share);
+        let is_own = matches!(guarantee.placement, Placement::Distributed { .. } | Placement::Local { .. });
+        Self {
+            update: is_own.then(|| of(guarantee.share)),
+            indicator: guarantee.indicator.as_ref().map(|indicator| of(indicator.share)),
+            answer: guarantee.evaluation.as_ref().map(|evaluation| of(evaluation.share)),
+        }
+    }
+}
 
 impl Participant {
     /// The client's part of the noise: none where the coordinator adds it.
@@ -14,27 +37,22 @@ impl Participant {
         let task = self.task.as_ref().ok_or(unexpected(Kind::Delivery, "before a plan"))?;
         let length = task.plan.plan().model.parameters as usize;
         let guarantee = &task.terms.guarantee;
-        let mut noise = match guarantee.placement {
-            Placement::Distributed { .. } | Placement::Local { .. } => {
-                Noise::new(guarantee.noise, guarantee.share).sample_vec(length, &mut stream(rng))
-            }
-            Placement::Central { .. } | Placement::Correlated { .. } => vec![0; length],
-            Placement::InsecureNone => Vec::new(),
+        let mut noise = match &task.noise.update {
+            Some(noise) => noise.sample_vec(length, &mut stream(rng)),
+            None if guarantee.has_noise() => vec![0; length],
+            None => Vec::new(),
         };
-        if let Some(indicator) = &guarantee.indicator {
-            noise.extend(Noise::new(guarantee.noise, indicator.share).sample_vec(1, &mut stream(rng)));
+        if let Some(indicator) = &task.noise.indicator {
+            noise.extend(indicator.sample_vec(1, &mut stream(rng)));
         }
         Ok(noise)
     }
 
     /// The client's part of the noise in a sum of answers.
     pub(super) fn draw_answer_noise(&self, rng: &mut impl CryptoRng) -> Result<i32, Refusal> {
-        let guarantee = self.task.as_ref().map(|task| &task.terms.guarantee);
-        let evaluation =
-            guarantee.and_then(|guarantee| Some((guarantee.noise, guarantee.evaluation.as_ref()?)));
-        let (noise, evaluation) =
-            evaluation.ok_or(unexpected(Kind::Delivery, "in a task whose plan asks for no answers"))?;
-        let drawn = Noise::new(noise, evaluation.share).sample_vec(1, &mut stream(rng));
+        let noise = self.task.as_ref().and_then(|task| task.noise.answer.as_ref());
+        let noise = noise.ok_or(unexpected(Kind::Delivery, "in a task whose plan asks for no answers"))?;
+        let drawn = noise.sample_vec(1, &mut stream(rng));
         Ok(drawn.first().copied().expect("one was asked for"))
     }
 

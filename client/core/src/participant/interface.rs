@@ -9,6 +9,7 @@ use fedveil_privacy::ClipStep;
 use fedveil_proto::Kind;
 use fedveil_proto_plan::PlanError;
 use fedveil_provenance::{self as provenance, CandidateError};
+use std::sync::Arc;
 
 /// Who the client is, and whom it trusts. The identity key never leaves the value.
 pub struct Credentials {
@@ -41,7 +42,7 @@ pub enum Input {
 #[derive(Debug)]
 pub enum Effect {
     /// Make the record durable before anything that follows.
-    Persist(Record),
+    Persist(Arc<Record>),
     /// Send a message to the coordinator.
     Send(Kind, Vec<u8>),
     /// What is sent from here on belongs to this round.

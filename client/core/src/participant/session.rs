@@ -12,6 +12,7 @@ use fedveil_proto::Kind;
 use fedveil_proto_plan::Mode;
 use fedveil_provenance::{Candidate, Digest};
 use rand_core::CryptoRng;
+use std::sync::Arc;
 
 impl Participant {
     pub(super) fn on_round_open(
@@ -141,17 +142,27 @@ impl Participant {
     pub(super) fn on_session_message(
         &mut self,
         kind: Kind,
-        bytes: &[u8],
+        bytes: &Bytes,
         now: u64,
         rng: &mut impl CryptoRng,
     ) -> Result<Vec<Effect>, Refusal> {
         let (session, message) = match (self.take_session(), kind) {
             (Session::Roster(state), Kind::Roster) => {
-                let (next, reveal) = state.on_roster(bytes)?;
+                let read = || state.read(bytes).map(Arc::new);
+                let roster = match &self.memo {
+                    Some(memo) => memo.rosters.get(*state.config().digest(), bytes, read),
+                    None => read(),
+                }?;
+                let (next, reveal) = state.on_claimed(roster)?;
                 (Session::Reveals(next), Effect::Send(Kind::Reveal, reveal))
             }
             (Session::Reveals(state), Kind::Reveals) => {
-                let (next, shares) = state.on_reveals(bytes, now, rng)?;
+                let read = || state.read(bytes, now).map(Arc::new);
+                let groups = match &self.memo {
+                    Some(memo) => memo.groups.get((*state.roster().root(), now), bytes, read),
+                    None => read(),
+                }?;
+                let (next, shares) = state.on_announced(&groups, rng)?;
                 (Session::Delivery(next), Effect::Send(Kind::Shares, shares))
             }
             (Session::Delivery(state), Kind::Delivery) => {

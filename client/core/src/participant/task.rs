@@ -1,14 +1,16 @@
 //! Plans, publications and models: what a client accepts of them. Nothing is adopted before it was verified.
 
+use super::contribution::Samplers;
 use super::{ENTERED, Effect, Participant, Refusal, Task, unexpected};
 use crate::memo::{Agreed, Announced};
 use crate::policy::TotalExceeded;
-use crate::record::TaskRecord;
+use crate::record::{Record, TaskRecord};
 use bytes::Bytes;
 use fedveil_privacy::Sampling;
 use fedveil_proto::Kind;
 use fedveil_proto_plan::{SignedPlan, Terms};
 use fedveil_provenance::{self as provenance, Digest, Head, Lineage, Pins, Publication};
+use std::sync::Arc;
 
 impl Participant {
     pub(super) fn on_plan(&mut self, bytes: &Bytes) -> Result<Vec<Effect>, Refusal> {
@@ -17,9 +19,10 @@ impl Participant {
             let plan = SignedPlan::verify(bytes, signer)?;
             let terms = plan.plan().check()?;
             let allowed = policy.check(plan.plan(), &terms);
-            Ok(Agreed { plan: plan.into(), terms: terms.into(), allowed })
+            let noise = Samplers::new(&terms.guarantee).into();
+            Ok(Agreed { plan: plan.into(), terms: terms.into(), noise, allowed })
         };
-        let Agreed { plan, terms, allowed } = match &self.memo {
+        let Agreed { plan, terms, noise, allowed } = match &self.memo {
             Some(memo) => memo.plans.get((signer.to_bytes(), policy.clone()), bytes, check),
             None => check(),
         }?;
@@ -36,7 +39,8 @@ impl Participant {
         let lineage = Lineage::new(pins, head);
         let join = lineage.known_size().to_be_bytes().to_vec();
         let clip = (0, terms.guarantee.grid.clip());
-        self.task = Some(Task { plan, terms, lineage, incoming: None, model: None, clip, unmasked: 0 });
+        self.task =
+            Some(Task { plan, terms, noise, lineage, incoming: None, model: None, clip, unmasked: 0 });
         self.leave_round();
         Ok(vec![Effect::Persist(self.record.clone()), Effect::Send(Kind::Join, join)])
     }
@@ -59,13 +63,13 @@ impl Participant {
             model: known.and_then(|task| task.model),
         };
         let (head, done) = (entry.head, entry.participations);
-        let mut record = self.record.clone();
+        let mut record = Record::clone(&self.record);
         record.tasks.insert(digest, entry);
         // A plan without noise was allowed by name, whatever the limits on ε.
         if terms.guarantee.has_noise() {
             self.policy.check_total(&record, &digest, terms.most_charges().saturating_sub(done))?;
         }
-        self.record = record;
+        self.record = record.into();
         Ok(head)
     }
 
@@ -115,7 +119,7 @@ impl Participant {
     pub(super) fn on_model(&mut self, model: Bytes) -> Result<Vec<Effect>, Refusal> {
         self.leave_round();
         let task = self.task.as_mut().ok_or(unexpected(Kind::Model, "before a plan"))?;
-        let record = self.record.tasks.get_mut(&task.plan.digest()).expect(ENTERED);
+        let record = Arc::make_mut(&mut self.record).tasks.get_mut(&task.plan.digest()).expect(ENTERED);
         let digest = match &self.memo {
             Some(memo) => memo.digests.get((), &model, || Digest::of(&model)),
             None => Digest::of(&model),
